@@ -1,0 +1,92 @@
+// Files whose durability is spelled out: only Sync makes durable.
+//
+// A write is readable at once and durable after the next Sync of the same file that returns OK. The
+// name of a file that was created, renamed or removed is durable after SyncDir of its folder.
+// Before that, power loss may leave any subset of the unsynced writes, torn at multiples of 512
+// bytes, in any order.
+//
+// Errors:
+//   kNotFound           no such file or folder
+//   kAlreadyExists      it exists and was to be created, or is locked by another process
+//   kResourceExhausted  no space, from Allocate, and from WriteAt past what was allocated; the
+//   file's contents are as they were kDataLoss           EIO: the device failed kOutOfRange a read
+//   past the end kPermissionDenied, kInvalidArgument, kUnavailable as errno says
+// Every message names the operation, the file and the offset.
+//
+// A failed Sync is for good (rule L3): the kernel may have dropped the pages, so a later OK would
+// say nothing about them. After one, the File refuses WriteAt and Sync with kDataLoss; close it,
+// reopen it and read what is there.
+//
+// Blocking; call it on an executor of its own, and hold no lock across a call: in a simulation
+// every call yields. Threads: a Disk, and reads of a File, from any thread; writes, Sync, Allocate
+// and Truncate of one File one at a time.
+#ifndef DYNLIB_RUNTIME_DISK_H_
+#define DYNLIB_RUNTIME_DISK_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace dynlib {
+
+class File {
+ public:
+  // Closes; does not sync.
+  virtual ~File() = default;
+
+  // Fills `out` whole, or fails.
+  virtual absl::Status ReadAt(uint64_t offset, std::span<char> out) = 0;
+  // Writes all of `data`, extending the file as needed; a gap reads as zeros. After an error any
+  // part may be written.
+  virtual absl::Status WriteAt(uint64_t offset, std::string_view data) = 0;
+  virtual absl::Status Sync() = 0;
+  // Reserves space for [offset, offset + length), extending the file with zeros; existing bytes
+  // stay. Once it is OK, writes there do not run out of space.
+  virtual absl::Status Allocate(uint64_t offset, uint64_t length) = 0;
+  virtual absl::Status Truncate(uint64_t size) = 0;
+  virtual absl::StatusOr<uint64_t> Size() = 0;
+};
+
+// Held by the process that uses a folder; released by its destructor, and by the end of the
+// process.
+class DiskLock {
+ public:
+  virtual ~DiskLock() = default;
+};
+
+enum class OpenMode {
+  kRead,       // must exist; writes fail
+  kReadWrite,  // must exist
+  kCreate,     // must not exist; created empty
+};
+
+// Paths are relative to the disk's own root, with '/' between folders; "" is the root. A path that
+// leaves the root
+// ("..", a leading '/') is kInvalidArgument.
+class Disk {
+ public:
+  virtual ~Disk() = default;
+
+  virtual absl::StatusOr<std::unique_ptr<File>> Open(std::string_view path, OpenMode mode) = 0;
+  // Replaces `to` if it exists, atomically.
+  virtual absl::Status Rename(std::string_view from, std::string_view to) = 0;
+  virtual absl::Status Remove(std::string_view path) = 0;
+  // Creates the folder and those above it; OK if it exists.
+  virtual absl::Status CreateDir(std::string_view path) = 0;
+  // Names of the files and folders in `path`, sorted, without "." and "..".
+  virtual absl::StatusOr<std::vector<std::string>> List(std::string_view path) = 0;
+  virtual absl::Status SyncDir(std::string_view path) = 0;
+  // Creates the file `path` if needed and locks it for this process; kAlreadyExists if it is
+  // locked, by this process too.
+  virtual absl::StatusOr<std::unique_ptr<DiskLock>> Lock(std::string_view path) = 0;
+};
+
+}  // namespace dynlib
+
+#endif  // DYNLIB_RUNTIME_DISK_H_
