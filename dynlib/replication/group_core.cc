@@ -1,0 +1,376 @@
+#include "dynlib/replication/group_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "dynlib/base/check.h"
+#include "dynlib/base/strings.h"
+
+namespace dynlib::replication {
+
+absl::Status Validate(const GroupOptions& options) {
+  auto bad = [](std::string_view name, auto value, std::string_view allowed) {
+    return absl::InvalidArgumentError(Cat("group.", name, " is ", value, "; allowed: ", allowed));
+  };
+  if (options.proposal_bytes_max < 1 || options.proposal_bytes_max > (16 << 20)) {
+    return bad("proposal_bytes_max", options.proposal_bytes_max, "1 to 16 MiB");
+  }
+  if (options.unchosen_bytes_max < options.proposal_bytes_max) {
+    return bad("unchosen_bytes_max", options.unchosen_bytes_max, "at least proposal_bytes_max");
+  }
+  if (options.peer_window_bytes_max < 1) return bad("peer_window_bytes_max", 0, "at least 1");
+  if (options.peer_window_entries_max < 1 || options.peer_window_entries_max > 1'000'000) {
+    return bad("peer_window_entries_max", options.peer_window_entries_max, "1 to 1,000,000");
+  }
+  if (options.message_bytes_max < 1 || options.message_bytes_max > (16 << 20)) {
+    return bad("message_bytes_max", options.message_bytes_max, "1 to 16 MiB");
+  }
+  const std::pair<std::string_view, Duration> durations[] = {
+      {"resend", options.resend},
+      {"commit_notice", options.commit_notice},
+      {"election_jitter", options.election_jitter},
+      {"health_timeout", options.health_timeout},
+      {"prepare_timeout", options.prepare_timeout},
+      {"progress_bound", options.progress_bound}};
+  for (const auto& [name, value] : durations) {
+    if (value <= Duration(0) || value > std::chrono::minutes(1)) {
+      return bad(name, ToMicros(value), "1 us to 60 s, in us");
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string_view RoleName(Role role) {
+  switch (role) {
+    case Role::kFollower:
+      return "follower";
+    case Role::kAskingHealth:
+      return "asking health";
+    case Role::kCandidate:
+      return "candidate";
+    case Role::kLeader:
+      return "leader";
+  }
+  return "?";
+}
+
+GroupCore::GroupCore(const GroupOptions& options, PartitionId group, ReplicaId self,
+                     Configuration configuration, Recovered recovered, uint64_t seed,
+                     Liveness* liveness, Instant now)
+    : options_(options),
+      group_(group),
+      self_(self),
+      configuration_(std::move(configuration)),
+      liveness_(liveness),
+      random_(seed) {
+  DYNLIB_CHECK(Validate(options_).ok());
+  DYNLIB_CHECK(Validate(configuration_).ok());
+  DYNLIB_CHECK(configuration_.Find(self_) != nullptr);
+  for (const Member& member : configuration_.members) {
+    if (!IsSelf(member.replica)) peers_.push_back({.member = member});
+  }
+  if (!options_.faults.amnesiac_vote) promised_ = recovered.promised;
+  if (options_.faults.damage_read_as_empty) recovered.unknown.clear();
+
+  // The log starts where it is whole up to what the tree holds.
+  SlotLog whole;
+  for (const Entry& entry : recovered.entries) {
+    whole.Put(entry.slot, entry.ballot, entry.payload, /*durable=*/true);
+    if (!options_.faults.amnesiac_vote) promised_ = std::max(promised_, entry.ballot);
+  }
+  for (const UnknownSlot& unknown : recovered.unknown) {
+    whole.MarkUnknown(unknown.slot, unknown.ballot);
+    promised_ = std::max(promised_, unknown.ballot);
+  }
+  auto readable = [&whole](Slot slot) {
+    const SlotLog::Cell* cell = whole.Find(slot);
+    return cell != nullptr && cell->held() && cell->unknown == Ballot();
+  };
+  Slot released = recovered.applied;
+  while (released > 0 && readable(released)) --released;
+  whole.Release(released);
+  log_ = std::move(whole);
+
+  // L4: replay reaches no further than what is known to be chosen, and stops at the first slot that
+  // is not readable.
+  const Slot replay_limit = options_.faults.replay_past_chosen ? log_.last() : recovered.chosen;
+  chosen_ = recovered.applied;
+  while (chosen_ < replay_limit && Readable(chosen_ + 1)) ++chosen_;
+  stable_ = chosen_;
+  checkpoint_ = recovered.applied;
+  AdvanceStable();
+  round_seen_ = promised_.round();
+
+  // A fresh group is led by its first member, so that who makes groups can spread their leaders.
+  const bool first = configuration_.members.front().replica == self_;
+  const bool fresh = promised_ == Ballot();
+  election_at_ = std::max(now, liveness_->boot_wait_end());
+  if (!fresh) ScheduleElection(election_at_);
+  if (fresh && !first) ScheduleElection(election_at_ + options_.prepare_timeout);
+}
+
+bool GroupCore::Readable(Slot slot) const {
+  const SlotLog::Cell* cell = log_.Find(slot);
+  return cell != nullptr && cell->held() && cell->unknown == Ballot();
+}
+
+GroupCore::Peer* GroupCore::FindPeer(ReplicaId replica) {
+  for (Peer& peer : peers_) {
+    if (peer.member.replica == replica) return &peer;
+  }
+  return nullptr;
+}
+
+NodeId GroupCore::NodeOf(ReplicaId replica) const {
+  const Member* member = configuration_.Find(replica);
+  return member == nullptr ? NodeId{} : member->node;
+}
+
+std::optional<Member> GroupCore::leader() const {
+  if (role_ != Role::kLeader && !established_) return std::nullopt;
+  const Member* member = configuration_.Find(promised_.proposer());
+  return member == nullptr ? std::nullopt : std::optional<Member>(*member);
+}
+
+void GroupCore::Step(const GroupMessage& message, Instant now) {
+  DYNLIB_CHECK(message.group == group_);
+  // Not from a member, not for this replica, or of another configuration (R2): not for these ears.
+  if (message.to != self_ || message.epoch != configuration_.epoch) return;
+  if (FindPeer(message.from) == nullptr) return;
+  if (message.ballot.round() >= Ballot::kRoundMax) return;
+  round_seen_ = std::max(round_seen_, message.ballot.round());
+  std::visit(
+      [&](const auto& body) {
+        using Body = std::decay_t<decltype(body)>;
+        if constexpr (std::is_same_v<Body, Prepare>) OnPrepare(message, body, now);
+        if constexpr (std::is_same_v<Body, Promise>) OnPromise(message, body, now);
+        if constexpr (std::is_same_v<Body, Accept>) OnAccept(message, body, now);
+        if constexpr (std::is_same_v<Body, Accepted>) OnAccepted(message, body, now);
+        if constexpr (std::is_same_v<Body, HealthQuery>) OnHealthQuery(message, now);
+        if constexpr (std::is_same_v<Body, HealthReply>) OnHealthReply(message, body, now);
+      },
+      message.body);
+}
+
+void GroupCore::Persisted(uint64_t last_record, Instant now) {
+  DYNLIB_CHECK(last_record <= record_index_);
+  persisted_index_ = std::max(persisted_index_, last_record);
+  while (!pending_entries_.empty() && pending_entries_.front().record <= persisted_index_) {
+    const PendingEntry& pending = pending_entries_.front();
+    SlotLog::Cell* cell = log_.Find(pending.slot);
+    if (cell != nullptr && cell->held() && cell->ballot == pending.ballot) cell->durable = true;
+    pending_entries_.pop_front();
+  }
+  AdvanceStable();
+  if (role_ == Role::kLeader) AdvanceChosen(now);
+  if (role_ == Role::kCandidate) MaybeWin(now);
+  while (!held_messages_.empty() && held_messages_.front().record <= persisted_index_) {
+    GroupMessage message = std::move(held_messages_.front().message);
+    held_messages_.pop_front();
+    if (auto* accepted = std::get_if<Accepted>(&message.body)) {
+      if (message.ballot != promised_)
+        continue;  // A higher ballot was promised since; the proposer hears of it.
+      accepted->stable = stable_;
+      accepted->chosen = std::min(chosen_, stable_);
+      accepted->support_epoch = liveness_->EpochFor(NodeOf(message.to));
+    }
+    Send(std::move(message));
+  }
+  MaybeRelease();
+}
+
+void GroupCore::Tick(Instant now) {
+  if (role_ == Role::kLeader) TickLeader(now);
+  if (role_ == Role::kAskingHealth && now >= health_until_) StartElection(now);
+  if (role_ == Role::kCandidate && now >= candidacy_.retry_at) SendPrepares(now);
+  if (role_ == Role::kFollower && now >= election_at_) OnElectionDue(now);
+}
+
+Instant GroupCore::next_deadline() const {
+  switch (role_) {
+    case Role::kFollower:
+      return election_at_;
+    case Role::kAskingHealth:
+      return health_until_;
+    case Role::kCandidate:
+      return candidacy_.retry_at;
+    case Role::kLeader:
+      break;
+  }
+  Instant deadline = notice_at_;
+  for (const Peer& peer : peers_) deadline = std::min(deadline, peer.resend_at);
+  return deadline;
+}
+
+GroupCore::Effects GroupCore::TakeEffects(Instant now) {
+  if (role_ == Role::kLeader) Flush(now);
+  effects_.last_record = record_index_;
+  return std::exchange(effects_, {});
+}
+
+GroupMessage GroupCore::Make(ReplicaId to, Ballot ballot) const {
+  return {.group = group_,
+          .from = self_,
+          .to = to,
+          .epoch = configuration_.epoch,
+          .ballot = ballot,
+          .body = {}};
+}
+
+void GroupCore::Send(GroupMessage message) { effects_.messages.push_back(std::move(message)); }
+
+void GroupCore::SendWhenDurable(GroupMessage message) {
+  if (persisted_index_ == record_index_ || options_.faults.acknowledge_before_sync) {
+    Send(std::move(message));
+    return;
+  }
+  // One answer to a batch of proposals is enough.
+  if (!held_messages_.empty() && std::holds_alternative<Accepted>(message.body)) {
+    const HeldMessage& last = held_messages_.back();
+    if (last.record == record_index_ && last.message.to == message.to &&
+        last.message.ballot == message.ballot &&
+        std::holds_alternative<Accepted>(last.message.body)) {
+      return;
+    }
+  }
+  held_messages_.push_back({record_index_, std::move(message)});
+}
+
+void GroupCore::PersistState() {
+  ++record_index_;
+  effects_.records.push_back({.is_state = true,
+                              .slot = chosen_,
+                              .ballot = promised_,
+                              .payload = nullptr,
+                              .chosen = chosen_});
+}
+
+void GroupCore::PersistEntry(Slot slot) {
+  ++record_index_;
+  SlotLog::Cell* cell = log_.Find(slot);
+  effects_.records.push_back({.is_state = false,
+                              .slot = slot,
+                              .ballot = cell->ballot,
+                              .payload = cell->payload,
+                              .chosen = chosen_});
+  pending_entries_.push_back({record_index_, slot, cell->ballot});
+  if (options_.faults.acknowledge_before_sync) cell->durable = true;
+}
+
+bool GroupCore::TryPromise(Ballot ballot, Instant now) {
+  if (ballot <= promised_) return ballot == promised_;
+  if (!liveness_->BootWaitOver(now)) return false;
+  const ReplicaId owner = promised_.proposer();
+  if (IsSelf(owner)) {
+    if (HoldsLease(now)) return false;
+  } else if (owner != ballot.proposer() && !abandoned_ && promised_ != Ballot()) {
+    if (!liveness_->EndSupport(NodeOf(owner), now)) return false;
+  }
+  if (role_ == Role::kLeader) StepDown(now);
+  role_ = Role::kFollower;
+  promised_ = ballot;
+  established_ = false;
+  abandoned_ = false;
+  stable_ = std::min(stable_, chosen_);
+  PersistState();
+  ScheduleElection(now + options_.prepare_timeout);
+  return true;
+}
+
+void GroupCore::StepDown(Instant now) {
+  effects_.events.push_back({Event::Kind::kDeposed, promised_, chosen_});
+  effects_.deposed = true;
+  role_ = Role::kFollower;
+  established_ = false;
+  notice_at_ = Instant::Infinite();
+  unchosen_bytes_ = 0;
+  ScheduleElection(now + options_.prepare_timeout);
+}
+
+void GroupCore::AdvanceStable() {
+  stable_ = std::max(stable_, log_.released());
+  while (true) {
+    const SlotLog::Cell* cell = log_.Find(stable_ + 1);
+    if (cell == nullptr || !cell->held() || !cell->durable || cell->unknown != Ballot()) return;
+    if (stable_ + 1 > chosen_ && cell->ballot != promised_) return;
+    ++stable_;
+  }
+}
+
+void GroupCore::SetChosen(Slot chosen, Instant now) {
+  if (chosen <= chosen_) return;
+  if (role_ == Role::kLeader) {
+    for (Slot slot = chosen_ + 1; slot <= chosen; ++slot)
+      unchosen_bytes_ -= log_.Find(slot)->payload->size();
+  }
+  chosen_ = chosen;
+  unchosen_since_ = log_.last() > chosen_ ? now : Instant::Infinite();
+  AdvanceStable();
+}
+
+const Payload& GroupCore::ChosenEntry(Slot slot) const {
+  const SlotLog::Cell* cell = log_.Find(slot);
+  DYNLIB_CHECK(slot <= chosen_ && cell != nullptr && cell->held());
+  return cell->payload;
+}
+
+void GroupCore::SetCheckpoint(Slot slot) {
+  DYNLIB_CHECK(slot <= chosen_);
+  checkpoint_ = std::max(checkpoint_, slot);
+  MaybeRelease();
+}
+
+void GroupCore::MaybeRelease() {
+  const Slot held_by_all = role_ == Role::kLeader ? HeldByAll() : held_by_all_;
+  const bool over = log_.bytes() > options_.retained_bytes_max;
+  log_.Release(over ? checkpoint_ : std::min(checkpoint_, held_by_all));
+}
+
+void GroupCore::SetMayLead(bool may_lead, Instant now) {
+  may_lead_ = may_lead;
+  if (!may_lead && role_ == Role::kLeader) StepDown(now);
+}
+
+void GroupCore::OnPeerEvent(const Liveness::Event& event, Instant now) {
+  if (role_ == Role::kLeader) {
+    for (Peer& peer : peers_) {
+      if (peer.member.node != event.peer || event.kind == Liveness::Event::Kind::kPeerLost)
+        continue;
+      peer.known = false;  // It may have restarted with less than it said before.
+      peer.resend_at = now;
+    }
+    return;
+  }
+  if (promised_ == Ballot() || NodeOf(promised_.proposer()) != event.peer) return;
+  switch (event.kind) {
+    case Liveness::Event::Kind::kPeerHeard:
+      if (established_ && role_ == Role::kFollower) election_at_ = Instant::Infinite();
+      return;
+    case Liveness::Event::Kind::kPeerRestarted:
+      established_ = false;
+      break;
+    case Liveness::Event::Kind::kPeerLost:
+      break;
+  }
+  if (role_ == Role::kFollower) ScheduleElection(now);
+}
+
+void GroupCore::CheckInvariants() const {
+  DYNLIB_CHECK(log_.released() <= checkpoint_);
+  DYNLIB_CHECK(checkpoint_ <= chosen_);
+  DYNLIB_CHECK(chosen_ <= std::max(log_.last(), checkpoint_));
+  DYNLIB_CHECK(stable_ <= std::max(log_.last(), checkpoint_));
+  DYNLIB_CHECK(persisted_index_ <= record_index_);
+  for (Slot slot = log_.released() + 1; slot <= log_.last(); ++slot) {
+    const SlotLog::Cell* cell = log_.Find(slot);
+    if (cell->held()) DYNLIB_CHECK(cell->ballot <= promised_ || options_.faults.amnesiac_vote);
+    if (slot > checkpoint_ && slot <= chosen_) DYNLIB_CHECK(cell->held());
+    if (slot > chosen_ && slot <= stable_) DYNLIB_CHECK(cell->ballot == promised_ && cell->durable);
+  }
+  if (role_ == Role::kLeader) {
+    DYNLIB_CHECK(IsSelf(promised_.proposer()));
+    for (const Peer& peer : peers_) DYNLIB_CHECK(peer.next > peer.match);
+  }
+}
+
+}  // namespace dynlib::replication

@@ -1,0 +1,299 @@
+// One member of one replication group: Multi-Paxos over slots, as a pure function of its inputs.
+//
+// Inputs are messages, proposals, the time, and word that records became durable. Outputs are plain
+// data, taken with TakeEffects after each input: records to make durable, messages to send, how far
+// the log is chosen. The core holds a message back until the records that it speaks of are durable
+// (rule R1), so the driver may send at once what it gets.
+//
+//   core.Step(message, now);
+//   GroupCore::Effects effects = core.TakeEffects(now);
+//   log.Append(effects.records, [&] { core.Persisted(effects.last_record, now); ... });
+//   send(effects.messages);
+//   apply(effects.chosen);
+//
+// Paxos made into a log (Lamport 1998, 2001): a leader whose ballot a quorum promised proposes
+// values for slots in order, many at a time; a slot is chosen when a quorum holds it durably at one
+// ballot. Members answer with the end of their stable prefix, so an answer is two numbers however
+// much is in flight, and catching up is the same message as proposing: the leader proposes what is
+// chosen again, under its own ballot.
+//
+// Leadership is kept by node-level support (liveness.h): an idle group has no deadline and sends
+// nothing.
+//
+// Bounds: entries and bytes in flight to a peer, entries in a promise, bytes proposed and not yet
+// chosen (kResourceExhausted beyond), all in Options. The log itself is held in memory from the
+// released slot on.
+//
+// Threads: one executor's.
+#ifndef DYNLIB_REPLICATION_GROUP_CORE_H_
+#define DYNLIB_REPLICATION_GROUP_CORE_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/random.h"
+#include "dynlib/base/time.h"
+#include "dynlib/replication/faults_for_test.h"
+#include "dynlib/replication/liveness.h"
+#include "dynlib/replication/message.h"
+#include "dynlib/replication/slot_log.h"
+#include "dynlib/replication/types.h"
+
+namespace dynlib::replication {
+
+struct GroupOptions {
+  size_t proposal_bytes_max = 1 << 20;     // one entry
+  size_t unchosen_bytes_max = 64 << 20;    // proposed by this leader and not yet chosen
+  size_t peer_window_bytes_max = 8 << 20;  // sent to a peer and not yet answered
+  size_t peer_window_entries_max = 4096;
+  size_t message_bytes_max = 1 << 20;  // of entries in one message, a single larger entry excepted
+  size_t retained_bytes_max =
+      256 << 20;  // of log kept for members that lag; beyond it, they need a tree copy
+  Duration resend = std::chrono::milliseconds(100);  // without progress of a peer that lives
+  Duration commit_notice =
+      std::chrono::milliseconds(5);  // how long "chosen" may wait for a message to ride on
+  Duration election_jitter =
+      std::chrono::milliseconds(50);  // elections start within this of their cause
+  Duration health_timeout = std::chrono::milliseconds(50);  // waiting for "is the leader healthy?"
+  Duration prepare_timeout = std::chrono::milliseconds(200);  // of phase 1
+  Duration progress_bound =
+      std::chrono::seconds(1);  // a leader that leaves entries unchosen longer is not healthy
+  FaultsForTest faults;
+};
+absl::Status Validate(const GroupOptions& options);
+
+enum class Role { kFollower, kAskingHealth, kCandidate, kLeader };
+std::string_view RoleName(Role role);
+
+class GroupCore {
+ public:
+  // What the log and the tree hold when the member starts.
+  struct Recovered {
+    Ballot promised;
+    Slot chosen = 0;   // The durable chosen watermark; 0 if none was logged.
+    Slot applied = 0;  // The position of the durable tree: chosen, and needed from the log no more
+                       // by this member.
+    std::vector<Entry> entries;  // In slot order, one a slot.
+    std::vector<UnknownSlot>
+        unknown;  // R4. One that an entry of the same or a higher ballot answers is ignored.
+  };
+
+  // What must be durable. Entries carry the chosen watermark at the time, states the promise too.
+  struct Record {
+    bool is_state = false;
+    Slot slot = 0;  // Of the entry; of a state, the chosen watermark.
+    Ballot ballot;  // Of the entry; of a state, the promised ballot.
+    Payload payload;
+    Slot chosen = 0;
+  };
+
+  struct Event {
+    enum class Kind {
+      kElectionStarted,
+      kElected,
+      kDeposed,
+      kLeaderHealthy,
+      kUnknownDecidedEmpty,
+      kTooFarBehind
+    };
+    Kind kind;
+    Ballot ballot;
+    Slot slot = 0;
+  };
+
+  struct Effects {
+    std::vector<Record> records;  // In order.
+    uint64_t last_record = 0;     // For Persisted, when `records` is not empty.
+    std::vector<GroupMessage> messages;
+    bool deposed = false;  // Proposals not yet applied have an unknown outcome.
+    std::vector<Event> events;
+  };
+
+  GroupCore(const GroupOptions& options, PartitionId group, ReplicaId self,
+            Configuration configuration, Recovered recovered, uint64_t seed, Liveness* liveness,
+            Instant now);
+
+  void Step(const GroupMessage& message, Instant now);
+  void Persisted(uint64_t last_record, Instant now);
+  void Tick(Instant now);
+  // When Tick wants to be called; Infinite for a group at rest.
+  Instant next_deadline() const;
+  Effects TakeEffects(Instant now);
+
+  // Gives the entry a slot and sends it on its way.
+  //   kFailedPrecondition  not the leader: see leader()
+  //   kResourceExhausted   too much is unchosen
+  //   kInvalidArgument     longer than proposal_bytes_max
+  absl::StatusOr<Slot> Propose(Payload payload, Instant now);
+
+  // True while this leader's lease holds: reads at or after read_point() are then linearizable, if
+  // the lease still holds after they were done (R7).
+  bool HoldsLease(Instant now) const;
+  // Asks the members to stand by this leader's ballot again, naming their current epochs. One round
+  // trip; at most once a resend interval.
+  void RenewLease(Instant now);
+  // Reads must wait until this is applied: the end of what was chosen, and this ballot's first
+  // entry.
+  Slot read_point() const;
+
+  // Word from liveness.
+  void OnPeerEvent(const Liveness::Event& event, Instant now);
+  // The tree holds everything up to `slot` durably: the log may be released that far, when every
+  // member has it.
+  void SetCheckpoint(Slot slot);
+  // A member whose state machine failed votes on, but no longer leads.
+  void SetMayLead(bool may_lead, Instant now);
+
+  PartitionId group() const { return group_; }
+  ReplicaId self() const { return self_; }
+  const Configuration& configuration() const { return configuration_; }
+  Role role() const { return role_; }
+  Ballot promised() const { return promised_; }
+  // Who is believed to lead.
+  std::optional<Member> leader() const;
+  Slot chosen() const { return chosen_; }
+  Slot last_slot() const { return log_.last(); }
+  // Everything up to here may be dropped from the log, also from the durable one.
+  Slot released() const { return log_.released(); }
+  // The payload at a chosen slot above released(). An empty payload is a no-op.
+  const Payload& ChosenEntry(Slot slot) const;
+  size_t retained_bytes() const { return log_.bytes(); }
+  // Stops the process if an invariant of the protocol does not hold; for tests, after each step.
+  void CheckInvariants() const;
+
+ private:
+  struct Peer {
+    Member member;
+    bool known = false;  // `match` was told by the peer at this ballot.
+    Slot match = 0;      // Stable there.
+    Slot next = 0;       // The next slot to send.
+    Slot told_chosen = 0;
+    Slot heard_chosen = 0;
+    uint64_t epoch = 0;  // Of its node's support, as named at this ballot.
+    Instant resend_at = Instant::Infinite();
+    bool too_far_behind = false;
+    // As candidate.
+    bool answered = false;
+    bool granted = false;
+    Slot through = 0;
+    Slot promise_chosen = 0;
+  };
+  struct Candidacy {
+    Slot from_slot = 0;
+    Duration lease_remaining{0};
+    std::map<Slot, Entry> best;  // The highest ballot reported for each slot.
+    std::map<Slot, std::map<ReplicaId, Ballot>> unknown;  // R4.
+    Instant retry_at;
+    int retries = 0;
+    uint64_t own_record = 0;  // The own promise counts once this is durable.
+  };
+
+  // group_core.cc: what every member does.
+  GroupMessage Make(ReplicaId to, Ballot ballot) const;
+  void Send(GroupMessage message);
+  void SendWhenDurable(GroupMessage message);
+  void PersistState();
+  void PersistEntry(Slot slot);
+  bool TryPromise(Ballot ballot, Instant now);
+  void StepDown(Instant now);
+  void AdvanceStable();
+  void SetChosen(Slot chosen, Instant now);
+  void MaybeRelease();
+  bool IsSelf(ReplicaId replica) const { return replica == self_; }
+  Peer* FindPeer(ReplicaId replica);
+  NodeId NodeOf(ReplicaId replica) const;
+  NodeId SenderNode(const GroupMessage& message) const { return NodeOf(message.from); }
+  bool Readable(Slot slot) const;
+
+  // group_core_follower.cc: acceptor and follower.
+  void OnPrepare(const GroupMessage& message, const Prepare& prepare, Instant now);
+  void OnAccept(const GroupMessage& message, const Accept& accept, Instant now);
+  void OnHealthQuery(const GroupMessage& message, Instant now);
+  void FillPromise(Slot from_slot, Promise& promise) const;
+  bool LeaderLooksHealthy(Instant now) const;
+  void ScheduleElection(Instant earliest);
+
+  // group_core_election.cc: candidate.
+  void OnElectionDue(Instant now);
+  void AskHealth(Instant now);
+  void OnHealthReply(const GroupMessage& message, const HealthReply& reply, Instant now);
+  void StartElection(Instant now);
+  void SendPrepares(Instant now);
+  void OnPromise(const GroupMessage& message, const Promise& promise, Instant now);
+  void Collect(ReplicaId from, const Promise& promise);
+  void GiveUp(Duration wait, Instant now);
+  void MaybeWin(Instant now);
+  std::optional<Payload> Decide(Slot slot) const;
+  void BecomeLeader(std::vector<Payload> proposals, Instant now);
+
+  // group_core_leader.cc.
+  void OnAccepted(const GroupMessage& message, const Accepted& accepted, Instant now);
+  void Flush(Instant now);
+  void SendEntries(Peer& peer, Instant now);
+  void SendProbe(Peer& peer, Instant now);
+  bool NeedsWord(const Peer& peer) const;
+  void TickLeader(Instant now);
+  void AppendAt(Slot slot, Payload payload, Instant now);
+  void AdvanceChosen(Instant now);
+  Slot HeldByAll() const;
+
+  const GroupOptions options_;
+  const PartitionId group_;
+  const ReplicaId self_;
+  const Configuration configuration_;
+  Liveness* const liveness_;
+  Random random_;
+
+  Role role_ = Role::kFollower;
+  bool may_lead_ = true;
+  Ballot promised_;
+  uint64_t round_seen_ = 0;   // The highest round in any message.
+  bool established_ = false;  // The owner of promised_ is known to lead at it.
+  bool abandoned_ = false;    // The owner of promised_ said that it does not, and never will.
+  SlotLog log_;
+  Slot chosen_ = 0;
+  Slot stable_ = 0;  // Every slot up to here is durable here, and chosen or accepted at promised_.
+  Slot checkpoint_ = 0;
+  Slot held_by_all_ = 0;
+  Instant unchosen_since_ =
+      Instant::Infinite();  // Since when an accepted entry waits to be chosen.
+
+  Instant election_at_ = Instant::Infinite();
+  std::set<ReplicaId> health_pending_;
+  Instant health_until_ = Instant::Infinite();
+
+  std::vector<Peer> peers_;  // Everybody else, in configuration order.
+  Candidacy candidacy_;
+  Slot first_of_ballot_ = 0;  // The leader's no-op.
+  Instant lease_not_before_;  // R6.
+  size_t unchosen_bytes_ = 0;
+  Instant notice_at_ = Instant::Infinite();
+  Instant renew_not_before_;
+
+  uint64_t record_index_ = 0;  // Of the newest record given out.
+  uint64_t persisted_index_ = 0;
+  struct PendingEntry {
+    uint64_t record;
+    Slot slot;
+    Ballot ballot;
+  };
+  std::deque<PendingEntry> pending_entries_;  // Given out as records and not yet durable.
+  struct HeldMessage {
+    uint64_t record;  // Sent when this record is durable (R1).
+    GroupMessage message;
+  };
+  std::deque<HeldMessage> held_messages_;
+  Effects effects_;
+};
+
+}  // namespace dynlib::replication
+
+#endif  // DYNLIB_REPLICATION_GROUP_CORE_H_

@@ -1,0 +1,245 @@
+// How a follower becomes a candidate, and a candidate the leader.
+#include <algorithm>
+#include <utility>
+
+#include "dynlib/base/check.h"
+#include "dynlib/replication/group_core.h"
+
+namespace dynlib::replication {
+
+void GroupCore::OnElectionDue(Instant now) {
+  const NodeId owner = NodeOf(promised_.proposer());
+  if (!liveness_->BootWaitOver(now)) {
+    ScheduleElection(liveness_->boot_wait_end());
+    return;
+  }
+  if (established_ && liveness_->Supports(owner, now)) {
+    election_at_ = Instant::Infinite();
+    return;
+  }
+  if (!may_lead_) {
+    ScheduleElection(now + liveness_->options().support);
+    return;
+  }
+  if (promised_ == Ballot() || IsSelf(promised_.proposer())) {
+    StartElection(now);
+  } else {
+    AskHealth(now);
+  }
+}
+
+void GroupCore::AskHealth(Instant now) {
+  role_ = Role::kAskingHealth;
+  health_until_ = now + options_.health_timeout;
+  health_pending_.clear();
+  for (const Peer& peer : peers_) {
+    health_pending_.insert(peer.member.replica);
+    GroupMessage query = Make(peer.member.replica, promised_);
+    query.body = HealthQuery{};
+    Send(std::move(query));
+  }
+}
+
+void GroupCore::OnHealthReply(const GroupMessage& message, const HealthReply& reply, Instant now) {
+  if (message.ballot != promised_) return;
+  if (reply.abandoned && message.from == promised_.proposer()) {
+    abandoned_ = true;
+    established_ = false;
+    if (role_ == Role::kFollower)
+      election_at_ = std::min(election_at_, now + options_.election_jitter);
+  }
+  if (role_ != Role::kAskingHealth) return;
+  if (reply.healthy) {
+    effects_.events.push_back({Event::Kind::kLeaderHealthy, promised_, chosen_});
+    role_ = Role::kFollower;
+    ScheduleElection(now + liveness_->options().support);
+    return;
+  }
+  health_pending_.erase(message.from);
+  // The leader's own silence is the reason for asking; only the others' answers are waited for.
+  std::set<ReplicaId> others = health_pending_;
+  others.erase(promised_.proposer());
+  if (others.empty()) StartElection(now);
+}
+
+void GroupCore::StartElection(Instant now) {
+  role_ = Role::kFollower;
+  const uint64_t round = std::max(round_seen_, promised_.round()) + 1;
+  const NodeId owner = NodeOf(promised_.proposer());
+  const Ballot ballot(round, self_);
+  if (!may_lead_ || !TryPromise(ballot, now)) {
+    // Support is still owed to the last leader (R5): nothing can be done before it runs out.
+    ScheduleElection(now +
+                     std::max(liveness_->SupportRemaining(owner, now), options_.election_jitter));
+    return;
+  }
+  round_seen_ = round;
+  role_ = Role::kCandidate;
+  candidacy_ = {.from_slot = chosen_ + 1};
+  candidacy_.own_record = record_index_;
+  for (Peer& peer : peers_) peer = {.member = peer.member};
+  Promise own;
+  // The own promise is read straight from the log, without a bound.
+  for (Slot slot = candidacy_.from_slot; slot <= log_.last(); ++slot) {
+    const SlotLog::Cell* cell = log_.Find(slot);
+    if (cell->unknown != Ballot()) own.unknown.push_back({slot, cell->unknown});
+    if (cell->held()) own.entries.push_back({slot, cell->ballot, cell->payload});
+  }
+  Collect(self_, own);
+  effects_.events.push_back({Event::Kind::kElectionStarted, promised_, chosen_});
+  SendPrepares(now);
+  MaybeWin(now);
+}
+
+void GroupCore::SendPrepares(Instant now) {
+  if (++candidacy_.retries > 3) {
+    GiveUp(candidacy_.lease_remaining, now);
+    return;
+  }
+  candidacy_.retry_at = now + options_.prepare_timeout;
+  for (const Peer& peer : peers_) {
+    if (peer.granted && peer.through == UINT64_MAX) continue;
+    GroupMessage prepare = Make(peer.member.replica, promised_);
+    prepare.body = Prepare{.from_slot = std::max(candidacy_.from_slot, peer.through + 1)};
+    SendWhenDurable(std::move(prepare));
+  }
+}
+
+void GroupCore::GiveUp(Duration wait, Instant now) {
+  role_ = Role::kFollower;
+  for (const Peer& peer : peers_) {
+    GroupMessage release = Make(peer.member.replica, promised_);
+    release.body = HealthReply{.healthy = false, .abandoned = true};
+    Send(std::move(release));
+  }
+  ScheduleElection(now + wait + Duration(random_.Between(0, options_.prepare_timeout.count())));
+}
+
+void GroupCore::OnPromise(const GroupMessage& message, const Promise& promise, Instant now) {
+  if (role_ != Role::kCandidate || message.ballot != promised_) return;
+  Peer* peer = FindPeer(message.from);
+  if (!promise.granted) {
+    if (promise.promised > promised_) {
+      round_seen_ = std::max(round_seen_, promise.promised.round());
+      GiveUp(options_.prepare_timeout, now);
+    } else {
+      candidacy_.lease_remaining = std::max(candidacy_.lease_remaining, promise.lease_remaining);
+    }
+    return;
+  }
+  // An answer to the part of the log that was asked for; anything else is a repeat.
+  const Slot expected = std::max(candidacy_.from_slot, peer->through + 1);
+  if (peer->granted && (peer->through == UINT64_MAX || promise.from_slot != expected)) return;
+  if (!peer->granted && promise.from_slot != candidacy_.from_slot) return;
+  if (promise.released >= candidacy_.from_slot) {
+    // What this replica misses is gone from that log: it cannot lead before it has caught up.
+    effects_.events.push_back({Event::Kind::kTooFarBehind, promised_, promise.released});
+    GiveUp(2 * liveness_->options().support, now);
+    return;
+  }
+  peer->granted = true;
+  peer->through = promise.through;
+  peer->promise_chosen = promise.chosen;
+  peer->epoch = promise.support_epoch;
+  candidacy_.lease_remaining = std::max(candidacy_.lease_remaining, promise.lease_remaining);
+  Collect(message.from, promise);
+  if (peer->through != UINT64_MAX) {
+    GroupMessage prepare = Make(peer->member.replica, promised_);
+    prepare.body = Prepare{.from_slot = peer->through + 1};
+    SendWhenDurable(std::move(prepare));
+    return;
+  }
+  MaybeWin(now);
+}
+
+void GroupCore::Collect(ReplicaId from, const Promise& promise) {
+  for (const Entry& entry : promise.entries) {
+    if (entry.slot < candidacy_.from_slot || entry.payload == nullptr) continue;
+    auto [it, added] = candidacy_.best.try_emplace(entry.slot, entry);
+    if (!added && it->second.ballot < entry.ballot) it->second = entry;
+  }
+  for (const UnknownSlot& unknown : promise.unknown) {
+    if (unknown.slot >= candidacy_.from_slot)
+      candidacy_.unknown[unknown.slot][from] = unknown.ballot;
+  }
+}
+
+std::optional<Payload> GroupCore::Decide(Slot slot) const {
+  auto best = candidacy_.best.find(slot);
+  const Ballot best_ballot = best == candidacy_.best.end() ? Ballot() : best->second.ballot;
+  static const Payload no_op = std::make_shared<const std::string>();
+  const Payload& value = best == candidacy_.best.end() ? no_op : best->second.payload;
+  // An unknown entry matters only if its ballot is above every readable one (R4).
+  size_t answers = 0;
+  size_t known = 0;
+  auto unknown = candidacy_.unknown.find(slot);
+  auto count = [&](ReplicaId replica) {
+    ++answers;
+    if (unknown == candidacy_.unknown.end()) return void(++known);
+    auto at = unknown->second.find(replica);
+    if (at == unknown->second.end() || at->second <= best_ballot) ++known;
+  };
+  count(self_);
+  for (const Peer& peer : peers_) {
+    if (!peer.granted || peer.through != UINT64_MAX) continue;
+    count(peer.member.replica);
+    // Chosen already, and readable at the highest ballot or a lower one: the value is the same.
+    if (peer.promise_chosen >= slot && best != candidacy_.best.end()) return value;
+  }
+  if (known >= configuration_.quorum()) return value;
+  // Everybody answered. Had the unreadable value been chosen, a quorum would have made it durable,
+  // and more of its copies be damaged than a group survives: these are torn tails, never
+  // acknowledged.
+  if (answers == configuration_.members.size()) return value;
+  return std::nullopt;
+}
+
+void GroupCore::MaybeWin(Instant now) {
+  if (persisted_index_ < candidacy_.own_record && !options_.faults.acknowledge_before_sync) return;
+  size_t granted = 1;
+  for (const Peer& peer : peers_) granted += peer.granted && peer.through == UINT64_MAX;
+  if (granted < configuration_.quorum()) return;
+  Slot last = chosen_;
+  if (!candidacy_.best.empty()) last = std::max(last, candidacy_.best.rbegin()->first);
+  if (!candidacy_.unknown.empty()) last = std::max(last, candidacy_.unknown.rbegin()->first);
+  std::vector<Payload> proposals;
+  for (Slot slot = candidacy_.from_slot; slot <= last; ++slot) {
+    std::optional<Payload> value = Decide(slot);
+    if (!value.has_value()) return;
+    if (candidacy_.unknown.contains(slot) && !candidacy_.best.contains(slot)) {
+      effects_.events.push_back({Event::Kind::kUnknownDecidedEmpty, promised_, slot});
+    }
+    proposals.push_back(*std::move(value));
+  }
+  BecomeLeader(std::move(proposals), now);
+}
+
+void GroupCore::BecomeLeader(std::vector<Payload> proposals, Instant now) {
+  role_ = Role::kLeader;
+  established_ = true;
+  election_at_ = Instant::Infinite();
+  unchosen_bytes_ = 0;
+  held_by_all_ = std::min(held_by_all_, chosen_);
+  lease_not_before_ = now;
+  if (!options_.faults.no_wait_for_lease) {
+    const Duration wait = candidacy_.lease_remaining;
+    lease_not_before_ = now + wait + wait * liveness_->options().drift_ppm / 1'000'000;
+  }
+  for (Peer& peer : peers_) {
+    peer.known = peer.granted;
+    peer.match = peer.granted ? std::min(peer.promise_chosen, chosen_) : 0;
+    peer.next = peer.match + 1;
+    peer.resend_at = now + options_.resend;
+    if (!peer.known) SendProbe(peer, now);
+  }
+  effects_.events.push_back({Event::Kind::kElected, promised_, chosen_});
+  DYNLIB_CHECK(candidacy_.from_slot == chosen_ + 1);
+  Slot slot = candidacy_.from_slot;
+  for (Payload& payload : proposals) AppendAt(slot++, std::move(payload), now);
+  first_of_ballot_ = slot;
+  AppendAt(slot, std::make_shared<const std::string>(), now);
+  candidacy_ = {};
+  AdvanceChosen(now);
+}
+
+}  // namespace dynlib::replication

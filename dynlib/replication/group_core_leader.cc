@@ -1,0 +1,178 @@
+// What a leader does: proposes, counts, resends, and keeps its lease.
+#include <algorithm>
+#include <utility>
+
+#include "dynlib/base/check.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/replication/group_core.h"
+
+namespace dynlib::replication {
+
+absl::StatusOr<Slot> GroupCore::Propose(Payload payload, Instant now) {
+  if (payload->size() > options_.proposal_bytes_max) {
+    return absl::InvalidArgumentError(Cat("proposal is ", payload->size(),
+                                          " bytes; allowed: up to ", options_.proposal_bytes_max));
+  }
+  if (role_ != Role::kLeader) return absl::FailedPreconditionError("not the leader");
+  if (unchosen_bytes_ + payload->size() > options_.unchosen_bytes_max) {
+    return absl::ResourceExhaustedError(
+        Cat(unchosen_bytes_,
+            " bytes are proposed and not yet chosen; allowed: ", options_.unchosen_bytes_max));
+  }
+  const Slot slot = log_.last() + 1;
+  AppendAt(slot, std::move(payload), now);
+  return slot;
+}
+
+void GroupCore::AppendAt(Slot slot, Payload payload, Instant now) {
+  unchosen_bytes_ += payload->size();
+  log_.Put(slot, promised_, std::move(payload), /*durable=*/false);
+  PersistEntry(slot);
+  if (unchosen_since_ == Instant::Infinite()) unchosen_since_ = now;
+}
+
+void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted, Instant now) {
+  if (role_ != Role::kLeader || message.ballot != promised_) return;
+  if (!accepted.granted) {
+    if (accepted.promised > promised_) {
+      round_seen_ = std::max(round_seen_, accepted.promised.round());
+      StepDown(now);
+      abandoned_ = true;
+    }
+    return;
+  }
+  Peer& peer = *FindPeer(message.from);
+  peer.epoch = std::max(peer.epoch, accepted.support_epoch);
+  // A peer cannot hold more than was proposed; what a liar claims beyond it counts for nothing.
+  const Slot stable = std::min(accepted.stable, log_.last());
+  if (!peer.known) {
+    peer.known = true;
+    peer.match = stable;
+    peer.next = stable + 1;
+  } else if (stable > peer.match) {
+    peer.match = stable;
+    peer.next = std::max(peer.next, stable + 1);
+    peer.resend_at = now + options_.resend;
+  }
+  peer.heard_chosen = std::max(peer.heard_chosen, std::min(accepted.chosen, chosen_));
+  AdvanceChosen(now);
+  if (!NeedsWord(peer)) {
+    peer.resend_at = Instant::Infinite();
+  } else if (peer.resend_at == Instant::Infinite()) {
+    peer.resend_at = now + options_.resend;
+  }
+  MaybeRelease();
+}
+
+void GroupCore::AdvanceChosen(Instant now) {
+  AdvanceStable();
+  std::vector<Slot> held = {stable_};
+  for (const Peer& peer : peers_) held.push_back(peer.match);
+  std::sort(held.begin(), held.end(), std::greater<>());
+  const Slot chosen = std::min(held[configuration_.quorum() - 1], log_.last());
+  if (chosen <= chosen_) return;
+  SetChosen(chosen, now);
+  notice_at_ = std::min(notice_at_, now + options_.commit_notice);
+  for (Peer& peer : peers_) {
+    if (peer.resend_at == Instant::Infinite()) peer.resend_at = now + options_.resend;
+  }
+}
+
+Slot GroupCore::HeldByAll() const {
+  Slot held = std::min(stable_, chosen_);
+  for (const Peer& peer : peers_) held = std::min(held, peer.match);
+  return held;
+}
+
+bool GroupCore::NeedsWord(const Peer& peer) const {
+  return !peer.known || peer.match < log_.last() || peer.heard_chosen < chosen_;
+}
+
+void GroupCore::Flush(Instant now) {
+  for (Peer& peer : peers_) {
+    if (peer.known) SendEntries(peer, now);
+  }
+}
+
+void GroupCore::SendEntries(Peer& peer, Instant now) {
+  if (peer.next <= log_.released()) {
+    if (!peer.too_far_behind) {
+      effects_.events.push_back({Event::Kind::kTooFarBehind, promised_, peer.next});
+    }
+    peer.too_far_behind = true;
+    return;
+  }
+  peer.too_far_behind = false;
+  size_t in_flight = 0;
+  for (Slot slot = peer.match + 1; slot < peer.next; ++slot) {
+    if (const SlotLog::Cell* cell = log_.Find(slot)) in_flight += cell->payload->size();
+  }
+  while (peer.next <= log_.last() && in_flight < options_.peer_window_bytes_max &&
+         peer.next - peer.match <= options_.peer_window_entries_max) {
+    Accept accept{.first_slot = peer.next, .chosen = chosen_, .held_by_all = HeldByAll()};
+    size_t bytes = 0;
+    while (peer.next <= log_.last() && bytes < options_.message_bytes_max &&
+           peer.next - peer.match <= options_.peer_window_entries_max) {
+      const Payload& payload = log_.Find(peer.next)->payload;
+      if (!accept.entries.empty() && bytes + payload->size() > options_.message_bytes_max) break;
+      bytes += payload->size();
+      accept.entries.push_back(payload);
+      ++peer.next;
+    }
+    in_flight += bytes;
+    peer.told_chosen = chosen_;
+    if (peer.resend_at == Instant::Infinite()) peer.resend_at = now + options_.resend;
+    GroupMessage message = Make(peer.member.replica, promised_);
+    message.body = std::move(accept);
+    Send(std::move(message));
+  }
+}
+
+void GroupCore::SendProbe(Peer& peer, Instant now) {
+  peer.told_chosen = chosen_;
+  GroupMessage message = Make(peer.member.replica, promised_);
+  message.body =
+      Accept{.first_slot = log_.last() + 1, .chosen = chosen_, .held_by_all = HeldByAll()};
+  Send(std::move(message));
+}
+
+void GroupCore::TickLeader(Instant now) {
+  if (now >= notice_at_) {
+    notice_at_ = Instant::Infinite();
+    for (Peer& peer : peers_) {
+      if (peer.known && peer.told_chosen < chosen_) SendProbe(peer, now);
+    }
+  }
+  for (Peer& peer : peers_) {
+    if (now < peer.resend_at) continue;
+    if (!NeedsWord(peer)) {
+      peer.resend_at = Instant::Infinite();
+      continue;
+    }
+    // No progress: ask where the peer stands, and go on from there. One that is silent altogether
+    // is asked seldom.
+    const bool silent = !liveness_->Hears(peer.member.node, now);
+    peer.resend_at = now + (silent ? 4 * liveness_->options().support : options_.resend);
+    peer.known = false;
+    SendProbe(peer, now);
+  }
+}
+
+bool GroupCore::HoldsLease(Instant now) const {
+  if (role_ != Role::kLeader || now < lease_not_before_) return false;
+  size_t support = 1;
+  for (const Peer& peer : peers_) {
+    support += liveness_->SupportedUntil(peer.member.node, peer.epoch) > now;
+  }
+  return support >= configuration_.quorum();
+}
+
+void GroupCore::RenewLease(Instant now) {
+  if (role_ != Role::kLeader || now < renew_not_before_) return;
+  renew_not_before_ = now + options_.resend;
+  for (Peer& peer : peers_) SendProbe(peer, now);
+}
+
+Slot GroupCore::read_point() const { return std::max(first_of_ballot_, chosen_); }
+
+}  // namespace dynlib::replication
