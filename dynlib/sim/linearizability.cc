@@ -14,8 +14,10 @@ using Kind = Operation::Kind;
 using Outcome = Operation::Outcome;
 using Answer = RegisterSearch::Answer;
 
-// Searches made to shrink one explanation.
-constexpr int kShrinkSearchesMax = 2'000;
+// Bounds on the work of shrinking one explanation: operations given to searches, and configurations
+// visited in one of them.
+constexpr size_t kShrinkOperationsMax = 1'000'000;
+constexpr uint64_t kShrinkStepsMax = 20'000;
 
 // Numbers for values; absent, with which a key begins, is 0.
 class ValueNumbers {
@@ -93,22 +95,23 @@ std::vector<Operation> Prefix(const std::vector<Operation>& operations, uint64_t
 // takes restrictions away, so that what remains is a reason why the whole is illegal.
 class Explainer {
  public:
-  // Searches of more than this many configurations are not worth it.
-  explicit Explainer(uint64_t steps_max) : checker_(steps_max) {}
-
   // `operations` is known to be illegal.
   std::vector<Operation> Explain(std::vector<Operation> operations) {
     operations = ShortestIllegalPrefix(operations);
     for (size_t width = operations.size(); width > 0; width /= 2) {
-      for (size_t at = 0; at < operations.size(); at += width) TryRelax(operations, at, width);
+      for (size_t at = 0; at < operations.size() && work_ <= kShrinkOperationsMax; at += width) {
+        TryRelax(operations, at, width);
+      }
+      std::erase_if(operations,
+                    [](const Operation& op) { return op.outcome == Outcome::kNotDone; });
     }
     return Concerned(operations);
   }
 
  private:
   bool Illegal(const std::vector<Operation>& operations) {
-    if (searches_ == kShrinkSearchesMax) return false;
-    ++searches_;
+    work_ += operations.size();
+    if (work_ > kShrinkOperationsMax) return false;
     return checker_.Decide(operations) == Answer::kIllegal;
   }
 
@@ -164,8 +167,8 @@ class Explainer {
     return concerned;
   }
 
-  KeyChecker checker_;
-  int searches_ = 0;
+  KeyChecker checker_{kShrinkStepsMax};
+  size_t work_ = 0;
 };
 
 // As recorded: the relaxed outcomes are a device of the explanation.
@@ -178,12 +181,10 @@ std::vector<Operation> AsRecorded(const std::vector<Operation>& recorded,
   return shown;
 }
 
-void ReportViolation(const std::vector<Operation>& operations, const CheckOptions& options,
-                     CheckResult& result) {
+void ReportViolation(const std::vector<Operation>& operations, CheckResult& result) {
   result.verdict = CheckResult::Verdict::kViolation;
   result.key = operations.front().key;
-  Explainer explainer(std::min<uint64_t>(options.steps_per_key_max, 20'000));
-  result.conflict = AsRecorded(operations, explainer.Explain(operations));
+  result.conflict = AsRecorded(operations, Explainer().Explain(operations));
   result.explanation = Cat("not linearizable: key \"", Escape(result.key), "\", ",
                            operations.size(), " operations; these have no legal order:\n");
   for (const Operation& op : result.conflict) {
@@ -213,7 +214,7 @@ CheckResult CheckLinearizable(const History& history, const CheckOptions& option
     result.steps += checker.steps();
     if (answer == Answer::kUndecided) ReportUndecided(operations, options, result);
     if (answer == Answer::kIllegal) {
-      ReportViolation(operations, options, result);
+      ReportViolation(operations, result);
       return result;
     }
   }

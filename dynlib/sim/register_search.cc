@@ -112,15 +112,17 @@ bool RegisterSearch::IsHarmless(const RegisterStep& step) const {
          may_see_[static_cast<size_t>(value_)] == 0;
 }
 
-// One pass is enough: neither a step without effect nor a write that nobody looks at makes an
-// earlier one harmless.
 void RegisterSearch::Absorb() {
-  for (size_t node = First(); IsInvocation(node); node = next_[node]) {
-    const size_t step = StepOf(node);
-    if (!IsHarmless(steps_[step])) continue;
-    Lift(step);
-    absorbed_.push_back(step);
-    if (steps_[step].written != RegisterStep::kNoWrite) value_ = steps_[step].written;
+  for (bool again = true; again;) {
+    again = false;
+    for (size_t node = First(); IsInvocation(node); node = next_[node]) {
+      const size_t step = StepOf(node);
+      if (!IsHarmless(steps_[step])) continue;
+      Lift(step);
+      absorbed_.push_back(step);
+      if (steps_[step].written != RegisterStep::kNoWrite) value_ = steps_[step].written;
+      again = true;
+    }
   }
 }
 
