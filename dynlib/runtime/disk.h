@@ -6,11 +6,13 @@
 // bytes, in any order.
 //
 // Errors:
-//   kNotFound           no such file or folder
-//   kAlreadyExists      it exists and was to be created, or is locked by another process
-//   kResourceExhausted  no space, from Allocate, and from WriteAt past what was allocated; the
-//   file's contents are as they were kDataLoss           EIO: the device failed kOutOfRange a read
-//   past the end kPermissionDenied, kInvalidArgument, kUnavailable as errno says
+//  - kNotFound: no such file or folder
+//  - kAlreadyExists: it exists and was to be created, or is locked
+//  - kResourceExhausted: no space. Allocate leaves the file's contents as they were; a WriteAt past
+//    what was allocated may have written a part
+//  - kDataLoss: the device failed (EIO)
+//  - kOutOfRange: a read past the end
+//  - kPermissionDenied, kInvalidArgument, kFailedPrecondition, kUnavailable: as errno says
 // Every message names the operation, the file and the offset.
 //
 // A failed Sync is for good (rule L3): the kernel may have dropped the pages, so a later OK would
@@ -66,9 +68,8 @@ enum class OpenMode {
   kCreate,     // must not exist; created empty
 };
 
-// Paths are relative to the disk's own root, with '/' between folders; "" is the root. A path that
-// leaves the root
-// ("..", a leading '/') is kInvalidArgument.
+// Paths are relative to the disk's own root, with '/' between folders; "" is the root. A path with
+// an empty, "." or ".." part (so also one with a leading '/') is kInvalidArgument.
 class Disk {
  public:
   virtual ~Disk() = default;
@@ -76,6 +77,8 @@ class Disk {
   virtual absl::StatusOr<std::unique_ptr<File>> Open(std::string_view path, OpenMode mode) = 0;
   // Replaces `to` if it exists, atomically.
   virtual absl::Status Rename(std::string_view from, std::string_view to) = 0;
+  // A file or an empty folder; a folder with something in it is kFailedPrecondition. Files that are
+  // open stay readable and writable, without a name.
   virtual absl::Status Remove(std::string_view path) = 0;
   // Creates the folder and those above it; OK if it exists.
   virtual absl::Status CreateDir(std::string_view path) = 0;

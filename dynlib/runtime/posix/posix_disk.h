@@ -1,0 +1,58 @@
+// A folder of the file system as a Disk.
+//
+//   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PosixDisk> disk, PosixDisk::Open({.root =
+//   "/data/n1"}));
+//
+// Sync is fdatasync; SyncDir is fsync of the folder; Lock is flock, which the kernel releases when
+// the process ends, however it ends. Files are opened without following a link in the last part of
+// the path.
+//
+// Where the file system has no fallocate, Allocate writes: it then takes time in proportion to the
+// length.
+//
+// Threads: as Disk says.
+#ifndef DYNLIB_RUNTIME_POSIX_POSIX_DISK_H_
+#define DYNLIB_RUNTIME_POSIX_POSIX_DISK_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/runtime/disk.h"
+
+namespace dynlib {
+
+class PosixDisk final : public Disk {
+ public:
+  struct Options {
+    std::string root;         // of the file system; not empty
+    bool create_root = true;  // make it, and the folders above it, if it is missing
+  };
+
+  static absl::StatusOr<std::unique_ptr<PosixDisk>> Open(Options options);
+  ~PosixDisk() override;
+
+  absl::StatusOr<std::unique_ptr<File>> Open(std::string_view path, OpenMode mode) override;
+  absl::Status Rename(std::string_view from, std::string_view to) override;
+  absl::Status Remove(std::string_view path) override;
+  absl::Status CreateDir(std::string_view path) override;
+  absl::StatusOr<std::vector<std::string>> List(std::string_view path) override;
+  absl::Status SyncDir(std::string_view path) override;
+  absl::StatusOr<std::unique_ptr<DiskLock>> Lock(std::string_view path) override;
+
+ private:
+  PosixDisk(std::string root, int root_fd) : root_(std::move(root)), root_fd_(root_fd) {}
+
+  // The path as messages show it.
+  std::string Show(std::string_view path) const;
+
+  const std::string root_;
+  const int root_fd_;
+};
+
+}  // namespace dynlib
+
+#endif  // DYNLIB_RUNTIME_POSIX_POSIX_DISK_H_

@@ -1,0 +1,138 @@
+#include "dynlib/runtime/posix/posix_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/runtime/posix/posix_status.h"
+
+namespace dynlib {
+
+PosixFile::~PosixFile() { close(fd_); }
+
+absl::Status PosixFile::Error(std::string_view operation, uint64_t offset) const {
+  return StatusFromErrno(operation, Cat(name_, " at ", offset));
+}
+
+absl::Status PosixFile::CheckRange(std::string_view operation, uint64_t offset,
+                                   uint64_t length) const {
+  if (offset <= INT64_MAX && length <= INT64_MAX - offset) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      Cat(operation, " ", name_, " at ", offset, ": offset + length is past 2^63"));
+}
+
+absl::Status PosixFile::CheckWritable(std::string_view operation) const {
+  if (!writable_) {
+    return absl::PermissionDeniedError(Cat(operation, " ", name_, ": opened for reading"));
+  }
+  if (sync_failed_.load(std::memory_order_acquire)) {
+    return absl::DataLossError(
+        Cat(operation, " ", name_, ": an earlier sync failed; close it and read what is there"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PosixFile::ReadAt(uint64_t offset, std::span<char> out) {
+  DYNLIB_RETURN_IF_ERROR(CheckRange("read", offset, out.size()));
+  while (!out.empty()) {
+    const ssize_t got = pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return Error("read", offset);
+    if (got == 0) {
+      return absl::OutOfRangeError(
+          Cat("read ", name_, " at ", offset, ": the file ends ", out.size(), " bytes too early"));
+    }
+    out = out.subspan(got);
+    offset += got;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PosixFile::WriteAt(uint64_t offset, std::string_view data) {
+  DYNLIB_RETURN_IF_ERROR(CheckWritable("write"));
+  DYNLIB_RETURN_IF_ERROR(CheckRange("write", offset, data.size()));
+  return WriteWhole(offset, data);
+}
+
+absl::Status PosixFile::WriteWhole(uint64_t offset, std::string_view data) {
+  while (!data.empty()) {
+    const ssize_t put = pwrite(fd_, data.data(), data.size(), static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return Error("write", offset);
+    data.remove_prefix(put);
+    offset += put;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PosixFile::Sync() {
+  // A reader may sync as well: what others wrote.
+  if (writable_) DYNLIB_RETURN_IF_ERROR(CheckWritable("sync"));
+  int result;
+  do {
+    result = fdatasync(fd_);
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return absl::OkStatus();
+  sync_failed_.store(true, std::memory_order_release);
+  return StatusFromErrno("sync", name_);
+}
+
+absl::Status PosixFile::Allocate(uint64_t offset, uint64_t length) {
+  DYNLIB_RETURN_IF_ERROR(CheckWritable("allocate"));
+  DYNLIB_RETURN_IF_ERROR(CheckRange("allocate", offset, length));
+  if (length == 0) return absl::OkStatus();
+  int result;
+  do {
+    result = fallocate(fd_, 0, static_cast<off_t>(offset), static_cast<off_t>(length));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return absl::OkStatus();
+  if (errno == EOPNOTSUPP || errno == ENOSYS) return AllocateByWriting(offset, length);
+  return Error("allocate", offset);
+}
+
+// Writes back what is there, which fills holes, and zeros past the end.
+absl::Status PosixFile::AllocateByWriting(uint64_t offset, uint64_t length) {
+  DYNLIB_ASSIGN_OR_RETURN(const uint64_t size, Size());
+  std::vector<char> chunk(std::min<uint64_t>(length, 1 << 20));
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    const std::span<char> part(chunk.data(), std::min<uint64_t>(chunk.size(), end - offset));
+    std::fill(part.begin(), part.end(), '\0');
+    if (offset < size) {
+      DYNLIB_RETURN_IF_ERROR(
+          ReadAt(offset, part.first(std::min<uint64_t>(part.size(), size - offset))));
+    }
+    const absl::Status written = WriteWhole(offset, std::string_view(part.data(), part.size()));
+    if (!written.ok()) {
+      // Contents stay as they were: the zeros added so far go.
+      if (ftruncate(fd_, static_cast<off_t>(size)) != 0) return Error("allocate", offset);
+      return written;
+    }
+    offset += part.size();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PosixFile::Truncate(uint64_t size) {
+  DYNLIB_RETURN_IF_ERROR(CheckWritable("truncate"));
+  DYNLIB_RETURN_IF_ERROR(CheckRange("truncate", size, 0));
+  int result;
+  do {
+    result = ftruncate(fd_, static_cast<off_t>(size));
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? absl::OkStatus() : Error("truncate", size);
+}
+
+absl::StatusOr<uint64_t> PosixFile::Size() {
+  struct stat info;
+  if (fstat(fd_, &info) != 0) return StatusFromErrno("stat", name_);
+  return static_cast<uint64_t>(info.st_size);
+}
+
+}  // namespace dynlib

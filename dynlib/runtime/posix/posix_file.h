@@ -1,0 +1,47 @@
+// An open file descriptor as a File. For PosixDisk, and for tests that bring a descriptor.
+#ifndef DYNLIB_RUNTIME_POSIX_POSIX_FILE_H_
+#define DYNLIB_RUNTIME_POSIX_POSIX_FILE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/runtime/disk.h"
+
+namespace dynlib {
+
+class PosixFile final : public File {
+ public:
+  // Takes over `fd`. `name` is what messages call it.
+  PosixFile(std::string name, int fd, bool writable)
+      : name_(std::move(name)), fd_(fd), writable_(writable) {}
+  ~PosixFile() override;
+
+  absl::Status ReadAt(uint64_t offset, std::span<char> out) override;
+  absl::Status WriteAt(uint64_t offset, std::string_view data) override;
+  absl::Status Sync() override;
+  absl::Status Allocate(uint64_t offset, uint64_t length) override;
+  absl::Status Truncate(uint64_t size) override;
+  absl::StatusOr<uint64_t> Size() override;
+
+ private:
+  absl::Status Error(std::string_view operation, uint64_t offset) const;
+  absl::Status CheckRange(std::string_view operation, uint64_t offset, uint64_t length) const;
+  absl::Status CheckWritable(std::string_view operation) const;
+  absl::Status WriteWhole(uint64_t offset, std::string_view data);
+  absl::Status AllocateByWriting(uint64_t offset, uint64_t length);
+
+  const std::string name_;
+  const int fd_;
+  const bool writable_;
+  std::atomic<bool> sync_failed_{false};  // rule L3
+};
+
+}  // namespace dynlib
+
+#endif  // DYNLIB_RUNTIME_POSIX_POSIX_FILE_H_
