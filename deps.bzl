@@ -14,6 +14,7 @@ def dynlib_system_deps(dynlib_path = ""):
         "com_github_cyan4973_xxhash": "xxhash",
         "com_github_facebook_zstd": "zstd",
         "com_github_google_benchmark": "benchmark",
+        "com_github_grpc_grpc": "grpc",
         "com_google_absl": "absl",
         "com_google_googletest": "googletest",
         "com_google_protobuf": "protobuf",

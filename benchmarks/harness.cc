@@ -1,0 +1,275 @@
+#include "benchmarks/harness.h"
+
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "benchmarks/cleanup.h"
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+
+namespace dynlib::bench {
+namespace {
+
+constexpr char kLimitPrefix[] = "limit:";
+
+constexpr char kUsage[] =
+    "  --quick          fewer and shorter runs, only the workloads of the quick set; at most 50 "
+    "seconds\n"
+    "  --json FILE      the figures, a row each\n"
+    "  --dir FOLDER     a temporary folder is made there, on the disk that is to be measured "
+    "(default /var/tmp)\n"
+    "  --pairs N        rounds in which every system runs once, 1 to 1000 (default 10)\n"
+    "  --seconds S      measured time of a run, 0.05 to 600 (default 2)\n"
+    "  --only TEXT      only workloads whose name contains TEXT\n"
+    "  --systems A,B    only these systems\n";
+
+absl::StatusOr<double> Number(const std::string& flag, const std::string& text, double low,
+                              double high) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !(number >= low && number <= high)) {
+    return absl::InvalidArgumentError(
+        Cat(flag, " must be a number from ", low, " to ", high, ", not '", text, "'"));
+  }
+  return number;
+}
+
+std::vector<std::string> Split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+absl::Status SetFlag(Flags& flags, const std::string& flag, const std::string& value) {
+  if (flag == "--json") {
+    flags.json_path = value;
+  } else if (flag == "--dir") {
+    flags.dir = value;
+  } else if (flag == "--only") {
+    flags.only = value;
+  } else if (flag == "--systems") {
+    flags.systems = Split(value);
+  } else if (flag == "--pairs") {
+    DYNLIB_ASSIGN_OR_RETURN(const double pairs, Number(flag, value, 1, 1000));
+    flags.pairs = static_cast<int>(pairs);
+  } else if (flag == "--seconds") {
+    DYNLIB_ASSIGN_OR_RETURN(flags.seconds, Number(flag, value, 0.05, 600));
+  } else {
+    return absl::InvalidArgumentError(Cat("unknown option '", flag, "'"));
+  }
+  return absl::OkStatus();
+}
+
+void WarnAboutMemory(const std::filesystem::path& folder) {
+  struct statfs info {};
+  if (statfs(folder.c_str(), &info) == 0 && info.f_type == TMPFS_MAGIC) {
+    std::fprintf(stderr, "warning: %s is in memory; its syncs say nothing about a disk\n",
+                 folder.c_str());
+  }
+}
+
+Row MakeRow(const std::string& workload, const std::string& system, const std::string& unit,
+            const std::vector<double>& values, bool higher_is_better) {
+  return {workload, system, unit, Median(values), MedianInterval(values), higher_is_better};
+}
+
+double Throughput(const RunResult& run) {
+  return static_cast<double>(run.operations) / run.seconds;
+}
+
+std::vector<double> Throughputs(const std::vector<RunResult>& runs) {
+  std::vector<double> values;
+  for (const RunResult& run : runs) values.push_back(Throughput(run));
+  return values;
+}
+
+std::string JsonNumber(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.5g", value);
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
+  Flags flags;
+  bool sized = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    std::string flag = arguments[i];
+    if (flag == "--quick") {
+      flags.quick = true;
+      continue;
+    }
+    std::string value;
+    if (const size_t equals = flag.find('='); equals != std::string::npos) {
+      value = flag.substr(equals + 1);
+      flag.resize(equals);
+    } else if (i + 1 < arguments.size()) {
+      value = arguments[++i];
+    } else {
+      const absl::Status known = SetFlag(flags, flag, "1");
+      return known.ok() ? absl::InvalidArgumentError(Cat("option '", flag, "' needs a value"))
+                        : known;
+    }
+    DYNLIB_RETURN_IF_ERROR(SetFlag(flags, flag, value));
+    sized = sized || flag == "--pairs" || flag == "--seconds";
+  }
+  if (flags.quick && !sized) {
+    flags.pairs = 3;
+    flags.seconds = 0.5;
+  }
+  return flags;
+}
+
+std::vector<Row> Summarize(const std::string& workload, const std::vector<std::string>& systems,
+                           std::vector<std::vector<RunResult>> runs) {
+  static constexpr std::pair<const char*, double> kQuantiles[] = {
+      {"p50_us", 0.5}, {"p99_us", 0.99}, {"p99.9_us", 0.999}};
+  std::vector<Row> rows;
+  for (size_t i = 0; i < systems.size(); ++i) {
+    if (runs[i].empty()) continue;
+    rows.push_back(MakeRow(workload, systems[i], "ops/s", Throughputs(runs[i]), true));
+    for (const auto& [unit, share] : kQuantiles) {
+      std::vector<double> values;
+      for (RunResult& run : runs[i])
+        values.push_back(static_cast<double>(Quantile(run.latencies_ns, share)) * 1e-3);
+      rows.push_back(MakeRow(workload, systems[i], unit, values, false));
+    }
+  }
+  const auto ours = std::find(systems.begin(), systems.end(), kOurs);
+  if (ours == systems.end()) return rows;
+  const std::vector<RunResult>& our_runs = runs[static_cast<size_t>(ours - systems.begin())];
+  for (size_t i = 0; i < systems.size(); ++i) {
+    if (systems[i] == kOurs) continue;
+    std::vector<double> ratios;
+    for (size_t round = 0; round < std::min(our_runs.size(), runs[i].size()); ++round) {
+      if (const double theirs = Throughput(runs[i][round]); theirs > 0)
+        ratios.push_back(Throughput(our_runs[round]) / theirs);
+    }
+    if (!ratios.empty())
+      rows.push_back(MakeRow(workload, Cat(kOurs, "/", systems[i]), "ratio", ratios, true));
+  }
+  return rows;
+}
+
+std::string ToJson(const std::string& bench, const std::vector<Row>& rows) {
+  std::string json = "[";
+  for (const Row& row : rows) {
+    json +=
+        Cat(json.size() == 1 ? "\n" : ",\n", "  {\"bench\": \"", bench, "\", \"workload\": \"",
+            row.workload, "\", \"system\": \"", row.system, "\", \"unit\": \"", row.unit,
+            "\", \"value\": ", JsonNumber(row.value), ", \"low\": ", JsonNumber(row.interval.low),
+            ", \"high\": ", JsonNumber(row.interval.high),
+            ", \"higher_is_better\": ", row.higher_is_better ? "true" : "false", "}");
+  }
+  return json + "\n]\n";
+}
+
+Harness::Harness(std::string bench, int argc, char** argv) : bench_(std::move(bench)) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (std::find(arguments.begin(), arguments.end(), "--help") != arguments.end()) {
+    std::printf("tools/bench %s [OPTION...]\n%s", bench_.c_str(), kUsage);
+    std::exit(0);
+  }
+  absl::StatusOr<Flags> flags = ParseFlags(arguments);
+  if (!flags.ok()) {
+    std::fprintf(stderr, "%s: %s\n%s", bench_.c_str(),
+                 std::string(ToStd(flags.status().message())).c_str(), kUsage);
+    std::exit(2);
+  }
+  flags_ = *std::move(flags);
+  CleanUpOnSignals();
+  WarnAboutMemory(flags_.dir);
+}
+
+bool Harness::Wanted(const std::string& system) const {
+  return flags_.systems.empty() ||
+         std::find(flags_.systems.begin(), flags_.systems.end(), system) != flags_.systems.end();
+}
+
+absl::StatusOr<RunResult> Harness::RunOnce(const System& system) const {
+  DYNLIB_ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::Create(flags_.dir));
+  return system.run({folder.path(), flags_.seconds});
+}
+
+void Harness::Measure(const std::string& workload, std::vector<System> systems, bool in_quick_set) {
+  if (workload.find(flags_.only) == std::string::npos || (flags_.quick && !in_quick_set)) return;
+  systems.erase(std::remove_if(systems.begin(), systems.end(),
+                               [&](const System& s) { return !Wanted(s.name); }),
+                systems.end());
+  std::vector<std::vector<RunResult>> runs(systems.size());
+  std::vector<bool> broken(systems.size());
+  for (int round = 0; round < flags_.pairs; ++round) {
+    for (size_t turn = 0; turn < systems.size(); ++turn) {
+      const size_t i = round % 2 == 0 ? turn : systems.size() - 1 - turn;
+      if (broken[i]) continue;
+      absl::StatusOr<RunResult> run = RunOnce(systems[i]);
+      if (run.ok()) {
+        runs[i].push_back(*std::move(run));
+        continue;
+      }
+      std::fprintf(stderr, "%s: %s: %s\n", workload.c_str(), systems[i].name.c_str(),
+                   run.status().ToString().c_str());
+      broken[i] = true;
+      failed_ = true;
+    }
+  }
+  std::vector<std::string> names;
+  for (const System& system : systems) names.push_back(system.name);
+  const std::vector<Row> rows = Summarize(workload, names, std::move(runs));
+  Print(rows);
+  rows_.insert(rows_.end(), rows.begin(), rows.end());
+}
+
+void Harness::Print(const std::vector<Row>& rows) const {
+  if (rows.empty()) return;
+  std::printf("\n%s: %d rounds of %.3g s, medians [95 %% interval]\n",
+              rows.front().workload.c_str(), flags_.pairs, flags_.seconds);
+  std::printf("  %-28s %9s  %-20s %8s %8s %8s  us", "", "ops/s", "", "p50", "p99", "p99.9");
+  for (const Row& row : rows) {
+    const std::string interval =
+        Cat("[", JsonNumber(row.interval.low), ", ", JsonNumber(row.interval.high), "]");
+    if (row.unit == "ops/s") {
+      std::printf("\n  %-28s %9.0f  %-20s", row.system.c_str(), row.value, interval);
+    } else if (row.unit == "ratio") {
+      std::printf("\n  %-28s %8.2fx  %s", row.system.c_str(), row.value, interval);
+    } else {
+      std::printf(" %8.0f", row.value);
+    }
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+int Harness::Finish() {
+  const bool measured = std::any_of(rows_.begin(), rows_.end(), [](const Row& row) {
+    return row.system.compare(0, sizeof(kLimitPrefix) - 1, kLimitPrefix) != 0;
+  });
+  if (!measured) {
+    std::fprintf(stderr, "%s: no workload was measured\n", bench_.c_str());
+    return 1;
+  }
+  if (!flags_.json_path.empty()) {
+    std::ofstream file(flags_.json_path, std::ios::binary | std::ios::trunc);
+    file << ToJson(bench_, rows_);
+    file.close();
+    if (!file) {
+      std::fprintf(stderr, "%s: cannot write %s: %s\n", bench_.c_str(), flags_.json_path.c_str(),
+                   std::strerror(errno));
+      return 1;
+    }
+  }
+  return failed_ ? 1 : 0;
+}
+
+}  // namespace dynlib::bench

@@ -1,0 +1,110 @@
+// Measures several systems side by side, so that their ratio means something on a machine whose
+// speed changes by the minute.
+//
+// In each round every system runs once, for the same time, in a new folder; the order turns around
+// from round to round. A figure is the median over the rounds, with an interval that holds the true
+// median with 95 % probability; a ratio is taken within each round and is the median of those.
+// Limits of the machine are measured as systems named "limit:...", in the same rounds.
+//
+//   int main(int argc, char** argv) {
+//     Harness harness("store", argc, argv);
+//     harness.Measure("durable_put/900/1", {{"dynlib", RunOurs}, {"leveldb", RunLevelDb},
+//     {"limit:zeroed_sync", RunSyncs}}); return harness.Finish();
+//   }
+//
+// Command line: --quick, --json FILE, --dir FOLDER, --pairs N, --seconds S, --only TEXT, --systems
+// A,B,...; see Usage(). The constructor ends the process for --help and for wrong arguments (status
+// 2).
+//
+// JSON: an array of rows {bench, workload, system, unit, value, low, high, higher_is_better}; units
+// are "ops/s", "p50_us", "p99_us", "p99.9_us", and "ratio" for rows of system "dynlib/PEER"
+// (throughput of the first by that of the second).
+#ifndef DYNLIB_BENCHMARKS_HARNESS_H_
+#define DYNLIB_BENCHMARKS_HARNESS_H_
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "benchmarks/load.h"
+#include "benchmarks/stats.h"
+
+namespace dynlib::bench {
+
+// The system whose ratio to each peer is reported.
+inline constexpr char kOurs[] = "dynlib";
+
+struct RunContext {
+  std::filesystem::path folder;  // new and empty; removed after the run
+  double seconds = 0;            // how long to measure
+};
+
+using Runner = std::function<absl::StatusOr<RunResult>(const RunContext&)>;
+
+struct System {
+  std::string name;
+  Runner run;
+};
+
+struct Row {
+  std::string workload;
+  std::string system;
+  std::string unit;
+  double value = 0;
+  Interval interval;
+  bool higher_is_better = false;
+};
+
+struct Flags {
+  bool quick = false;
+  std::string json_path;  // empty: none
+  std::filesystem::path dir =
+      "/var/tmp";  // on the disk that is measured; many systems keep /tmp in memory
+  int pairs = 10;
+  double seconds = 2;
+  std::string only;                  // workloads whose name contains it
+  std::vector<std::string> systems;  // empty: all
+};
+
+// kInvalidArgument naming the argument that is wrong.
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
+
+// The rows of one workload: runs[i] are the results of systems[i], one a round.
+std::vector<Row> Summarize(const std::string& workload, const std::vector<std::string>& systems,
+                           std::vector<std::vector<RunResult>> runs);
+
+// The rows as a JSON array, a row a line.
+std::string ToJson(const std::string& bench, const std::vector<Row>& rows);
+
+class Harness {
+ public:
+  Harness(std::string bench, int argc, char** argv);
+
+  const Flags& flags() const { return flags_; }
+
+  // Runs all rounds of a workload and prints its part of the table. With --quick, workloads not in
+  // the quick set are left out. A system that fails is named, with its error, left out of the
+  // rounds that follow, and fails Finish().
+  void Measure(const std::string& workload, std::vector<System> systems, bool in_quick_set = true);
+
+  // Writes the JSON file. The exit status of the process: 0, or 1 when a system or the file failed
+  // or nothing was measured.
+  int Finish();
+
+ private:
+  bool Wanted(const std::string& system) const;
+  absl::StatusOr<RunResult> RunOnce(const System& system) const;
+  void Print(const std::vector<Row>& rows) const;
+
+  const std::string bench_;
+  Flags flags_;
+  std::vector<Row> rows_;
+  bool failed_ = false;
+};
+
+}  // namespace dynlib::bench
+
+#endif  // DYNLIB_BENCHMARKS_HARNESS_H_

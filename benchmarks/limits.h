@@ -1,0 +1,26 @@
+// What the disk alone can do: the figures that no durable system beats.
+#ifndef DYNLIB_BENCHMARKS_LIMITS_H_
+#define DYNLIB_BENCHMARKS_LIMITS_H_
+
+#include <cstddef>
+
+#include "benchmarks/harness.h"
+
+namespace dynlib::bench {
+
+// pwrite and fdatasync of `bytes` (rounded up to 1 KiB) at the next position of a file that already
+// holds zeros on disk, so that a sync writes data and no metadata. Each sync counts as `operations`
+// operations: what they would share in a group commit.
+Runner ZeroedSync(size_t bytes, int operations);
+
+// The same into a file that grows: what an append-only log pays.
+Runner GrowingSync(size_t bytes, int operations);
+
+// Two threads that write and sync the same `bytes`, each into a file of its own, and wait for one
+// another: the two of three syncs that a replicated commit waits for. The latency is that of the
+// longer.
+Runner LongerOfTwoSyncs(size_t bytes);
+
+}  // namespace dynlib::bench
+
+#endif  // DYNLIB_BENCHMARKS_LIMITS_H_

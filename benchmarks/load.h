@@ -1,0 +1,54 @@
+// Closed-loop load: so many clients, each with one operation in flight, for so long.
+#ifndef DYNLIB_BENCHMARKS_LOAD_H_
+#define DYNLIB_BENCHMARKS_LOAD_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace dynlib::bench {
+
+// What one timed run of one system gave.
+struct RunResult {
+  double seconds = 0;
+  uint64_t operations = 0;
+  std::vector<uint64_t> latencies_ns;  // one for each operation, in any order
+};
+
+// Nanoseconds of the monotonic clock.
+uint64_t NowNs();
+
+// What runs before a measured time of `seconds`, uncounted.
+double WarmUpSeconds(double seconds);
+
+// Runs `operation(client)` in a thread for each client, again and again; counts what ends within
+// the `seconds` that follow the warm-up, whenever it began, so that slow operations are not left
+// out at the edges. The first error ends the run and is returned.
+absl::StatusOr<RunResult> RunClosedLoop(int clients, double seconds,
+                                        const std::function<absl::Status(int client)>& operation);
+
+// The data of one client: 20-byte keys in no order, and values whose bytes do not compress.
+class PutStream {
+ public:
+  PutStream(int client, size_t value_bytes);
+
+  // The next pair; valid until the call after.
+  std::string_view NextKey();
+  std::string_view NextValue();
+
+ private:
+  uint64_t NextRandom();
+
+  uint64_t state_;
+  const size_t value_bytes_;
+  std::string key_;
+};
+
+}  // namespace dynlib::bench
+
+#endif  // DYNLIB_BENCHMARKS_LOAD_H_
