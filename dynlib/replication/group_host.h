@@ -1,29 +1,32 @@
 // All replication groups of a node, run over a transport, a log and a clock.
 //
-//   GroupHost host(options, self, &transport, kReplicationChannel, &log, executor, &clock, metrics);
-//   host.Start(node_stream, [](absl::Status s) { ... });                     // boot count durable: may speak
-//   host.AddGroup(partition, configuration, &state_machine, apply_executor, recovered_stream);
-//   host.Propose(partition, {.client = me, .sequence = 7, .command = bytes}, [](GroupHost::Result r) { ... });
-//   host.Read(partition, [&] { value = tree->Get(key); }, [](absl::Status s) { ... });
+//   GroupHost host(options, self, &transport, kReplicationChannel, &log, executor, &clock,
+//   metrics); host.Start(node_stream, [](absl::Status s) { ... });                     // boot
+//   count durable: may speak host.AddGroup(partition, configuration, &state_machine,
+//   apply_executor, recovered_stream); host.Propose(partition, {.client = me, .sequence = 7,
+//   .command = bytes}, [](GroupHost::Result r) { ... }); host.Read(partition, [&] { value =
+//   tree->Get(key); }, [](absl::Status s) { ... });
 //
-// Exactly once: a command is known by (client, sequence). Sent again, also to another leader, it is not applied again
-// but answered with the first result, as long as the client keeps it above its `acknowledged` low-water mark.
+// Exactly once: a command is known by (client, sequence). Sent again, also to another leader, it is
+// not applied again but answered with the first result, as long as the client keeps it above its
+// `acknowledged` low-water mark.
 //
 // Results of Propose:
 //   OK                   applied on this replica, durable on a quorum; the state machine's result
 //   kFailedPrecondition  not the leader; leader_hint says who may be. Nothing was logged here
-//   kResourceExhausted   a bound was reached (unchosen bytes, waiting proposals, log space); nothing was logged
-//   kInvalidArgument     too large, or client or sequence 0; or a sequence at or below what the client acknowledged
-//   kUnknown             leadership or the log was lost with the command in flight: it may or may not be applied. Ask
+//   kResourceExhausted   a bound was reached (unchosen bytes, waiting proposals, log space);
+//   nothing was logged kInvalidArgument     too large, or client or sequence 0; or a sequence at or
+//   below what the client acknowledged kUnknown             leadership or the log was lost with the
+//   command in flight: it may or may not be applied. Ask
 //                        again with the same client and sequence
 //   kCancelled           shut down; it may or may not be applied
-// Read runs its function on the group's apply executor between two checks of the leader lease (rule R7): OK means that
-// what it saw was the newest state at some time between call and answer. kFailedPrecondition: not the leader.
-// kUnavailable: no lease within `read_wait`, try again.
+// Read runs its function on the group's apply executor between two checks of the leader lease (rule
+// R7): OK means that what it saw was the newest state at some time between call and answer.
+// kFailedPrecondition: not the leader. kUnavailable: no lease within `read_wait`, try again.
 //
-// Threads: everything on `executor`, but for status snapshots, as said there. Callbacks run on `executor`.
-// Ownership: what is given by pointer outlives the host; apply executors must have run dry of the host's tasks (call
-// Stop, then let them finish) before it is destroyed.
+// Threads: everything on `executor`, but for status snapshots, as said there. Callbacks run on
+// `executor`. Ownership: what is given by pointer outlives the host; apply executors must have run
+// dry of the host's tasks (call Stop, then let them finish) before it is destroyed.
 #ifndef DYNLIB_REPLICATION_GROUP_HOST_H_
 #define DYNLIB_REPLICATION_GROUP_HOST_H_
 
@@ -40,8 +43,8 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/time.h"
-#include "dynlib/replication/group_core.h"
-#include "dynlib/replication/liveness.h"
+#include "dynlib/replication/host_options.h"
+#include "dynlib/replication/hosted_group.h"
 #include "dynlib/replication/replica_log.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
@@ -51,69 +54,27 @@
 
 namespace dynlib::replication {
 
-struct HostOptions {
-  GroupOptions group;
-  LivenessOptions liveness;
-  uint64_t seed = 1;                 // for election jitter; any number, best different on each node
-  size_t waiting_proposals_max = 100'000;  // a group
-  size_t waiting_reads_max = 100'000;      // a group
-  Duration read_wait = std::chrono::milliseconds(500);
-  Duration log_overdue = std::chrono::seconds(1);        // a sync that takes longer ends support for this node (R8)
-  Duration log_probe = std::chrono::milliseconds(500);   // an idle log is written to this often, so that a hung disk shows
-  Duration session_expiry = std::chrono::hours(1);       // a silent client's results are kept at least this long
-  FaultsForTest faults;
-};
-absl::Status Validate(const HostOptions& options);
-
-struct Command {
-  ClientId client{};
-  uint64_t sequence = 0;      // counts up from 1
-  uint64_t acknowledged = 0;  // every sequence up to here has been answered and will not be asked again
-  WallTime issued;            // when the client first sent it; the same when it is sent again
-  std::string command;
-};
-
-struct ProposalResult {
-  absl::Status status;
-  std::string result;                 // of the state machine
-  std::optional<Member> leader_hint;  // with kFailedPrecondition
-};
-
-struct GroupStatus {
-  PartitionId group{};
-  ReplicaId self{};
-  Role role = Role::kFollower;
-  Ballot promised;
-  std::optional<Member> leader;
-  bool holds_lease = false;
-  bool failed = false;  // the state machine returned an error, or the replica's log was lost (R3)
-  Slot chosen = 0;
-  Slot applied = 0;
-  Slot last = 0;
-  Slot released = 0;
-  size_t retained_bytes = 0;
-};
-
 class GroupHost {
  public:
-  using ProposeCallback = absl::AnyInvocable<void(ProposalResult)>;
-  using ReadCallback = absl::AnyInvocable<void(absl::Status)>;
-
-  GroupHost(HostOptions options, NodeId self, Transport* transport, Channel channel, ReplicaLog* log,
-            Executor* executor, const Clock* clock, MetricsSink* metrics = MetricsSink::None());
+  GroupHost(HostOptions options, NodeId self, Transport* transport, Channel channel,
+            ReplicaLog* log, Executor* executor, const Clock* clock,
+            MetricsSink* metrics = MetricsSink::None());
   ~GroupHost();
 
-  // First: makes this boot durable in the node's stream, then takes part. `node_stream` is what the log recovered for
-  // PartitionId{0}. On an error the node must not take part.
+  // First: makes this boot durable in the node's stream, then takes part. `node_stream` is what the
+  // log recovered for PartitionId{0}. On an error the node must not take part.
   void Start(const RecoveredStream& node_stream, absl::AnyInvocable<void(absl::Status)> done);
 
-  // Before or after Start. kInvalidArgument for a bad configuration or one without this node, kAlreadyExists for a
-  // group that is here. A stream that is `lost` makes a replica that does not vote and is `failed`.
-  absl::Status AddGroup(PartitionId group, const Configuration& configuration, StateMachine* state_machine,
-                        Executor* apply_executor, const RecoveredStream& recovered);
+  // Before or after Start. kInvalidArgument for a bad configuration or one without this node,
+  // kAlreadyExists for a group that is here. A stream that is `lost` makes a replica that does not
+  // vote and is `failed`.
+  absl::Status AddGroup(PartitionId group, const Configuration& configuration,
+                        StateMachine* state_machine, Executor* apply_executor,
+                        const RecoveredStream& recovered);
 
   void Propose(PartitionId group, Command command, ProposeCallback done);
-  // A read of the newest state. `read` runs on the apply executor, or never if the status is not OK.
+  // A read of the newest state. `read` runs on the apply executor, or never if the status is not
+  // OK.
   void Read(PartitionId group, absl::AnyInvocable<void()> read, ReadCallback done);
 
   // The group's state machine holds everything up to `slot` durably; the log is released behind it.

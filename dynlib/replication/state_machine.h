@@ -2,7 +2,7 @@
 #ifndef DYNLIB_REPLICATION_STATE_MACHINE_H_
 #define DYNLIB_REPLICATION_STATE_MACHINE_H_
 
-#include <cstdint>
+#include <cstddef>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,22 +14,28 @@
 
 namespace dynlib::replication {
 
-// One command to apply. `command` is what was proposed, of which only the first occurrence comes here (rule R10).
+// One command to apply: what was proposed, of which only the first occurrence comes here (rule
+// R10).
 struct AppliedCommand {
   Slot slot = 0;
   std::string_view command;
 };
 
-// A small record of the exactly-once table. It is replicated state like any other: the state machine stores it under
-// `key` (9 bytes at most) in the same atomic step as the commands' effects; an empty value deletes it.
+// A small record of the exactly-once table. It is replicated state like any other: the state
+// machine stores it under `key` (at most 9 bytes) together with the effects of the commands; an
+// empty value deletes it.
 struct SessionRecord {
   std::string key;
   std::string value;
 };
 
-// Called on the group's apply executor, where file calls may block; one call at a time.
+// Called on the group's apply executor, where file calls may block; one call at a time. A step is
+// an Evaluate followed by a Publish. An error of either stops this replica from applying and
+// leading, and nothing of the step may be visible.
 class StateMachine {
  public:
+  static constexpr size_t kResultBytesMax = 1024;
+
   virtual ~StateMachine() = default;
 
   // The slot through which the recovered state is applied, durably.
@@ -39,13 +45,15 @@ class StateMachine {
   virtual absl::Status LoadSessions(
       absl::FunctionRef<void(std::string_view key, std::string_view value)> visit) = 0;
 
-  // Applies the commands in order, stores the session records, and moves applied() to `through`, all in one step that
-  // readers see whole or not at all. `results` gets one string of at most 1,024 bytes for each command: what the
-  // proposer is told, also when it asks again. A function of the state and the commands alone (rule R10).
-  // An error stops this replica from applying and leading; nothing of the step may then be visible.
-  virtual absl::Status Apply(std::span<const AppliedCommand> commands,
-                             std::span<const SessionRecord> sessions, Slot through,
-                             std::vector<std::string>* results) = 0;
+  // Works out the commands in order, each seeing the effects of those before, without showing them
+  // to readers. Appends one result of at most kResultBytesMax a command: what the proposer is told,
+  // also when it asks again. A function of the state and the commands alone (rule R10).
+  virtual absl::Status Evaluate(std::span<const AppliedCommand> commands,
+                                std::vector<std::string>* results) = 0;
+
+  // Shows the evaluated effects, stores the session records and moves applied() to `through`, all
+  // at once.
+  virtual absl::Status Publish(std::span<const SessionRecord> sessions, Slot through) = 0;
 };
 
 }  // namespace dynlib::replication

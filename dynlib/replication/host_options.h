@@ -1,0 +1,36 @@
+// Options of a group host.
+#ifndef DYNLIB_REPLICATION_HOST_OPTIONS_H_
+#define DYNLIB_REPLICATION_HOST_OPTIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "dynlib/base/time.h"
+#include "dynlib/replication/faults_for_test.h"
+#include "dynlib/replication/group_core.h"
+#include "dynlib/replication/liveness.h"
+
+namespace dynlib::replication {
+
+struct HostOptions {
+  GroupOptions group;
+  LivenessOptions liveness;
+  uint64_t seed = 1;  // for election jitter; any number, best different on each node
+  size_t waiting_proposals_max = 100'000;  // a group
+  size_t waiting_reads_max = 100'000;      // a group
+  Duration read_wait =
+      std::chrono::milliseconds(500);  // for the lease and for the read point to be applied
+  Duration log_overdue =
+      std::chrono::seconds(1);  // a sync that takes longer ends support for this node (R8)
+  Duration log_probe = std::chrono::milliseconds(
+      500);  // an idle log is written this often, so that a hung disk shows
+  Duration session_expiry =
+      std::chrono::hours(1);  // a silent client's results are kept at least this long
+  FaultsForTest faults;       // also handed to the groups and to liveness
+};
+absl::Status Validate(const HostOptions& options);
+
+}  // namespace dynlib::replication
+
+#endif  // DYNLIB_REPLICATION_HOST_OPTIONS_H_

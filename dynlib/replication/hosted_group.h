@@ -1,0 +1,145 @@
+// One group on a node: the core, what waits for it, and the way from chosen entries to applied
+// commands.
+//
+// GroupHost owns these and is the only one to call them; applications see Command, ProposalResult
+// and GroupStatus.
+//
+// Threads: everything on the host's executor, but for the state machine, which is called on the
+// apply executor.
+#ifndef DYNLIB_REPLICATION_HOSTED_GROUP_H_
+#define DYNLIB_REPLICATION_HOSTED_GROUP_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/time.h"
+#include "dynlib/replication/group_core.h"
+#include "dynlib/replication/host_options.h"
+#include "dynlib/replication/session_table.h"
+#include "dynlib/replication/state_machine.h"
+#include "dynlib/replication/types.h"
+#include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/executor.h"
+
+namespace dynlib::replication {
+
+struct Command {
+  ClientId client{};
+  uint64_t sequence = 0;  // counts up from 1
+  uint64_t acknowledged =
+      0;            // every sequence up to here has been answered and will not be asked again
+  WallTime issued;  // when the client first sent it; the same when it is sent again
+  std::string command;
+};
+
+struct ProposalResult {
+  absl::Status status;
+  std::string result;                 // of the state machine
+  std::optional<Member> leader_hint;  // with kFailedPrecondition
+};
+
+struct GroupStatus {
+  PartitionId group{};
+  ReplicaId self{};
+  Role role = Role::kFollower;
+  Ballot promised;
+  std::optional<Member> leader;
+  bool holds_lease = false;
+  bool failed = false;  // the state machine returned an error, or the replica's log was lost (R3)
+  Slot chosen = 0;
+  Slot applied = 0;
+  Slot last = 0;
+  Slot released = 0;
+  size_t retained_bytes = 0;
+};
+
+using ProposeCallback = absl::AnyInvocable<void(ProposalResult)>;
+using ReadCallback = absl::AnyInvocable<void(absl::Status)>;
+
+class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
+ public:
+  // `changed` is called when work finished on the apply executor: the host looks at the group
+  // again.
+  HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, bool lost,
+              StateMachine* state_machine, Executor* home, Executor* apply_executor,
+              const Clock* clock, absl::AnyInvocable<void()> changed);
+
+  GroupCore& core() { return *core_; }
+  const GroupCore& core() const { return *core_; }
+  // A replica whose ballots may be lost takes no part (R3).
+  bool lost() const { return lost_; }
+
+  void Propose(Command command, ProposeCallback done);
+  void Read(absl::AnyInvocable<void()> read, ReadCallback done);
+  // After every input to the core: applies what is chosen, lets waiting reads through.
+  void Pump(Instant now);
+  void OnDeposed();
+  void Checkpointed(Slot slot);
+  // Everything that waits ends with `status`, and what is asked later too.
+  void Close(absl::Status status);
+  Instant next_deadline() const;
+  GroupStatus Status(Instant now) const;
+
+ private:
+  struct Applier;  // What lives on the apply executor.
+  struct ApplyOutcome {
+    absl::Status status;
+    Slot through = 0;
+    std::vector<std::pair<Slot, SessionResult>> results;
+  };
+  struct Waiting {
+    ClientId client{};
+    uint64_t sequence = 0;
+    ProposeCallback done;
+  };
+  struct WaitingRead {
+    absl::AnyInvocable<void()> read;
+    ReadCallback done;
+    Instant deadline;
+    bool admitted = false;  // The lease held and `point` is set.
+    Ballot ballot;
+    Slot point = 0;
+  };
+
+  absl::Status NotLeader() const;
+  void ExpireSessionsIfDue();
+  void Answer(ProposeCallback done, ProposalResult result);
+  void StartApply();
+  void FinishApply(ApplyOutcome outcome);
+  // False if the read must go on waiting.
+  bool TryRead(WaitingRead& read, Instant now);
+  void FinishRead(ReadCallback done, Ballot ballot);
+  void EndRead(ReadCallback done, absl::Status status);
+
+  const HostOptions& options_;
+  std::unique_ptr<GroupCore> core_;
+  const bool lost_;
+  Executor* const home_;
+  Executor* const apply_executor_;
+  const Clock* const clock_;
+  absl::AnyInvocable<void()> changed_;
+
+  std::shared_ptr<Applier> applier_;
+  bool applying_ = false;
+  bool failed_ = false;
+  std::optional<absl::Status> closed_;
+  Slot applied_ = 0;
+  Slot checkpoint_ = 0;
+  std::map<Slot, Waiting> proposals_;
+  std::deque<WaitingRead> reads_;
+  WallTime next_expiry_;
+};
+
+}  // namespace dynlib::replication
+
+#endif  // DYNLIB_REPLICATION_HOSTED_GROUP_H_

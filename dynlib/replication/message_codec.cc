@@ -1,0 +1,188 @@
+#include "dynlib/replication/message_codec.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "dynlib/replication/replication.pb.h"
+
+namespace dynlib::replication {
+namespace {
+
+void ToWire(const Prepare& in, wire::GroupMessage& out) {
+  out.mutable_prepare()->set_from_slot(in.from_slot);
+}
+
+void ToWire(const Promise& in, wire::GroupMessage& out) {
+  wire::Promise& promise = *out.mutable_promise();
+  promise.set_granted(in.granted);
+  promise.set_promised(in.promised.packed());
+  promise.set_lease_remaining_ns(in.lease_remaining.count());
+  promise.set_support_epoch(in.support_epoch);
+  promise.set_from_slot(in.from_slot);
+  promise.set_through(in.through);
+  promise.set_chosen(in.chosen);
+  promise.set_released(in.released);
+  for (const Entry& entry : in.entries) {
+    wire::Entry& added = *promise.add_entries();
+    added.set_slot(entry.slot);
+    added.set_ballot(entry.ballot.packed());
+    added.set_payload(*entry.payload);
+  }
+  for (const UnknownSlot& unknown : in.unknown) {
+    wire::UnknownSlot& added = *promise.add_unknown();
+    added.set_slot(unknown.slot);
+    added.set_ballot(unknown.ballot.packed());
+  }
+}
+
+void ToWire(const Accept& in, wire::GroupMessage& out) {
+  wire::Accept& accept = *out.mutable_accept();
+  accept.set_first_slot(in.first_slot);
+  accept.set_chosen(in.chosen);
+  accept.set_held_by_all(in.held_by_all);
+  for (const Payload& payload : in.entries) accept.add_entries(*payload);
+}
+
+void ToWire(const Accepted& in, wire::GroupMessage& out) {
+  wire::Accepted& accepted = *out.mutable_accepted();
+  accepted.set_granted(in.granted);
+  accepted.set_promised(in.promised.packed());
+  accepted.set_stable(in.stable);
+  accepted.set_chosen(in.chosen);
+  accepted.set_support_epoch(in.support_epoch);
+}
+
+void ToWire(const HealthQuery&, wire::GroupMessage& out) { out.mutable_health_query(); }
+
+void ToWire(const HealthReply& in, wire::GroupMessage& out) {
+  out.mutable_health_reply()->set_healthy(in.healthy);
+  out.mutable_health_reply()->set_abandoned(in.abandoned);
+}
+
+Payload Share(std::string* bytes) { return std::make_shared<const std::string>(std::move(*bytes)); }
+
+Promise FromWire(wire::Promise& in) {
+  Promise promise{.granted = in.granted(),
+                  .promised = Ballot::FromPacked(in.promised()),
+                  .lease_remaining = Duration(in.lease_remaining_ns()),
+                  .support_epoch = in.support_epoch(),
+                  .from_slot = in.from_slot(),
+                  .through = in.through(),
+                  .chosen = in.chosen(),
+                  .released = in.released()};
+  for (wire::Entry& entry : *in.mutable_entries()) {
+    promise.entries.push_back(
+        {entry.slot(), Ballot::FromPacked(entry.ballot()), Share(entry.mutable_payload())});
+  }
+  for (const wire::UnknownSlot& unknown : in.unknown()) {
+    promise.unknown.push_back({unknown.slot(), Ballot::FromPacked(unknown.ballot())});
+  }
+  return promise;
+}
+
+Accept FromWire(wire::Accept& in) {
+  Accept accept{
+      .first_slot = in.first_slot(), .chosen = in.chosen(), .held_by_all = in.held_by_all()};
+  for (std::string& entry : *in.mutable_entries()) accept.entries.push_back(Share(&entry));
+  return accept;
+}
+
+std::optional<GroupMessage> FromWire(wire::GroupMessage& in) {
+  GroupMessage out{.group = PartitionId{in.group()},
+                   .from = ReplicaId{in.from()},
+                   .to = ReplicaId{in.to()},
+                   .epoch = in.epoch(),
+                   .ballot = Ballot::FromPacked(in.ballot()),
+                   .body = {}};
+  switch (in.body_case()) {
+    case wire::GroupMessage::kPrepare:
+      out.body = Prepare{.from_slot = in.prepare().from_slot()};
+      break;
+    case wire::GroupMessage::kPromise:
+      out.body = FromWire(*in.mutable_promise());
+      break;
+    case wire::GroupMessage::kAccept:
+      out.body = FromWire(*in.mutable_accept());
+      break;
+    case wire::GroupMessage::kAccepted:
+      out.body = Accepted{.granted = in.accepted().granted(),
+                          .promised = Ballot::FromPacked(in.accepted().promised()),
+                          .stable = in.accepted().stable(),
+                          .chosen = in.accepted().chosen(),
+                          .support_epoch = in.accepted().support_epoch()};
+      break;
+    case wire::GroupMessage::kHealthQuery:
+      out.body = HealthQuery{};
+      break;
+    case wire::GroupMessage::kHealthReply:
+      out.body = HealthReply{.healthy = in.health_reply().healthy(),
+                             .abandoned = in.health_reply().abandoned()};
+      break;
+    case wire::GroupMessage::BODY_NOT_SET:
+      return std::nullopt;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string Encode(const NodeMessage& message) {
+  wire::NodeMessage out;
+  for (const GroupMessage& group : message.groups) {
+    wire::GroupMessage& added = *out.add_groups();
+    added.set_group(ToUint(group.group));
+    added.set_from(ToUint(group.from));
+    added.set_to(ToUint(group.to));
+    added.set_epoch(group.epoch);
+    added.set_ballot(group.ballot.packed());
+    std::visit([&added](const auto& body) { ToWire(body, added); }, group.body);
+  }
+  for (const LivenessMessage& liveness : message.liveness) {
+    if (const auto* request = std::get_if<SupportRequest>(&liveness.body)) {
+      wire::SupportRequest& added = *out.add_requests();
+      added.set_incarnation(request->incarnation);
+      added.set_sent_at(request->sent_at);
+      added.set_heard_incarnation(request->heard_incarnation);
+      added.set_heard_age_us(request->heard_age_us);
+    } else {
+      const auto& grant = std::get<SupportGrant>(liveness.body);
+      wire::SupportGrant& added = *out.add_grants();
+      added.set_incarnation(grant.incarnation);
+      added.set_holder_incarnation(grant.holder_incarnation);
+      added.set_request_sent_at(grant.request_sent_at);
+      added.set_epoch(grant.epoch);
+      added.set_duration_ns(grant.duration.count());
+    }
+  }
+  return out.SerializeAsString();
+}
+
+absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string_view bytes) {
+  wire::NodeMessage in;
+  if (bytes.size() > INT32_MAX ||
+      !in.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return absl::InvalidArgumentError("bytes are not a replication message");
+  }
+  NodeMessage message;
+  for (wire::GroupMessage& group : *in.mutable_groups()) {
+    if (std::optional<GroupMessage> decoded = FromWire(group))
+      message.groups.push_back(*std::move(decoded));
+  }
+  for (const wire::SupportRequest& request : in.requests()) {
+    message.liveness.push_back({SupportRequest{.incarnation = request.incarnation(),
+                                               .sent_at = request.sent_at(),
+                                               .heard_incarnation = request.heard_incarnation(),
+                                               .heard_age_us = request.heard_age_us()}});
+  }
+  for (const wire::SupportGrant& grant : in.grants()) {
+    message.liveness.push_back({SupportGrant{.incarnation = grant.incarnation(),
+                                             .holder_incarnation = grant.holder_incarnation(),
+                                             .request_sent_at = grant.request_sent_at(),
+                                             .epoch = grant.epoch(),
+                                             .duration = Duration(grant.duration_ns())}});
+  }
+  return message;
+}
+
+}  // namespace dynlib::replication

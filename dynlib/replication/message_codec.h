@@ -1,0 +1,28 @@
+// Messages between nodes as bytes: Protobuf, so that they can grow.
+#ifndef DYNLIB_REPLICATION_MESSAGE_CODEC_H_
+#define DYNLIB_REPLICATION_MESSAGE_CODEC_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "dynlib/replication/message.h"
+
+namespace dynlib::replication {
+
+// All that one node tells another at a time: one transport message.
+struct NodeMessage {
+  std::vector<GroupMessage> groups;
+  std::vector<LivenessMessage> liveness;
+};
+
+std::string Encode(const NodeMessage& message);
+
+// kInvalidArgument for bytes that are not a NodeMessage. Messages of a kind that this version does
+// not know are left out. The contents are untrusted: what a peer claims is for the cores to judge.
+absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string_view bytes);
+
+}  // namespace dynlib::replication
+
+#endif  // DYNLIB_REPLICATION_MESSAGE_CODEC_H_

@@ -1,0 +1,180 @@
+#include "dynlib/replication/session_table.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "dynlib/base/check.h"
+#include "dynlib/base/coding.h"
+#include "dynlib/base/strings.h"
+
+namespace dynlib::replication {
+namespace {
+
+constexpr uint8_t kRecordVersion = 1;
+constexpr char kClientKey = 'c';
+constexpr char kExpiryKey[] = "x";
+
+std::string ClientKey(ClientId client) {
+  std::string key(1, kClientKey);
+  PutFixed64(key, ToUint(client));
+  return key;
+}
+
+}  // namespace
+
+std::string EncodeLogged(const LoggedCommand& command) {
+  std::string out;
+  if (command.kind == LoggedCommand::Kind::kNoOp) return out;
+  out.reserve(48 + command.command.size());
+  PutFixed8(out, static_cast<uint8_t>(command.kind));
+  if (command.kind == LoggedCommand::Kind::kCommand) {
+    PutVarint(out, ToUint(command.client));
+    PutVarint(out, command.sequence);
+    PutVarint(out, command.acknowledged);
+    PutFixed64(out, static_cast<uint64_t>(command.issued.nanos()));
+  }
+  PutFixed64(out, static_cast<uint64_t>(command.proposed.nanos()));
+  out.append(command.command);
+  return out;
+}
+
+LoggedCommand DecodeLogged(std::string_view bytes) {
+  ByteReader in(bytes);
+  LoggedCommand command;
+  if (bytes.empty()) return command;
+  command.kind = static_cast<LoggedCommand::Kind>(in.Fixed8());
+  if (command.kind == LoggedCommand::Kind::kCommand) {
+    command.client = ClientId{in.Varint()};
+    command.sequence = in.Varint();
+    command.acknowledged = in.Varint();
+    command.issued = WallTime::FromNanos(static_cast<int64_t>(in.Fixed64()));
+  } else if (command.kind != LoggedCommand::Kind::kExpireSessions) {
+    return {};
+  }
+  command.proposed = WallTime::FromNanos(static_cast<int64_t>(in.Fixed64()));
+  if (!in.ok()) return {};
+  command.command = in.rest();
+  return command;
+}
+
+absl::Status SessionTable::Load(std::string_view key, std::string_view value) {
+  ByteReader in(value);
+  const uint8_t version = in.Fixed8();
+  if (key == kExpiryKey) {
+    expired_before_ = WallTime::FromNanos(static_cast<int64_t>(in.Fixed64()));
+  } else if (key.size() == 9 && key[0] == kClientKey) {
+    Client client;
+    client.acknowledged = in.Varint();
+    client.last = WallTime::FromNanos(static_cast<int64_t>(in.Fixed64()));
+    for (uint64_t count = in.Varint(); count > 0 && in.ok(); --count) {
+      const uint64_t sequence = in.Varint();
+      SessionResult result;
+      result.code = static_cast<absl::StatusCode>(in.Fixed8());
+      result.result = std::string(in.LengthPrefixed());
+      client.results.emplace(sequence, std::move(result));
+    }
+    clients_[ClientId{LoadFixed<uint64_t>(key.data() + 1)}] = std::move(client);
+  } else {
+    in.Fail();
+  }
+  if (!in.done() || version != kRecordVersion) {
+    return absl::DataLossError(Cat("session record ", Escape(key), " does not parse"));
+  }
+  return absl::OkStatus();
+}
+
+SessionTable::Decision SessionTable::Admit(const LoggedCommand& command) {
+  auto refuse = [](absl::StatusCode code, std::string why) {
+    return Decision{.verdict = Verdict::kRefused, .refusal = {code, std::move(why)}};
+  };
+  auto it = clients_.find(command.client);
+  if (it == clients_.end()) {
+    if (command.issued < expired_before_) {
+      return refuse(absl::StatusCode::kUnknown,
+                    "the client's session expired; the command may be applied already");
+    }
+    it = clients_.try_emplace(command.client).first;
+  }
+  Client& client = it->second;
+  if (command.sequence <= client.acknowledged) {
+    return refuse(absl::StatusCode::kInvalidArgument,
+                  Cat("sequence ", command.sequence, " is not above what the client acknowledged, ",
+                      client.acknowledged));
+  }
+  changed_.insert(command.client);
+  client.last = std::max(client.last, command.proposed);
+  // A client cannot have the answer to a command that it is only now sending.
+  const uint64_t acknowledged = std::min(command.acknowledged, command.sequence - 1);
+  if (acknowledged > client.acknowledged) {
+    client.acknowledged = acknowledged;
+    client.results.erase(client.results.begin(), client.results.upper_bound(acknowledged));
+  }
+  if (client.results.contains(command.sequence))
+    return {.verdict = Verdict::kDuplicate, .refusal = {}};
+  if (client.results.size() >= kResultsMax) {
+    return refuse(absl::StatusCode::kResourceExhausted,
+                  Cat("client has ", kResultsMax, " results that it did not acknowledge"));
+  }
+  client.results.emplace(command.sequence, SessionResult{});
+  return {};
+}
+
+void SessionTable::SetResult(ClientId client, uint64_t sequence, SessionResult result) {
+  auto it = clients_.find(client);
+  if (it == clients_.end()) return;
+  // A later command of the same step may have acknowledged it already.
+  auto at = it->second.results.find(sequence);
+  if (at != it->second.results.end()) at->second = std::move(result);
+}
+
+const SessionResult* SessionTable::Find(ClientId client, uint64_t sequence) const {
+  auto it = clients_.find(client);
+  if (it == clients_.end()) return nullptr;
+  auto at = it->second.results.find(sequence);
+  return at == it->second.results.end() ? nullptr : &at->second;
+}
+
+void SessionTable::Expire(WallTime before) {
+  if (before <= expired_before_) return;
+  expired_before_ = before;
+  expiry_changed_ = true;
+  for (auto it = clients_.begin(); it != clients_.end();) {
+    if (it->second.last < before) {
+      changed_.insert(it->first);
+      it = clients_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+}
+
+std::vector<SessionRecord> SessionTable::TakeChanges() {
+  std::vector<SessionRecord> records;
+  for (ClientId id : changed_) {
+    SessionRecord record{.key = ClientKey(id), .value = {}};
+    if (auto it = clients_.find(id); it != clients_.end()) {
+      const Client& client = it->second;
+      PutFixed8(record.value, kRecordVersion);
+      PutVarint(record.value, client.acknowledged);
+      PutFixed64(record.value, static_cast<uint64_t>(client.last.nanos()));
+      PutVarint(record.value, client.results.size());
+      for (const auto& [sequence, result] : client.results) {
+        PutVarint(record.value, sequence);
+        PutFixed8(record.value, static_cast<uint8_t>(result.code));
+        PutLengthPrefixed(record.value, result.result);
+      }
+    }
+    records.push_back(std::move(record));
+  }
+  changed_.clear();
+  if (expiry_changed_) {
+    SessionRecord record{.key = kExpiryKey, .value = {}};
+    PutFixed8(record.value, kRecordVersion);
+    PutFixed64(record.value, static_cast<uint64_t>(expired_before_.nanos()));
+    records.push_back(std::move(record));
+    expiry_changed_ = false;
+  }
+  return records;
+}
+
+}  // namespace dynlib::replication

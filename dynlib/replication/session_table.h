@@ -1,0 +1,90 @@
+// The exactly-once table: which (client, sequence) was applied, and with what result (PROTOCOL rule
+// R10).
+//
+// It is a function of the log: every replica has the same table at the same slot. A client keeps
+// several commands in flight and says with each up to where it has its answers; results at or below
+// that are dropped. Clients that fall silent are dropped by a logged command with a wall time in
+// it; a command of an unknown client that was issued before that time is refused, since its result
+// may be among what was dropped.
+//
+// Threads: one executor's.
+#ifndef DYNLIB_REPLICATION_SESSION_TABLE_H_
+#define DYNLIB_REPLICATION_SESSION_TABLE_H_
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/time.h"
+#include "dynlib/replication/state_machine.h"
+
+namespace dynlib::replication {
+
+// What an entry of the log holds: a client's command, or one that expires sessions, or nothing.
+struct LoggedCommand {
+  enum class Kind : uint8_t { kNoOp = 0, kCommand = 1, kExpireSessions = 2 };
+  Kind kind = Kind::kNoOp;
+  ClientId client{};
+  uint64_t sequence = 0;
+  uint64_t acknowledged = 0;
+  WallTime issued;    // by the client, when it first sent the command
+  WallTime proposed;  // by the leader; of kExpireSessions: drop who was silent since before this
+  std::string_view command;
+};
+std::string EncodeLogged(const LoggedCommand& command);
+// Views into `bytes`. Bytes that do not parse decode as a no-op, the same on every replica.
+LoggedCommand DecodeLogged(std::string_view bytes);
+
+// How a command ended, as kept in the table and told to the proposer.
+struct SessionResult {
+  absl::StatusCode code = absl::StatusCode::kOk;
+  std::string result;  // Of the state machine, when OK; else what was wrong.
+};
+
+class SessionTable {
+ public:
+  // A client may have this many results that it has not acknowledged; commands beyond are refused.
+  static constexpr size_t kResultsMax = 4096;
+
+  enum class Verdict { kApply, kDuplicate, kRefused };
+  struct Decision {
+    Verdict verdict = Verdict::kApply;
+    SessionResult refusal;  // With kRefused.
+  };
+
+  // Of a stored record; bytes that do not parse are kDataLoss.
+  absl::Status Load(std::string_view key, std::string_view value);
+
+  // Decides on a command and, for kApply, notes it with an empty result, to be filled in by
+  // SetResult.
+  Decision Admit(const LoggedCommand& command);
+  void SetResult(ClientId client, uint64_t sequence, SessionResult result);
+  const SessionResult* Find(ClientId client, uint64_t sequence) const;
+  void Expire(WallTime before);
+
+  // The records that changed since the last call, to be stored.
+  std::vector<SessionRecord> TakeChanges();
+
+  size_t clients() const { return clients_.size(); }
+
+ private:
+  struct Client {
+    uint64_t acknowledged = 0;
+    WallTime last;
+    std::map<uint64_t, SessionResult> results;
+  };
+
+  std::map<ClientId, Client> clients_;
+  WallTime expired_before_;
+  std::set<ClientId> changed_;
+  bool expiry_changed_ = false;
+};
+
+}  // namespace dynlib::replication
+
+#endif  // DYNLIB_REPLICATION_SESSION_TABLE_H_
