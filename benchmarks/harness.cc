@@ -237,8 +237,9 @@ void Harness::Print(const std::vector<Row>& rows) const {
               rows.front().workload.c_str(), flags_.pairs, flags_.seconds);
   std::printf("  %-28s %9s  %-20s %8s %8s %8s  us", "", "ops/s", "", "p50", "p99", "p99.9");
   for (const Row& row : rows) {
-    const std::string interval =
-        Cat("[", JsonNumber(row.interval.low), ", ", JsonNumber(row.interval.high), "]");
+    char interval[64];
+    std::snprintf(interval, sizeof(interval), row.unit == "ratio" ? "[%.2f, %.2f]" : "[%.0f, %.0f]",
+                  row.interval.low, row.interval.high);
     if (row.unit == "ops/s") {
       std::printf("\n  %-28s %9.0f  %-20s", row.system.c_str(), row.value, interval);
     } else if (row.unit == "ratio") {
