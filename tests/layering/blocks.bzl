@@ -2,4 +2,6 @@
 
 # Every block that exists. None may depend on another, nor on what joins or tests them.
 BLOCKS = [
+    "replication",
+    "store",
 ]
