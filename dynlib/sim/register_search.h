@@ -14,10 +14,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <unordered_set>
 #include <utility>
 #include <vector>
-
-#include "absl/container/flat_hash_set.h"
 
 namespace dynlib::sim {
 
@@ -49,6 +48,10 @@ class RegisterSearch {
   // search are confused with probability below 2^-80, and then only a violation could be reported
   // wrongly.
   using SetHash = std::pair<uint64_t, uint64_t>;
+
+  struct FirstOfPair {
+    size_t operator()(const SetHash& hash) const { return hash.first; }
+  };
 
   // A choice that can be taken back.
   struct Choice {
@@ -96,7 +99,7 @@ class RegisterSearch {
   SetHash set_ = {0, 0};
   std::vector<size_t> absorbed_;
   std::vector<Choice> choices_;
-  absl::flat_hash_set<SetHash> visited_;
+  std::unordered_set<SetHash, FirstOfPair> visited_;  // Never iterated.
   uint64_t visits_ = 0;
 };
 
