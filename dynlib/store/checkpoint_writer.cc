@@ -1,0 +1,80 @@
+#include "dynlib/store/checkpoint_writer.h"
+
+#include "dynlib/base/status_macros.h"
+
+namespace dynlib::store {
+
+absl::Status CheckpointWriter::WriteTree(Node& node) {
+  if (!node.address().null()) return absl::OkStatus();
+  const NodeContent& content = *node.content();
+  for (const NodeRef& child : content.children) DYNLIB_RETURN_IF_ERROR(WriteTree(*child));
+  DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(content.bytes.length));
+  gathered_.push_back({&node, extent});
+  node.set_address(Append(content.bytes, extent, &content));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PageRef> CheckpointWriter::WriteBlob(const PageBytes& page) {
+  DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(page.length));
+  return Append(page, extent, nullptr);
+}
+
+absl::StatusOr<Extent> CheckpointWriter::Reserve(uint32_t length) {
+  uint64_t units = PageRef{.length = length}.extent().count;
+  DYNLIB_ASSIGN_OR_RETURN(Extent extent, nodes_->Allocate(units));
+  bool adjoins = extent.first == first_unit_ + buffer_.size() / kUnitBytes;
+  if (!adjoins || buffer_.size() + units * kUnitBytes > write_bytes_max_) {
+    absl::Status flushed = Flush();
+    if (!flushed.ok()) {
+      nodes_->allocator().Release(extent);
+      return flushed;
+    }
+    first_unit_ = extent.first;
+  }
+  return extent;
+}
+
+PageRef CheckpointWriter::Append(const PageBytes& page, Extent extent, const NodeContent* content) {
+  size_t start = buffer_.size();
+  buffer_.append(page.view());
+  // The page in memory stays as it is: readers are looking at it.
+  char* table = buffer_.data() + start + kPageHeaderBytes;
+  if (content != nullptr) {
+    for (const NodeRef& child : content->children) {
+      PutPageRef(table, child->address());
+      table += kPageRefBytes;
+    }
+  }
+  std::string_view bytes(buffer_.data() + start, page.length);
+  PageRef ref{extent.first, page.length, PageChecksum(bytes, extent.first)};
+  buffer_.resize(start + extent.count * kUnitBytes);
+  return ref;
+}
+
+absl::Status CheckpointWriter::Flush() {
+  if (buffer_.empty()) return absl::OkStatus();
+  absl::Status written = nodes_->file().WriteAt(first_unit_ * kUnitBytes, buffer_);
+  if (!written.ok()) {
+    TakeBack();
+    return written;
+  }
+  nodes_->counters().pages_written.fetch_add(gathered_.size(), std::memory_order_relaxed);
+  nodes_->counters().bytes_written.fetch_add(buffer_.size(), std::memory_order_relaxed);
+  nodes_->metrics()->Count("store.checkpoint_pages", static_cast<int64_t>(gathered_.size()));
+  nodes_->metrics()->Count("store.checkpoint_bytes", static_cast<int64_t>(buffer_.size()));
+  for (const Gathered& page : gathered_) tree_units_->Add(page.extent);
+  gathered_.clear();
+  buffer_.clear();
+  return absl::OkStatus();
+}
+
+void CheckpointWriter::TakeBack() {
+  for (const Gathered& page : gathered_) {
+    page.node->set_address(PageRef{});
+    nodes_->allocator().Release(page.extent);
+  }
+  gathered_.clear();
+  buffer_.clear();
+}
+
+}  // namespace dynlib::store

@@ -1,0 +1,191 @@
+// The bytes of a page: docs/format/btree.md says them one by one; this reads and builds them.
+//
+// A page starts a run of 4 KiB units (an extent) and is as long as it needs to be, about 8 KiB as a
+// rule. The prefix that all its keys share is stored once, and each slot has the first four bytes
+// of what follows the prefix, so that a search seldom leaves the slots. References to other pages
+// are in one table behind the header: a page in memory has the same bytes but for that table, which
+// counts only once the page was written.
+//
+// Pure functions and views; bytes from disk go through CheckPage before a PageView looks at them.
+#ifndef DYNLIB_STORE_PAGE_H_
+#define DYNLIB_STORE_PAGE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "dynlib/base/coding.h"
+
+namespace dynlib::store {
+
+// A tree of a PageFile: a partition, or a named tree of a stand-alone store. Any number will do.
+enum class TreeId : uint64_t {};
+
+inline constexpr uint32_t kUnitBytes = 4096;
+// Pages are no longer than this, but for a leaf with a single entry and for branches with very long
+// keys.
+inline constexpr uint32_t kPageTargetBytes = 2 * kUnitBytes;
+inline constexpr size_t kMaxKeyBytes = 8192;
+inline constexpr size_t kMaxValueBytes = 512 << 10;
+// Longer values lie in overflow pages of their own.
+inline constexpr size_t kMaxInlineValueBytes = 2048;
+
+inline constexpr uint32_t kPageMagic = 0x67504c44;  // "DLPg"
+inline constexpr uint16_t kPageVersion = 1;
+
+enum class PageKind : uint8_t {
+  kLeaf = 1,
+  kBranch = 2,
+  kOverflow = 3,   // one value
+  kDirectory = 4,  // of a checkpoint: the trees, their roots and positions
+  kBitmap = 5,     // of a checkpoint: the units that its trees lie in
+};
+
+// Units [first, first + count) of the file.
+struct Extent {
+  uint64_t first = 0;
+  uint64_t count = 0;
+  uint64_t end() const { return first + count; }
+  friend bool operator==(const Extent&, const Extent&) = default;
+};
+
+// Where a page is, and what its bytes add up to: XXH3-64 seeded with the unit, so that a page that
+// was written elsewhere does not verify. Unit 0 is a superblock's: there it means "none".
+struct PageRef {
+  uint64_t unit = 0;
+  uint32_t length = 0;  // bytes, without the padding to whole units
+  uint64_t checksum = 0;
+
+  bool null() const { return unit == 0; }
+  Extent extent() const { return {unit, (length + uint64_t{kUnitBytes} - 1) / kUnitBytes}; }
+  friend bool operator==(const PageRef&, const PageRef&) = default;
+};
+inline constexpr size_t kPageRefBytes = 24;
+
+void PutPageRef(char* to, const PageRef& ref);
+PageRef LoadPageRef(const char* from);
+uint64_t PageChecksum(std::string_view page, uint64_t unit);
+
+// A page in memory; shared by nodes that differ in their children alone.
+struct PageBytes {
+  std::shared_ptr<char[]> data;
+  uint32_t length = 0;
+
+  static PageBytes Allocate(uint32_t length);  // not initialised
+  std::string_view view() const { return {data.get(), length}; }
+};
+
+inline constexpr size_t kPageHeaderBytes = 32;
+inline constexpr size_t kSlotBytes = 8;
+inline constexpr size_t kLeafCellBytes = 8;    // before the key's suffix
+inline constexpr size_t kBranchCellBytes = 2;  // before the separator's suffix
+
+// What a leaf says of a value.
+struct LeafValue {
+  std::string_view inlined;
+  uint32_t length = 0;
+  bool overflow = false;
+  uint32_t child = 0;  // of an overflow value
+};
+
+// Reads a page that CheckPage passed, or that was built here. The bytes outlive the view.
+class PageView {
+ public:
+  explicit PageView(const char* page) : page_(page) {}
+
+  PageKind kind() const { return static_cast<PageKind>(page_[6]); }
+  uint32_t level() const { return static_cast<uint8_t>(page_[7]); }  // 0: a leaf
+  TreeId tree() const { return TreeId{LoadFixed<uint64_t>(page_ + 8)}; }
+  uint32_t length() const { return LoadFixed<uint32_t>(page_ + 16); }
+  // Keys of a leaf, separators of a branch.
+  uint32_t count() const { return LoadFixed<uint32_t>(page_ + 20); }
+  uint32_t child_count() const { return LoadFixed<uint32_t>(page_ + 24); }
+  std::string_view prefix() const {
+    return {slots() + kSlotBytes * count(), LoadFixed<uint16_t>(page_ + 28)};
+  }
+
+  PageRef child(uint32_t i) const {
+    return LoadPageRef(page_ + kPageHeaderBytes + kPageRefBytes * i);
+  }
+  // Key or separator i, without the prefix.
+  std::string_view suffix(uint32_t i) const {
+    const char* at = cell(i);
+    return {at + (kind() == PageKind::kLeaf ? kLeafCellBytes : kBranchCellBytes),
+            LoadFixed<uint16_t>(at)};
+  }
+  LeafValue value(uint32_t i) const;
+  // Of an overflow, directory or bitmap page.
+  std::string_view payload() const {
+    return {page_ + kPageHeaderBytes, length() - kPageHeaderBytes};
+  }
+
+  struct Position {
+    uint32_t index;  // of the first key >= the one searched
+    bool found;
+  };
+  Position Find(std::string_view key) const;
+  // Of a branch: the child whose range holds `key`.
+  uint32_t ChildFor(std::string_view key) const;
+
+ private:
+  const char* slots() const { return page_ + kPageHeaderBytes + kPageRefBytes * child_count(); }
+  const char* cell(uint32_t i) const {
+    return page_ + LoadFixed<uint32_t>(slots() + kSlotBytes * i + 4);
+  }
+  Position FindSuffix(std::string_view suffix) const;
+
+  const char* page_;
+};
+
+// OK when every offset, length and count of a tree page or blob is in bounds and its keys ascend:
+// then a PageView cannot go astray. kDataLoss otherwise, saying what is wrong.
+absl::Status CheckPage(std::string_view page);
+
+struct LeafEntry {
+  std::string_view key;
+  std::string_view value;     // when inlined
+  uint32_t value_length = 0;  // when not
+  bool overflow = false;
+};
+
+// The length that a page would have, entry by entry.
+class PageSizer {
+ public:
+  static PageSizer Leaf() { return PageSizer(kLeafCellBytes, 0); }
+  static PageSizer Branch() { return PageSizer(kBranchCellBytes, 1); }
+
+  // Keys come in ascending order. `value_bytes` are the inlined ones.
+  void Add(std::string_view key, size_t value_bytes, size_t children);
+  size_t length() const;
+  size_t length_with(std::string_view key, size_t value_bytes, size_t children) const {
+    PageSizer next = *this;
+    next.Add(key, value_bytes, children);
+    return next.length();
+  }
+  size_t count() const { return count_; }
+
+ private:
+  PageSizer(size_t cell_bytes, size_t children) : cell_bytes_(cell_bytes), children_(children) {}
+
+  size_t cell_bytes_;
+  size_t children_;
+  size_t count_ = 0;
+  size_t key_bytes_ = 0;
+  size_t value_bytes_ = 0;
+  std::string_view prefix_;  // of the keys so far
+};
+
+// Keys in ascending order, each once. Overflow values are children 0, 1, 2 ... in key order.
+PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries);
+// separators.size() + 1 children; child i + 1 holds the keys >= separator i.
+PageBytes BuildBranch(TreeId tree, uint32_t level, std::span<const std::string_view> separators);
+// Pages of one payload: overflow, directory, bitmap.
+PageBytes BuildBlob(PageKind kind, TreeId tree, uint32_t count, std::string_view payload);
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_PAGE_H_

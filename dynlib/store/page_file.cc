@@ -1,0 +1,414 @@
+#include "dynlib/store/page_file.h"
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/store/checkpoint_writer.h"
+#include "dynlib/store/node_store.h"
+
+namespace dynlib::store {
+namespace {
+
+absl::Status CheckBytes(std::string_view name, uint64_t value, uint64_t min, uint64_t max) {
+  if (value >= min && value <= max && value % kUnitBytes == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(Cat("PageFile::Options.", name, " is ", value,
+                                        "; a multiple of 4096 from ", min, " to ", max));
+}
+
+absl::Status Validate(const PageFile::Options& options) {
+  constexpr uint64_t kMin = 64 << 10;
+  constexpr uint64_t kMax = 1 << 30;
+  DYNLIB_RETURN_IF_ERROR(CheckBytes("growth_bytes_min", options.growth_bytes_min, kMin, kMax));
+  DYNLIB_RETURN_IF_ERROR(
+      CheckBytes("growth_bytes_max", options.growth_bytes_max, options.growth_bytes_min, kMax));
+  return CheckBytes("write_bytes_max", options.write_bytes_max, kUnitBytes, 16 << 20);
+}
+
+std::string_view FolderOf(std::string_view path) {
+  size_t slash = path.rfind('/');
+  return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
+}
+
+absl::Status InFile(std::string_view path, const absl::Status& status) {
+  return absl::Status(status.code(), ToAbsl(Cat(path, ": ", ToStd(status.message()))));
+}
+
+// The superblocks that are intact, by index. An error when neither is, or one is of a newer format.
+absl::StatusOr<std::array<std::optional<Superblock>, 2>> ReadSuperblocks(File& file) {
+  DYNLIB_ASSIGN_OR_RETURN(uint64_t size, file.Size());
+  if (size < kSuperblockUnits * kSuperblockBytes) {
+    return absl::InvalidArgumentError(Cat("not a dynlib page file: ", size, " bytes long"));
+  }
+  std::array<std::optional<Superblock>, 2> found;
+  absl::Status wrong;
+  for (uint64_t i = 0; i < 2; ++i) {
+    std::string block(kSuperblockBytes, '\0');
+    DYNLIB_RETURN_IF_ERROR(file.ReadAt(i * kSuperblockBytes, std::span<char>(block)));
+    absl::StatusOr<Superblock> superblock = DecodeSuperblock(block, i);
+    if (absl::IsFailedPrecondition(superblock.status())) return superblock.status();
+    if (superblock.ok()) {
+      found[i] = *superblock;
+    } else if (wrong.ok() || absl::IsDataLoss(superblock.status())) {
+      wrong = superblock.status();
+    }
+  }
+  if (!found[0].has_value() && !found[1].has_value()) return wrong;
+  return found;
+}
+
+absl::StatusOr<CheckpointRecord> ReadCheckpoint(NodeStore& nodes, const Superblock& superblock) {
+  CheckpointRecord record{.superblock = superblock};
+  if (superblock.file_units > nodes.allocator().file_units()) {
+    return absl::DataLossError(Cat(nodes.path(), ": ", nodes.allocator().file_units() * kUnitBytes,
+                                   " bytes long, and was ", superblock.file_units * kUnitBytes));
+  }
+  if (!superblock.directory.null()) {
+    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.directory, TreeId{0}));
+    DYNLIB_ASSIGN_OR_RETURN(record.trees, DecodeDirectory(page));
+  }
+  if (!superblock.bitmap.null()) {
+    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.bitmap, TreeId{0}));
+    DYNLIB_ASSIGN_OR_RETURN(record.tree_units, DecodeBitmap(page, superblock.file_units));
+  }
+  record.held_units = HeldUnits(superblock, record.tree_units);
+  return record;
+}
+
+uint64_t PositionIn(const CheckpointRecord* record, TreeId id) {
+  if (record == nullptr) return 0;
+  auto at = std::lower_bound(record->trees.begin(), record->trees.end(), id,
+                             [](const TreeRecord& tree, TreeId id) { return tree.id < id; });
+  return at != record->trees.end() && at->id == id ? at->position : 0;
+}
+
+// All nodes of the tree below `node`, and `node`. Those under a damaged page are unknown.
+absl::Status CollectNodes(NodeStore& nodes, const NodeRef& node, NodeStore::Expect expect,
+                          std::vector<NodeRef>& out) {
+  out.push_back(node);
+  absl::StatusOr<const NodeContent*> content = nodes.Load(*node, expect, ReadMode::kMayBlock);
+  if (absl::IsDataLoss(content.status())) return absl::OkStatus();
+  if (!content.ok()) return content.status();
+  NodeStore::Expect below =
+      (*content)->view().level() > 0 ? NodeStore::Expect::kTreePage : NodeStore::Expect::kOverflow;
+  for (const NodeRef& child : (*content)->children) {
+    if (below == NodeStore::Expect::kOverflow) {
+      out.push_back(child);  // nothing is below it
+    } else {
+      DYNLIB_RETURN_IF_ERROR(CollectNodes(nodes, child, below, out));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Once pages were synced nothing is retried (rule L3), whatever the error says.
+absl::Status NeverRetried(const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::DataLossError(status.message());
+}
+
+void ReleaseBlobs(ExtentAllocator& allocator, const Superblock& superblock) {
+  if (!superblock.directory.null()) allocator.Release(superblock.directory.extent());
+  if (!superblock.bitmap.null()) allocator.Release(superblock.bitmap.extent());
+}
+
+std::shared_ptr<const UnitSet> Held(const std::shared_ptr<const CheckpointRecord>& record) {
+  return record == nullptr ? nullptr : record->held_units;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Open(Options options, Disk* disk,
+                                                         std::string_view path_view,
+                                                         MetricsSink* metrics) {
+  DYNLIB_RETURN_IF_ERROR(Validate(options));
+  std::string path(path_view);
+  absl::StatusOr<std::unique_ptr<File>> file = disk->Open(path, OpenMode::kReadWrite);
+  if (absl::IsNotFound(file.status()) && options.create_if_missing) {
+    DYNLIB_RETURN_IF_ERROR(Create(options, disk, path));
+    file = disk->Open(path, OpenMode::kReadWrite);
+  }
+  if (!file.ok()) return file.status();
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PageFile> opened,
+                          Load(options, *std::move(file), path, metrics));
+  // What was found may never have been synced, if only the process had died: neither the name ...
+  DYNLIB_RETURN_IF_ERROR(disk->SyncDir(FolderOf(path)));
+  // ... nor the superblock. Its pages were synced before it was written. Written anew, since after
+  // a failed sync the kernel may take for clean what never reached the disk (rule L3).
+  DYNLIB_RETURN_IF_ERROR(opened->WriteSuperblock(opened->NewestRecord()->superblock));
+  return opened;
+}
+
+// Under another name first: a file of the right name is whole.
+absl::Status PageFile::Create(const Options& options, Disk* disk, const std::string& path) {
+  std::string draft = path + ".new";
+  absl::Status removed = disk->Remove(draft);
+  if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+  {
+    DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, disk->Open(draft, OpenMode::kCreate));
+    DYNLIB_RETURN_IF_ERROR(file->Allocate(0, kSuperblockUnits * kSuperblockBytes));
+    Superblock empty{.file_id = options.file_id, .file_units = kSuperblockUnits};
+    std::string blocks = EncodeSuperblock(empty);
+    empty.generation = 1;
+    blocks += EncodeSuperblock(empty);
+    DYNLIB_RETURN_IF_ERROR(file->WriteAt(0, blocks));
+    DYNLIB_RETURN_IF_ERROR(file->Sync());
+  }
+  DYNLIB_RETURN_IF_ERROR(disk->Rename(draft, path));
+  return disk->SyncDir(FolderOf(path));
+}
+
+absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Load(const Options& options,
+                                                         std::unique_ptr<File> file,
+                                                         std::string_view path,
+                                                         MetricsSink* metrics) {
+  auto superblocks = ReadSuperblocks(*file);
+  if (!superblocks.ok()) return InFile(path, superblocks.status());
+  auto& [a, b] = *superblocks;
+  const Superblock newest =
+      !b.has_value() || (a.has_value() && a->generation > b->generation) ? *a : *b;
+  if (options.file_id != Digest128{} && options.file_id != newest.file_id) {
+    return absl::FailedPreconditionError(Cat(path, ": file_id ", Hex(newest.file_id.high),
+                                             Hex(newest.file_id.low), ", expected ",
+                                             Hex(options.file_id.high), Hex(options.file_id.low)));
+  }
+  DYNLIB_ASSIGN_OR_RETURN(uint64_t size, file->Size());
+  auto nodes = std::make_shared<NodeStore>(
+      std::move(file), std::string(path), size / kUnitBytes,
+      NodeStore::Growth{options.growth_bytes_min, options.growth_bytes_max}, metrics);
+  std::array<RecordPtr, 2> records;
+  for (uint64_t i = 0; i < 2; ++i) {
+    const std::optional<Superblock>& superblock = (*superblocks)[i];
+    if (!superblock.has_value()) continue;
+    absl::StatusOr<CheckpointRecord> record = ReadCheckpoint(*nodes, *superblock);
+    if (record.ok()) {
+      records[i] = std::make_shared<CheckpointRecord>(*std::move(record));
+    } else if (i == newest.generation % 2 || !absl::IsDataLoss(record.status())) {
+      return record.status();
+    }
+    // An older checkpoint whose blobs are damaged is no longer one to fall back on.
+  }
+  return std::unique_ptr<PageFile>(
+      new PageFile(options, std::move(nodes), std::move(records), newest.generation));
+}
+
+PageFile::PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
+                   std::array<RecordPtr, 2> records, uint64_t generation)
+    : options_(options),
+      nodes_(std::move(nodes)),
+      records_(std::move(records)),
+      generation_(generation) {
+  const CheckpointRecord& newest = *records_[generation % 2];
+  const CheckpointRecord* older = records_[1 - generation % 2].get();
+  file_id_ = newest.superblock.file_id;
+  tree_units_ = newest.tree_units;
+  nodes_->allocator().SetLive(tree_units_);
+  nodes_->allocator().SetCheckpoints({Held(records_[0]), Held(records_[1])});
+  for (const TreeRecord& record : newest.trees) {
+    NodeRef root;
+    if (!record.root.null()) root = NodeRef(new Node(nodes_.get(), record.id, record.root));
+    std::shared_ptr<Tree> tree(new Tree(nodes_, record.id, std::move(root), record.position));
+    // A higher one is of another tree, which had the id before it was dropped.
+    uint64_t fallback = PositionIn(older, record.id);
+    tree->SetDurable(record.position, fallback <= record.position ? fallback : 0);
+    trees_.emplace(record.id, std::move(tree));
+  }
+}
+
+PageFile::~PageFile() = default;
+
+absl::StatusOr<Tree*> PageFile::CreateTree(TreeId id) {
+  std::lock_guard lock(mutex_);
+  if (trees_.contains(id)) return absl::AlreadyExistsError(Cat("tree ", id, " exists"));
+  std::shared_ptr<Tree> tree(new Tree(nodes_, id, nullptr, 0));
+  return trees_.emplace(id, std::move(tree)).first->second.get();
+}
+
+Tree* PageFile::FindTree(TreeId id) const {
+  std::lock_guard lock(mutex_);
+  auto at = trees_.find(id);
+  return at == trees_.end() ? nullptr : at->second.get();
+}
+
+std::vector<TreeId> PageFile::Trees() const {
+  std::lock_guard lock(mutex_);
+  std::vector<TreeId> ids;
+  for (const auto& [id, tree] : trees_) ids.push_back(id);
+  return ids;
+}
+
+absl::Status PageFile::DropTree(TreeId id) {
+  std::shared_ptr<Tree> tree;
+  {
+    std::lock_guard lock(mutex_);
+    auto at = trees_.find(id);
+    if (at == trees_.end()) return absl::NotFoundError(Cat("no tree ", id));
+    tree = at->second;
+  }
+  std::vector<NodeRef> all;
+  NodeRef root = tree->snapshot().root_;
+  if (root != nullptr) {
+    DYNLIB_RETURN_IF_ERROR(CollectNodes(*nodes_, root, NodeStore::Expect::kTreePage, all));
+  }
+  for (const NodeRef& node : all) node->Retire();
+  // Between two captures: the next one takes the tree's pages out of what a checkpoint holds.
+  std::lock_guard lock(mutex_);
+  if (trees_.erase(id) == 0) return absl::NotFoundError(Cat("no tree ", id));
+  for (auto& retired : tree->CaptureForCheckpoint().retired) dropped_.push_back(std::move(retired));
+  dropped_.push_back(std::move(all));
+  return absl::OkStatus();
+}
+
+absl::Status PageFile::Checkpoint() {
+  {
+    std::lock_guard lock(mutex_);
+    if (checkpointing_) return absl::UnavailableError("another checkpoint is running");
+    if (!broken_.ok()) return broken_;
+    checkpointing_ = true;
+  }
+  absl::Status status = RunCheckpoint();
+  std::lock_guard lock(mutex_);
+  checkpointing_ = false;
+  if (!status.ok() && !absl::IsResourceExhausted(status)) broken_ = status;
+  return status;
+}
+
+absl::Status PageFile::RunCheckpoint() {
+  std::vector<CapturedTree> trees = CaptureTrees();
+  RecordPtr newest = NewestRecord();
+  auto same = [](const CapturedTree& tree, const TreeRecord& record) {
+    PageRef root = tree.root == nullptr ? PageRef{} : tree.root->address();
+    return tree.tree->id() == record.id && tree.position == record.position &&
+           root == record.root && (tree.root == nullptr) == record.root.null();
+  };
+  if (std::equal(trees.begin(), trees.end(), newest->trees.begin(), newest->trees.end(), same)) {
+    return absl::OkStatus();
+  }
+  DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record, WritePages(trees));
+  // The pages are durable before a superblock names them.
+  absl::Status written = nodes_->file().Sync();
+  if (written.ok()) written = WriteSuperblock(record.superblock);
+  if (!written.ok()) return NeverRetried(written);
+  Install(std::make_shared<CheckpointRecord>(std::move(record)), trees);
+  return absl::OkStatus();
+}
+
+std::vector<PageFile::CapturedTree> PageFile::CaptureTrees() {
+  std::vector<CapturedTree> captured;
+  std::vector<std::vector<NodeRef>> retired;
+  {
+    std::lock_guard lock(mutex_);
+    retired = std::exchange(dropped_, {});
+    for (const auto& [id, tree] : trees_) {
+      Tree::Capture capture = tree->CaptureForCheckpoint();
+      std::move(capture.retired.begin(), capture.retired.end(), std::back_inserter(retired));
+      captured.push_back({tree, std::move(capture.root), capture.position});
+    }
+  }
+  // A node that was retired while the checkpoint before was writing it has its address by now.
+  for (const std::vector<NodeRef>& nodes : retired) {
+    for (const NodeRef& node : nodes) {
+      if (!node->address().null()) tree_units_.Remove(node->address().extent());
+    }
+  }
+  return captured;
+}
+
+PageFile::RecordPtr PageFile::NewestRecord() const {
+  std::lock_guard lock(mutex_);
+  return records_[generation_ % 2];
+}
+
+absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<CapturedTree>& trees) {
+  CheckpointRecord record;
+  CheckpointWriter writer(nodes_.get(), options_.write_bytes_max, &tree_units_);
+  for (const CapturedTree& tree : trees) {
+    record.trees.push_back({tree.tree->id(), tree.position, {}});
+    if (tree.root == nullptr) continue;
+    DYNLIB_RETURN_IF_ERROR(writer.WriteTree(*tree.root));
+    record.trees.back().root = tree.root->address();
+  }
+  DYNLIB_RETURN_IF_ERROR(writer.Flush());
+  record.tree_units = tree_units_;
+
+  Superblock& superblock = record.superblock;
+  absl::Status blobs = [&] {
+    if (!record.trees.empty()) {
+      DYNLIB_ASSIGN_OR_RETURN(superblock.directory,
+                              writer.WriteBlob(EncodeDirectory(record.trees)));
+    }
+    if (record.tree_units.End() > 0) {
+      DYNLIB_ASSIGN_OR_RETURN(superblock.bitmap, writer.WriteBlob(EncodeBitmap(record.tree_units)));
+    }
+    return writer.Flush();
+  }();
+  if (!blobs.ok()) {
+    ReleaseBlobs(nodes_->allocator(), superblock);
+    return blobs;
+  }
+  superblock.file_id = file_id_;
+  superblock.file_units = nodes_->allocator().file_units();
+  superblock.generation = NewestRecord()->superblock.generation + 1;
+  record.held_units = HeldUnits(superblock, record.tree_units);
+  return record;
+}
+
+absl::Status PageFile::WriteSuperblock(const Superblock& superblock) {
+  DYNLIB_RETURN_IF_ERROR(nodes_->file().WriteAt(superblock.generation % 2 * kSuperblockBytes,
+                                                EncodeSuperblock(superblock)));
+  return nodes_->file().Sync();
+}
+
+void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees) {
+  for (const CapturedTree& tree : trees) {
+    tree.tree->SetDurable(tree.position, tree.tree->durable_position());
+  }
+  std::lock_guard lock(mutex_);
+  const Superblock& superblock = record->superblock;
+  generation_ = superblock.generation;
+  ++checkpoints_;
+  records_[generation_ % 2] = record;
+  // From here on the space of the checkpoint before the last is free, but for what lives on (L5).
+  nodes_->allocator().SetCheckpoints({Held(records_[0]), Held(records_[1])});
+  ReleaseBlobs(nodes_->allocator(), superblock);  // held by the record alone
+}
+
+absl::Status PageFile::Verify(VerifyReport* report) {
+  std::array<RecordPtr, 2> records;
+  {
+    std::lock_guard lock(mutex_);
+    records = records_;
+    for (const RecordPtr& record : records) {
+      if (record != nullptr) nodes_->allocator().Pin(record->held_units);
+    }
+  }
+  Verifier verifier(nodes_.get());
+  for (const RecordPtr& record : records) {
+    if (record == nullptr) continue;
+    verifier.Check(*record);
+    nodes_->allocator().Unpin(record->held_units);
+  }
+  if (report != nullptr) *report = verifier.report();
+  return verifier.status();
+}
+
+PageFile::Stats PageFile::stats() const {
+  Stats stats;
+  stats.file_bytes = nodes_->allocator().file_units() * kUnitBytes;
+  stats.used_bytes = nodes_->allocator().used_units() * kUnitBytes;
+  const NodeStore::Counters& counters = nodes_->counters();
+  stats.pages_written = counters.pages_written.load(std::memory_order_relaxed);
+  stats.bytes_written = counters.bytes_written.load(std::memory_order_relaxed);
+  stats.pages_read = counters.pages_read.load(std::memory_order_relaxed);
+  stats.page_memory_bytes = counters.page_memory_bytes.load(std::memory_order_relaxed);
+  std::lock_guard lock(mutex_);
+  stats.generation = generation_;
+  stats.checkpoints = checkpoints_;
+  return stats;
+}
+
+}  // namespace dynlib::store

@@ -1,0 +1,150 @@
+// An ordered map from byte strings to byte strings: one copy-on-write B-tree in a PageFile.
+//
+// The one writer builds the next version of the pages that a batch touches and publishes a new root
+// together with the position (a replication slot, a sequence number) that the batch brings the tree
+// to. Published pages never change, so a reader that pins a root never waits for the writer and
+// sees one version for as long as it likes (shadowing: Rodeh, "B-trees, Shadowing, and Clones",
+// 2008). A tree has no log of its own: what was applied after the newest checkpoint is applied
+// again from the log of whoever owns the tree, starting after durable_position().
+//
+//   WriteBatch batch;
+//   batch.Put("a", "1");
+//   DYNLIB_RETURN_IF_ERROR(tree->Apply(batch, /*position=*/17));
+//   Snapshot snapshot = tree->snapshot();
+//   DYNLIB_ASSIGN_OR_RETURN(std::optional<std::string> value, snapshot.Get("a"));
+//   snapshot.Scan("a", "b", ScanOrder::kForward, [&](std::string_view key, std::string_view value)
+//   {
+//     ...; return true; });
+//
+// Keys are 0 to 8,192 bytes, compared as unsigned bytes; values 0 to 524,288 bytes. Values longer
+// than 2,048 bytes lie in extents of their own, and do not slow down scans of their neighbours.
+//
+// Memory: pages are read from disk when first touched, and stay in memory for as long as a version
+// that holds them; nothing is evicted yet, so a tree that is read whole is in memory whole.
+//
+// Blocking: a page that is not in memory is read from disk by the caller; call Apply, Get and Scan
+// on an executor for files, or pass ReadMode::kMemoryOnly.
+//
+// Errors: kDataLoss for a page that does not verify, naming file, offset and both checksums; the
+// rest of the tree stays readable. What the disk says for a failed read.
+#ifndef DYNLIB_STORE_TREE_H_
+#define DYNLIB_STORE_TREE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/store/node.h"
+#include "dynlib/store/page.h"
+#include "dynlib/store/write_batch.h"
+
+namespace dynlib::store {
+
+class NodeStore;
+
+enum class ScanOrder { kForward, kReverse };
+
+// One version of a tree, pinned: immutable, cheap to copy and move.
+//
+// It keeps alive the pages of its version, in memory and in the file. One that outlives its
+// PageFile keeps the file open, but no longer protects its space once the file is opened again
+// (reads then fail with kDataLoss; they never return another version's bytes).
+//
+// Threads: any.
+class Snapshot {
+ public:
+  // Called in key order; the views are valid during the call. False ends the scan.
+  using Visitor = absl::FunctionRef<bool(std::string_view key, std::string_view value)>;
+
+  // The empty tree at position 0.
+  Snapshot() = default;
+
+  absl::StatusOr<std::optional<std::string>> Get(std::string_view key,
+                                                 ReadMode mode = ReadMode::kMayBlock) const;
+
+  // Visits the keys in [start, end); an empty `end` means no upper bound. kReverse visits the same
+  // keys from the last to the first. Keys visited before an error are good.
+  absl::Status Scan(std::string_view start, std::string_view end, ScanOrder order, Visitor visit,
+                    ReadMode mode = ReadMode::kMayBlock) const;
+
+  // Of the newest batch in this version.
+  uint64_t position() const { return position_; }
+  bool empty() const { return root_ == nullptr; }
+
+ private:
+  friend class PageFile;
+  friend class Tree;
+  Snapshot(std::shared_ptr<NodeStore> nodes, NodeRef root, uint64_t position)
+      : nodes_(std::move(nodes)), root_(std::move(root)), position_(position) {}
+
+  std::shared_ptr<NodeStore> nodes_;  // declared first: outlives the root
+  NodeRef root_;
+  uint64_t position_ = 0;
+};
+
+// Threads: Apply by one writer at a time (checked); everything else from any thread.
+// Ownership: by its PageFile; the pointer is valid until DropTree or the PageFile's end.
+class Tree {
+ public:
+  Tree(const Tree&) = delete;
+  Tree& operator=(const Tree&) = delete;
+
+  // Publishes a version with the whole batch in it, at `position`, or changes nothing and says why.
+  // Positions never go back; an empty batch moves the position alone. Durable with the next
+  // PageFile::Checkpoint that returns OK; until then it is the caller's log that holds the batch.
+  //   kInvalidArgument  a key or a value over its limit, or `position` below position()
+  absl::Status Apply(const WriteBatch& batch, uint64_t position);
+
+  // The newest published version.
+  Snapshot snapshot() const;
+
+  TreeId id() const { return id_; }
+  uint64_t position() const;
+  // Of this tree in the newest durable checkpoint; 0 when it is in none. Replay starts after it.
+  uint64_t durable_position() const { return durable_position_.load(std::memory_order_acquire); }
+  // Of this tree in the older of the two checkpoints on disk: a log that is kept from here on can
+  // bring the tree back even when the newest superblock is lost.
+  uint64_t fallback_position() const { return fallback_position_.load(std::memory_order_acquire); }
+
+ private:
+  friend class PageFile;
+
+  // What a checkpoint takes: a version, and the nodes that left the tree since the last capture.
+  struct Capture {
+    NodeRef root;
+    uint64_t position = 0;
+    std::vector<std::vector<NodeRef>> retired;
+  };
+
+  Tree(std::shared_ptr<NodeStore> nodes, TreeId id, NodeRef root, uint64_t position);
+
+  absl::Status ApplyAlone(const WriteBatch& batch, uint64_t position);
+  void Publish(NodeRef new_root, uint64_t position, uint64_t epoch, std::vector<NodeRef> replaced);
+  Capture CaptureForCheckpoint();
+  void SetDurable(uint64_t newest, uint64_t older);
+
+  const std::shared_ptr<NodeStore> nodes_;
+  const TreeId id_;
+  std::atomic<bool> writing_{false};
+  std::atomic<uint64_t> durable_position_{0};
+  std::atomic<uint64_t> fallback_position_{0};
+
+  mutable std::mutex mutex_;  // guards what follows; held for pointer swaps alone
+  NodeRef root_;              // null: the empty tree
+  uint64_t position_ = 0;
+  uint64_t epoch_ = 1;  // counts captures
+  std::vector<std::vector<NodeRef>> retired_;
+};
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_TREE_H_

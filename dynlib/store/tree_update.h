@@ -1,0 +1,119 @@
+// One batch on its way into a copy-on-write tree: builds the next version of the touched pages.
+//
+// A recursive merge of the sorted batch with the tree: every touched leaf is rebuilt once, split
+// into as many pages as it needs; small neighbours under one parent are merged; branches above take
+// over the references; the root grows and shrinks. Nothing that exists is changed, so an error on
+// the way leaves no trace.
+//
+//   TreeUpdate update(nodes, id, epoch);
+//   DYNLIB_ASSIGN_OR_RETURN(NodeRef new_root, update.Run(root, batch));
+//   std::vector<NodeRef> replaced = update.TakeReplaced();
+//
+// Internal to the store. Threads: one.
+#ifndef DYNLIB_STORE_TREE_UPDATE_H_
+#define DYNLIB_STORE_TREE_UPDATE_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/store/node.h"
+#include "dynlib/store/node_store.h"
+#include "dynlib/store/page.h"
+#include "dynlib/store/write_batch.h"
+
+namespace dynlib::store {
+
+class TreeUpdate {
+ public:
+  TreeUpdate(NodeStore* nodes, TreeId tree, uint64_t epoch)
+      : nodes_(nodes), tree_(tree), epoch_(epoch) {}
+
+  // The new root; null for the empty tree; `root` itself when the batch changes nothing. `root` and
+  // `batch` outlive this object.
+  absl::StatusOr<NodeRef> Run(const NodeRef& root, const WriteBatch& batch);
+
+  // Nodes of the old version that are not in the new one.
+  std::vector<NodeRef> TakeReplaced() { return std::move(replaced_); }
+
+ private:
+  using Operations = std::span<const WriteBatch::Operation* const>;
+
+  // A subtree of the new version. `separator` is the lower bound that its parent stores: above all
+  // keys to its left, at most its own first key; the leftmost of a page has none that counts.
+  struct Piece {
+    NodeRef node;
+    std::string_view separator;
+    bool fresh = false;  // made by this update
+  };
+  using Pieces = std::vector<Piece>;
+
+  // An entry of a leaf that is being built, with its overflow value, if any.
+  struct Item {
+    LeafEntry entry;
+    NodeRef overflow;
+  };
+
+  // What a touched child turned into.
+  struct Change {
+    uint32_t child;
+    Pieces pieces;
+  };
+
+  // Keys put together from prefix and suffix, until the update ends.
+  class Arena {
+   public:
+    std::string_view Concat(std::string_view a, std::string_view b);
+
+   private:
+    std::vector<std::unique_ptr<char[]>> blocks_;
+    char* free_ = nullptr;
+    size_t left_ = 0;
+  };
+
+  // Each appends what became of `node`, whose lower bound is `separator`, to `out`.
+  absl::Status Update(const NodeRef& node, const NodeContent& content, std::string_view separator,
+                      Operations operations, Pieces& out);
+  void UpdateLeaf(const NodeRef& node, const NodeContent* content, std::string_view separator,
+                  Operations operations, Pieces& out);
+  absl::Status UpdateBranch(const NodeRef& node, const NodeContent& content,
+                            std::string_view separator, Operations operations, Pieces& out);
+
+  bool MergeIntoLeaf(const NodeContent* content, Operations operations, std::vector<Item>& items);
+  bool ApplyTo(const NodeContent* content, uint32_t index, bool found,
+               const WriteBatch::Operation& operation, std::vector<Item>& items);
+  void AppendItems(const NodeContent& content, uint32_t from, uint32_t to,
+                   std::vector<Item>& items);
+  void BuildLeaves(std::span<const Item> items, bool append, std::string_view separator,
+                   Pieces& out);
+  NodeRef MakeLeaf(std::span<const Item> items);
+
+  absl::StatusOr<std::vector<Change>> UpdateChildren(const NodeContent& content,
+                                                     std::string_view separator,
+                                                     Operations operations);
+  NodeRef ReplaceChildren(const NodeContent& content, const std::vector<Change>& changes);
+  Pieces AllChildren(const NodeContent& content, std::vector<Change> changes);
+  absl::Status MergeSmallNeighbours(Pieces& pieces, uint32_t level);
+  absl::StatusOr<NodeRef> Merge(const Piece& left, const Piece& right, uint32_t level);
+  void BuildBranches(std::span<const Piece> children, uint32_t level, std::string_view separator,
+                     Pieces& out);
+  NodeRef MakeBranch(std::span<const Piece> children, uint32_t level);
+
+  absl::StatusOr<const NodeContent*> LoadTreePage(const NodeRef& node);
+  std::string_view Key(const PageView& view, uint32_t index);
+  void Replace(const NodeRef& node) { replaced_.push_back(node); }
+
+  NodeStore* const nodes_;
+  const TreeId tree_;
+  const uint64_t epoch_;
+  Arena arena_;
+  std::vector<NodeRef> replaced_;
+};
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_TREE_UPDATE_H_

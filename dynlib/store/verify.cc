@@ -1,0 +1,101 @@
+#include "dynlib/store/verify.h"
+
+#include <algorithm>
+
+#include "dynlib/base/strings.h"
+
+namespace dynlib::store {
+namespace {
+
+std::string KeyAt(const PageView& page, uint32_t index) {
+  return Cat(page.prefix(), page.suffix(index));
+}
+
+}  // namespace
+
+void Verifier::Check(const CheckpointRecord& checkpoint) {
+  seen_ = UnitSet();
+  for (const TreeRecord& tree : checkpoint.trees) {
+    if (tree.root.null()) continue;
+    CheckTreePage(tree.id, tree.root, std::nullopt, {}, checkpoint.tree_units);
+  }
+  // A damaged page hides what is below it: only a whole tree says what leaked.
+  if (report_.damaged == 0) {
+    report_.leaked_units += checkpoint.tree_units.CountWithout(seen_);
+  }
+}
+
+void Verifier::Fault(const PageRef& ref, std::string_view what) {
+  ++report_.damaged;
+  if (!status_.ok()) return;
+  status_ = absl::DataLossError(
+      Cat(nodes_->path(), ": page at offset ", ref.unit * kUnitBytes, ": ", what));
+}
+
+std::optional<PageBytes> Verifier::Read(const PageRef& ref, TreeId tree, const UnitSet& marked) {
+  absl::StatusOr<PageBytes> page = nodes_->ReadPage(ref, tree);
+  if (!page.ok()) {
+    ++report_.damaged;
+    status_.Update(page.status());
+    return std::nullopt;
+  }
+  ++report_.pages;
+  report_.bytes += ref.length;
+  Extent extent = ref.extent();
+  if (seen_.ContainsAny(extent)) Fault(ref, "shares space with another page");
+  if (marked.NextOut(extent.first, extent.end()) != extent.end()) {
+    Fault(ref, "is not marked as used");
+  }
+  seen_.Add(extent);
+  return *std::move(page);
+}
+
+void Verifier::CheckTreePage(TreeId tree, const PageRef& ref, std::optional<uint32_t> level,
+                             const Range& range, const UnitSet& marked) {
+  std::optional<PageBytes> bytes = Read(ref, tree, marked);
+  if (!bytes.has_value()) return;
+  PageView page(bytes->data.get());
+  bool tree_page = page.kind() == PageKind::kLeaf || page.kind() == PageKind::kBranch;
+  if (!tree_page || (level.has_value() && page.level() != *level)) {
+    return Fault(ref, "is of an unexpected kind or level");
+  }
+  if (page.count() > 0 &&
+      (KeyAt(page, 0) < range.low ||
+       (range.high.has_value() && KeyAt(page, page.count() - 1) >= *range.high))) {
+    return Fault(ref, "has keys outside the range that its parent gives it");
+  }
+  if (page.level() > 0) {
+    CheckBranch(page, tree, range, marked);
+  } else if (page.count() == 0) {
+    Fault(ref, "is an empty leaf");
+  } else {
+    CheckLeaf(page, tree, range, marked);
+  }
+}
+
+void Verifier::CheckBranch(const PageView& page, TreeId tree, const Range& range,
+                           const UnitSet& marked) {
+  for (uint32_t i = 0; i < page.child_count(); ++i) {
+    Range below = range;
+    if (i > 0) below.low = KeyAt(page, i - 1);
+    if (i < page.count()) below.high = KeyAt(page, i);
+    CheckTreePage(tree, page.child(i), page.level() - 1, below, marked);
+  }
+}
+
+void Verifier::CheckLeaf(const PageView& page, TreeId tree, const Range& range,
+                         const UnitSet& marked) {
+  for (uint32_t i = 0; i < page.count(); ++i) {
+    LeafValue value = page.value(i);
+    if (!value.overflow) continue;
+    PageRef ref = page.child(value.child);
+    std::optional<PageBytes> bytes = Read(ref, tree, marked);
+    if (!bytes.has_value()) continue;
+    PageView overflow(bytes->data.get());
+    if (overflow.kind() != PageKind::kOverflow || overflow.payload().size() != value.length) {
+      Fault(ref, "is not the value that its leaf means");
+    }
+  }
+}
+
+}  // namespace dynlib::store
