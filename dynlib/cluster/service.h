@@ -1,0 +1,49 @@
+// How routers and storage nodes meet: channels, methods, ids that are fixed.
+//
+// Every method's request and reply are the messages of cluster.proto with its name. What went wrong
+// with a request is in the reply's Outcome; an rpc-level error means that no node answered for it.
+//
+//   Outcome code         from               meaning
+//   OK
+//   ABORTED              Write              the condition did not hold; nothing changed
+//   FAILED_PRECONDITION  Write, strong      not the leader; leader_node may be. Nothing was logged
+//   NOT_FOUND            all                this node has no such partition
+//   OUT_OF_RANGE         all                the key or range lies outside the partition
+//   INVALID_ARGUMENT     all                the request does not parse or is past a limit
+//   RESOURCE_EXHAUSTED   all                a bound was reached; nothing was logged: later
+//   UNAVAILABLE          strong reads       no lease now: again
+//   UNKNOWN              Write              may be applied or not: again with the same client and
+//   sequence DATA_LOSS            reads              a page is damaged on this replica: another has
+//   it
+#ifndef DYNLIB_CLUSTER_SERVICE_H_
+#define DYNLIB_CLUSTER_SERVICE_H_
+
+#include <cstddef>
+
+#include "dynlib/base/ids.h"
+#include "dynlib/runtime/rpc.h"
+#include "dynlib/runtime/transport.h"
+
+namespace dynlib::cluster {
+
+inline constexpr Channel kReplicationChannel{1};
+inline constexpr Channel kRpcChannel{2};
+
+inline constexpr Rpc::Method kWrite{1};
+inline constexpr Rpc::Method kRead{2};
+inline constexpr Rpc::Method kQuery{3};
+inline constexpr Rpc::Method kCreateReplica{4};
+inline constexpr Rpc::Method kNodeStatus{5};
+
+// The catalogue is a table like others, of one partition, that every cluster is born with: table
+// "catalogue", partition key "name" (string); attribute "table" (binary) holds the encoded
+// wire::Table.
+inline constexpr TableId kCatalogueTable{1};
+inline constexpr PartitionId kCataloguePartition{1};
+
+// A Query answers with at most this many bytes of rows, and at least one row.
+inline constexpr size_t kQueryBytesMax = 1 << 20;
+
+}  // namespace dynlib::cluster
+
+#endif  // DYNLIB_CLUSTER_SERVICE_H_

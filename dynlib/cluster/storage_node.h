@@ -1,0 +1,113 @@
+// A storage node: replicas of partitions on one disk, served over rpc.
+//
+//   StorageNode::Environment environment{.disk = &disk, .transport = &transport, .clock = &clock,
+//                                        .executor = &main, .log_executor = &log,
+//                                        .checkpoint_executor = &checkpoint, .apply_executor =
+//                                        &apply, .metrics = metrics};
+//   auto node = StorageNode::Open(options, config, environment);   // blocking: reads what is on
+//   the disk
+//   (*node)->Start([](absl::Status status) { ... });
+//   ...
+//   (*node)->Stop([] { ... });   // answers everything, then writes a clean end
+//
+// On the disk: `LOCK`, `FORMAT`, the log's folder `log`, the page file `pages`. The log that the
+// groups replicate is the write-ahead log of the trees: a commit costs one sync on each replica,
+// whatever partitions it belongs to.
+//
+// Executors: `executor` runs the protocol and rpc and never blocks; the other three run code that
+// may wait for files, each on a thread (or simulated stack) of its own: the log's writer,
+// checkpoints, and applying and reading.
+//
+// Errors of Open: kAlreadyExists (another process has the directory), kFailedPrecondition (another
+// node's directory, or another format version), kDataLoss (damage that cannot be told apart from
+// lost promises: the node must rejoin under a new id, rule R3), kInvalidArgument (options), and
+// what the disk says. Nothing on the disk is touched then.
+//
+// Threads: Open where file calls are allowed; everything else on `executor`. Destroy it after
+// Stop's callback, or, as in a crash, once its executors run no more.
+#ifndef DYNLIB_CLUSTER_STORAGE_NODE_H_
+#define DYNLIB_CLUSTER_STORAGE_NODE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
+#include "dynlib/cluster/node_location.h"
+#include "dynlib/replication/host_options.h"
+#include "dynlib/replication/hosted_group.h"
+#include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/disk.h"
+#include "dynlib/runtime/executor.h"
+#include "dynlib/runtime/rpc.h"
+#include "dynlib/runtime/transport.h"
+#include "dynlib/store/node_log.h"
+#include "dynlib/store/page_file.h"
+
+namespace dynlib::cluster {
+
+// Known-bad variants, so that the checkers can be checked (rule S3). All off unless a test sets
+// them.
+struct ClusterFaultsForTest {
+  bool condition_at_leader = false;    // R10: the leader decides a condition before it is logged.
+  bool checkpoint_before_log = false;  // L4: the log is released before the tree is durable.
+};
+
+struct StorageNodeOptions {
+  NodeId id{};
+  replication::HostOptions replication;
+  store::NodeLog::Options log;
+  store::PageFile::Options pages;
+  Rpc::Options rpc;
+  // A checkpoint begins when this much was logged since the last one, or this much time passed with
+  // something logged.
+  uint64_t checkpoint_log_bytes = 32 << 20;
+  Duration checkpoint_interval = std::chrono::seconds(30);
+  ClusterFaultsForTest faults;
+};
+
+class StorageNode {
+ public:
+  struct Environment {
+    Disk* disk = nullptr;
+    Transport* transport = nullptr;
+    const Clock* clock = nullptr;
+    Executor* executor = nullptr;
+    Executor* log_executor = nullptr;
+    Executor* checkpoint_executor = nullptr;
+    Executor* apply_executor = nullptr;
+    MetricsSink* metrics = MetricsSink::None();
+  };
+
+  // Creates the directory's contents when it is empty. All of `environment` outlives the node.
+  static absl::StatusOr<std::unique_ptr<StorageNode>> Open(const StorageNodeOptions& options,
+                                                           const ClusterConfig& config,
+                                                           const Environment& environment);
+  ~StorageNode();
+
+  // Takes part in its groups and serves. Not OK: it does neither.
+  void Start(absl::AnyInvocable<void(absl::Status)> done);
+
+  // Every request that waits is answered, a last checkpoint taken, the log closed. `done` says how
+  // that went.
+  void Stop(absl::AnyInvocable<void(absl::Status)> done);
+
+  // Writes what the trees hold beyond the last checkpoint. Also runs by itself.
+  void Checkpoint(absl::AnyInvocable<void(absl::Status)> done);
+
+  std::vector<replication::GroupStatus> Groups() const;
+
+ private:
+  class Impl;
+  explicit StorageNode(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace dynlib::cluster
+
+#endif  // DYNLIB_CLUSTER_STORAGE_NODE_H_
