@@ -114,7 +114,8 @@ absl::Status SimDisk::Wait(Call call, uint64_t incarnation, std::string_view wha
   if (scheduler_ == nullptr) return absl::OkStatus();
   Duration latency =
       call == Call::kSync ? std::chrono::microseconds(200) : std::chrono::microseconds(20);
-  if (faults_ != nullptr) {
+  if (faults_ != nullptr && faults_->disk_latency_us_max > 0) {
+    CountFault("disk.latency");
     latency += std::chrono::microseconds(
         random_.Between(faults_->disk_latency_us_min, faults_->disk_latency_us_max));
   }

@@ -70,9 +70,7 @@ bool SimExecutor::Cancel(TimerId timer) {
   return true;
 }
 
-bool SimExecutor::IsCurrent() const {
-  return engine_->current() == nullptr || engine_->current() == this;
-}
+bool SimExecutor::IsCurrent() const { return engine_->current() == this; }
 
 void SimExecutor::ShutDown() {
   shut_down_ = true;

@@ -70,8 +70,7 @@ class SimExecutor final : public Executor, public Runner {
   void Post(Task task) override;
   TimerId RunAt(Instant when, Task task) override;
   bool Cancel(TimerId timer) override;
-  // Also true when no task runs at all: a test's own thread may construct and destroy objects of
-  // any executor between two steps of the world.
+  // Also true within World::RunAs.
   bool IsCurrent() const override;
 
   // What was posted before still runs, as the world goes on; timers that are not due, and all that

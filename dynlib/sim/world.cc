@@ -198,6 +198,13 @@ bool World::RunUntil(const std::function<bool()>& condition, Duration limit) {
   return true;
 }
 
+void World::RunAs(SimExecutor* executor, const std::function<void()>& action) {
+  DYNLIB_CHECK(engine_.current() == nullptr);
+  engine_.SetCurrent(executor);
+  action();
+  engine_.SetCurrent(nullptr);
+}
+
 void World::After(Duration delay, Engine::Action action) {
   engine_.After(delay, NodeId{0}, EventKind::kFault, 0, std::move(action));
 }

@@ -23,8 +23,9 @@
 // fibers may be waiting only after Crash(). The executors and transports themselves live as long as
 // the world, so old pointers stay safe to call. Code on a fiber must not retry kAborted for ever.
 //
-// A test's thread may call objects of any executor between two steps: Executor::IsCurrent is true
-// when no task runs. File calls made there take no time.
+// Between two steps of the world no task runs, so a test's own code may construct, call and destroy
+// objects of any executor; where these ask Executor::IsCurrent, it does so within RunAs. File calls
+// made there take no time.
 //
 // Threads: one. Nothing here, and nothing that runs in it, waits on a condition variable or holds a
 // mutex across a file call.
@@ -126,6 +127,9 @@ class World {
   // Runs until condition() is true, asked after each event, for at most `limit` of virtual time.
   // Returns condition()'s last answer.
   bool RunUntil(const std::function<bool()>& condition, Duration limit);
+  // Runs `action` now, with executor->IsCurrent() true: what a test does in the place of a task.
+  // The executor may be a dead one. Not from a task.
+  void RunAs(SimExecutor* executor, const std::function<void()>& action);
   // Runs `action` after `delay`, as an event of no node: a test's own schedule.
   void After(Duration delay, Engine::Action action);
   uint64_t events() const { return engine_.events(); }
