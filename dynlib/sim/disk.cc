@@ -400,7 +400,7 @@ void SimDisk::FailCall(uint64_t n, DiskFault fault, UnsyncedFate fate) {
 
 void SimDisk::RecountSpace() {
   used_blocks_ = 0;
-  for (const auto& [path, image] : names_.files()) used_blocks_ += image->blocks();
+  for (const auto& [path, image] : names_.Files()) used_blocks_ += image->blocks();
 }
 
 // Damage.
@@ -408,7 +408,7 @@ void SimDisk::RecountSpace() {
 std::vector<SimDisk::Sector> SimDisk::CorruptibleSectors() const {
   const size_t spared = kCorruptibleTailBytes / kSector;
   std::vector<Sector> result;
-  for (const auto& [path, image] : names_.files()) {
+  for (const auto& [path, image] : names_.Files()) {
     std::vector<FileImage::CleanSector> sectors = image->CleanSectors();
     std::sort(sectors.begin(), sectors.end(), [](const auto& a, const auto& b) {
       return std::pair(a.stamp.sequence, a.index) > std::pair(b.stamp.sequence, b.index);
@@ -489,7 +489,7 @@ void SimDisk::WriteRaw(std::string_view path, uint64_t offset, std::string_view 
 
 std::vector<std::string> SimDisk::Paths() const {
   std::vector<std::string> paths;
-  for (const auto& [path, image] : names_.files()) paths.push_back(path);
+  for (const auto& [path, image] : names_.Files()) paths.push_back(path);
   return paths;
 }
 

@@ -7,15 +7,6 @@
 #include "dynlib/base/strings.h"
 
 namespace dynlib::sim {
-namespace {
-
-std::string_view Parent(std::string_view path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
-}
-
-}  // namespace
-
 absl::Status DiskNames::CheckPath(std::string_view path, bool may_be_root) {
   if (path.empty()) {
     if (may_be_root) return absl::OkStatus();
@@ -34,84 +25,126 @@ absl::Status DiskNames::CheckPath(std::string_view path, bool may_be_root) {
   }
 }
 
-DiskNames::ImagePtr DiskNames::Find(std::string_view path) const {
-  auto it = now_.files.find(path);
-  return it == now_.files.end() ? nullptr : it->second;
+std::optional<DiskNames::Entry> DiskNames::Lookup(std::string_view path) const {
+  Entry entry = {nullptr, kRoot};
+  while (!path.empty()) {
+    const size_t slash = path.find('/');
+    const auto it = now_.find({entry.dir, std::string(path.substr(0, slash))});
+    if (it == now_.end()) return std::nullopt;
+    entry = it->second;
+    if (slash == std::string_view::npos) break;
+    if (entry.dir == 0) return std::nullopt;
+    path.remove_prefix(slash + 1);
+  }
+  return entry;
 }
 
-bool DiskNames::IsDir(std::string_view path) const { return now_.dirs.contains(path); }
+absl::StatusOr<DiskNames::Place> DiskNames::PlaceOf(std::string_view path) const {
+  const size_t slash = path.rfind('/');
+  const bool in_root = slash == std::string_view::npos;
+  const auto parent = Lookup(in_root ? std::string_view() : path.substr(0, slash));
+  if (!parent.has_value() || parent->dir == 0) {
+    return absl::NotFoundError(Cat("'", path, "': no such folder"));
+  }
+  return Place{parent->dir, std::string(in_root ? path : path.substr(slash + 1))};
+}
 
-absl::Status DiskNames::CheckParent(std::string_view path) const {
-  if (IsDir(Parent(path))) return absl::OkStatus();
-  return absl::NotFoundError(Cat("'", path, "': no such folder"));
+DiskNames::ImagePtr DiskNames::Find(std::string_view path) const {
+  const auto entry = Lookup(path);
+  return entry.has_value() ? entry->file : nullptr;
+}
+
+bool DiskNames::IsDir(std::string_view path) const {
+  const auto entry = Lookup(path);
+  return entry.has_value() && entry->dir != 0;
+}
+
+bool DiskNames::IsEmptyDir(DirId dir) const {
+  const auto it = now_.lower_bound({dir, ""});
+  return it == now_.end() || it->first.dir != dir;
+}
+
+void DiskNames::Do(Operation operation) {
+  Apply(now_, operation);
+  pending_.push_back(std::move(operation));
 }
 
 absl::StatusOr<DiskNames::ImagePtr> DiskNames::Create(std::string_view path) {
-  DYNLIB_RETURN_IF_ERROR(CheckParent(path));
-  if (now_.files.contains(path) || IsDir(path)) {
-    return absl::AlreadyExistsError(Cat("'", path, "' exists"));
-  }
+  DYNLIB_ASSIGN_OR_RETURN(Place place, PlaceOf(path));
+  if (now_.contains(place)) return absl::AlreadyExistsError(Cat("'", path, "' exists"));
   auto image = std::make_shared<FileImage>();
-  pending_.push_back(
-      {Kind::kCreate, std::string(Parent(path)), std::string(path), std::string(), image});
-  Apply(now_, pending_.back());
+  Do({Kind::kLink, std::move(place), {image}});
   return image;
 }
 
 absl::Status DiskNames::Rename(std::string_view from, std::string_view to) {
-  auto it = now_.files.find(from);
-  if (it == now_.files.end()) return absl::NotFoundError(Cat("'", from, "': no such file"));
-  DYNLIB_RETURN_IF_ERROR(CheckParent(to));
-  if (IsDir(to)) return absl::AlreadyExistsError(Cat("'", to, "' is a folder"));
-  if (from == to) return absl::OkStatus();
-  pending_.push_back(
-      {Kind::kRename, std::string(Parent(to)), std::string(from), std::string(to), it->second});
-  Apply(now_, pending_.back());
+  const auto entry = Lookup(from);
+  if (!entry.has_value()) return absl::NotFoundError(Cat("'", from, "': no such file"));
+  if (to.size() > from.size() && to.starts_with(from) && to[from.size()] == '/') {
+    return absl::InvalidArgumentError(Cat("'", to, "' is in '", from, "'"));
+  }
+  DYNLIB_ASSIGN_OR_RETURN(Place place, PlaceOf(to));
+  if (const auto it = now_.find(place); it != now_.end()) {
+    const Entry& target = it->second;
+    if (target == *entry) return absl::OkStatus();
+    if ((target.dir != 0) != (entry->dir != 0)) {
+      return absl::InvalidArgumentError(Cat("'", to, "' is of another kind than '", from, "'"));
+    }
+    if (target.dir != 0 && !IsEmptyDir(target.dir)) {
+      return absl::FailedPreconditionError(Cat("folder '", to, "' is not empty"));
+    }
+  }
+  Do({Kind::kMove, std::move(place), *entry});
   return absl::OkStatus();
 }
 
 absl::Status DiskNames::Remove(std::string_view path) {
-  auto it = now_.files.find(path);
-  if (it == now_.files.end()) {
-    if (IsDir(path)) return absl::InvalidArgumentError(Cat("'", path, "' is a folder"));
-    return absl::NotFoundError(Cat("'", path, "': no such file"));
+  const auto entry = Lookup(path);
+  if (!entry.has_value()) return absl::NotFoundError(Cat("'", path, "': no such file"));
+  if (entry->dir != 0 && !IsEmptyDir(entry->dir)) {
+    return absl::FailedPreconditionError(Cat("folder '", path, "' is not empty"));
   }
-  pending_.push_back(
-      {Kind::kRemove, std::string(Parent(path)), std::string(path), std::string(), it->second});
-  Apply(now_, pending_.back());
+  DYNLIB_ASSIGN_OR_RETURN(Place place, PlaceOf(path));
+  Do({Kind::kUnlink, std::move(place), *entry});
   return absl::OkStatus();
 }
 
 absl::Status DiskNames::CreateDir(std::string_view path) {
-  for (size_t end = 0; end != std::string_view::npos;) {
+  for (size_t end = 0; end != std::string_view::npos && !path.empty();) {
     end = path.find('/', end == 0 ? 0 : end + 1);
     const std::string_view dir = path.substr(0, end);
-    if (IsDir(dir)) continue;
-    if (now_.files.contains(dir)) return absl::AlreadyExistsError(Cat("'", dir, "' is a file"));
-    pending_.push_back({Kind::kCreateDir, std::string(Parent(dir)), std::string(dir)});
-    Apply(now_, pending_.back());
+    DYNLIB_ASSIGN_OR_RETURN(Place place, PlaceOf(dir));
+    const auto it = now_.find(place);
+    if (it == now_.end()) {
+      Do({Kind::kLink, std::move(place), {nullptr, ++last_dir_}});
+    } else if (it->second.dir == 0) {
+      return absl::AlreadyExistsError(Cat("'", dir, "' is a file"));
+    }
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<std::string>> DiskNames::List(std::string_view path) const {
-  if (!IsDir(path)) return absl::NotFoundError(Cat("'", path, "': no such folder"));
+  const auto entry = Lookup(path);
+  if (!entry.has_value() || entry->dir == 0) {
+    return absl::NotFoundError(Cat("'", path, "': no such folder"));
+  }
   std::vector<std::string> names;
-  const auto add = [&](std::string_view child) {
-    if (child.empty() || Parent(child) != path) return;
-    names.emplace_back(path.empty() ? child : child.substr(path.size() + 1));
-  };
-  for (const auto& [file, image] : now_.files) add(file);
-  for (const std::string& dir : now_.dirs) add(dir);
-  std::sort(names.begin(), names.end());
+  for (auto it = now_.lower_bound({entry->dir, ""});
+       it != now_.end() && it->first.dir == entry->dir; ++it) {
+    names.push_back(it->first.name);
+  }
   return names;
 }
 
 absl::Status DiskNames::SyncDir(std::string_view path) {
-  if (!IsDir(path)) return absl::NotFoundError(Cat("'", path, "': no such folder"));
+  const auto entry = Lookup(path);
+  if (!entry.has_value() || entry->dir == 0) {
+    return absl::NotFoundError(Cat("'", path, "': no such folder"));
+  }
   std::vector<Operation> rest;
   for (Operation& operation : pending_) {
-    if (operation.folder == path) {
+    if (operation.place.dir == entry->dir) {
       Apply(durable_, operation);
     } else {
       rest.push_back(std::move(operation));
@@ -123,25 +156,18 @@ absl::Status DiskNames::SyncDir(std::string_view path) {
 
 void DiskNames::Apply(Names& names, const Operation& operation) {
   switch (operation.kind) {
-    case Kind::kCreateDir:
-      names.dirs.insert(operation.path);
+    case Kind::kLink:
+      names[operation.place] = operation.entry;
       break;
-    case Kind::kCreate:
-      names.files[operation.path] = operation.image;
+    case Kind::kMove:
+      // Wherever it is: how it came to its old name may not have become durable.
+      std::erase_if(names, [&](const auto& name) { return name.second == operation.entry; });
+      names[operation.place] = operation.entry;
       break;
-    case Kind::kRename:
-      // The file may have come to its old name by an operation of another folder that is not
-      // durable: the new name is what was asked for.
-      names.files[operation.to] = operation.image;
-      if (auto it = names.files.find(operation.path);
-          it != names.files.end() && it->second == operation.image) {
-        names.files.erase(it);
-      }
-      break;
-    case Kind::kRemove:
-      if (auto it = names.files.find(operation.path);
-          it != names.files.end() && it->second == operation.image) {
-        names.files.erase(it);
+    case Kind::kUnlink:
+      if (const auto it = names.find(operation.place);
+          it != names.end() && it->second == operation.entry) {
+        names.erase(it);
       }
       break;
   }
@@ -161,23 +187,49 @@ void DiskNames::LosePower(UnsyncedFate fate, Random& random) {
 }
 
 void DiskNames::RemoveOrphans(Names& names) {
-  // In path order a folder comes after those that it is in.
-  std::erase_if(names.dirs, [&](const std::string& dir) {
-    return !dir.empty() && !names.dirs.contains(Parent(dir));
+  std::vector<DirId> reached = {kRoot};
+  for (size_t i = 0; i < reached.size(); ++i) {
+    for (auto it = names.lower_bound({reached[i], ""});
+         it != names.end() && it->first.dir == reached[i]; ++it) {
+      if (it->second.dir != 0) reached.push_back(it->second.dir);
+    }
+  }
+  std::erase_if(names, [&](const auto& name) {
+    return std::find(reached.begin(), reached.end(), name.first.dir) == reached.end();
   });
-  std::erase_if(names.files,
-                [&](const auto& file) { return !names.dirs.contains(Parent(file.first)); });
+}
+
+void DiskNames::AddFiles(DirId dir, const std::string& prefix,
+                         std::vector<NamedFile>& files) const {
+  for (auto it = now_.lower_bound({dir, ""}); it != now_.end() && it->first.dir == dir; ++it) {
+    const std::string path = Cat(prefix, it->first.name);
+    if (it->second.dir != 0) {
+      AddFiles(it->second.dir, Cat(path, "/"), files);
+    } else {
+      files.push_back({path, it->second.file});
+    }
+  }
+}
+
+std::vector<DiskNames::NamedFile> DiskNames::Files() const {
+  std::vector<NamedFile> files;
+  AddFiles(kRoot, "", files);
+  std::sort(files.begin(), files.end(),
+            [](const NamedFile& a, const NamedFile& b) { return a.path < b.path; });
+  return files;
 }
 
 std::vector<DiskNames::ImagePtr> DiskNames::AllImages() const {
   std::vector<ImagePtr> images;
-  std::set<const FileImage*> seen;  // membership alone: its order is that of addresses
-  const auto add = [&](const ImagePtr& image) {
-    if (image != nullptr && seen.insert(image.get()).second) images.push_back(image);
+  const auto add = [&](const Entry& entry) {
+    if (entry.file == nullptr) return;
+    if (std::find(images.begin(), images.end(), entry.file) == images.end()) {
+      images.push_back(entry.file);
+    }
   };
-  for (const auto& [path, image] : now_.files) add(image);
-  for (const auto& [path, image] : durable_.files) add(image);
-  for (const Operation& operation : pending_) add(operation.image);
+  for (const auto& [place, entry] : now_) add(entry);
+  for (const auto& [place, entry] : durable_) add(entry);
+  for (const Operation& operation : pending_) add(operation.entry);
   return images;
 }
 

@@ -7,9 +7,11 @@
 #ifndef DYNLIB_SIM_DISK_NAMES_H_
 #define DYNLIB_SIM_DISK_NAMES_H_
 
+#include <compare>
+#include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,7 +37,9 @@ class DiskNames {
 
   // An empty file. kAlreadyExists, kNotFound if the folder does not exist.
   absl::StatusOr<ImagePtr> Create(std::string_view path);
+  // A file replaces a file, a folder an empty folder.
   absl::Status Rename(std::string_view from, std::string_view to);
+  // A file, or an empty folder.
   absl::Status Remove(std::string_view path);
   absl::Status CreateDir(std::string_view path);
   absl::StatusOr<std::vector<std::string>> List(std::string_view path) const;
@@ -43,33 +47,54 @@ class DiskNames {
 
   void LosePower(UnsyncedFate fate, Random& random);
 
-  const std::map<std::string, ImagePtr, std::less<>>& files() const { return now_.files; }
+  struct NamedFile {
+    std::string path;
+    ImagePtr image;
+  };
+  // Sorted by path.
+  std::vector<NamedFile> Files() const;
   size_t unsynced() const { return pending_.size(); }
   // Every file image that is named now or durably, each once, in a fixed order.
   std::vector<ImagePtr> AllImages() const;
 
  private:
-  struct Names {
-    std::map<std::string, ImagePtr, std::less<>> files;
-    std::set<std::string, std::less<>> dirs = {""};
+  // Folders have numbers, so that a renamed one keeps what is in it.
+  using DirId = uint64_t;
+  static constexpr DirId kRoot = 1;
+  struct Place {
+    DirId dir;
+    std::string name;
+    friend auto operator<=>(const Place&, const Place&) = default;
   };
-  enum class Kind { kCreate, kRename, kRemove, kCreateDir };
+  // A file or a folder.
+  struct Entry {
+    ImagePtr file;
+    DirId dir = 0;
+    friend bool operator==(const Entry&, const Entry&) = default;
+  };
+  using Names = std::map<Place, Entry>;
+
+  enum class Kind { kLink, kMove, kUnlink };
   struct Operation {
     Kind kind;
-    std::string folder;  // whose SyncDir makes it durable
-    std::string path;    // the old name, for a rename
-    std::string to = {};
-    ImagePtr image = nullptr;
+    Place place;  // its folder's SyncDir makes it durable
+    Entry entry;
   };
 
   static void Apply(Names& names, const Operation& operation);
-  // What is in a folder that is not there.
+  // What is in folders that are not there.
   static void RemoveOrphans(Names& names);
-  absl::Status CheckParent(std::string_view path) const;
+  void Do(Operation operation);
+  std::optional<Entry> Lookup(std::string_view path) const;
+  // Where a name is or would be; kNotFound if its folder is not there.
+  absl::StatusOr<Place> PlaceOf(std::string_view path) const;
+  bool IsEmptyDir(DirId dir) const;
+  void AddFiles(DirId dir, const std::string& prefix, std::vector<NamedFile>& files) const;
 
   Names now_;
   Names durable_;
   std::vector<Operation> pending_;
+  DirId last_dir_ = kRoot;
 };
 
 }  // namespace dynlib::sim

@@ -124,8 +124,8 @@ class World {
   // Runs one event; false if there is none.
   bool Step();
   void RunFor(Duration duration);
-  // Runs until condition() is true, asked after each event, for at most `limit` of virtual time.
-  // Returns condition()'s last answer.
+  // Runs until condition() is true, asked before the first event, after each, and at the end of
+  // `limit` of virtual time. Returns condition()'s last answer.
   bool RunUntil(const std::function<bool()>& condition, Duration limit);
   // Runs `action` now, with executor->IsCurrent() true: what a test does in the place of a task.
   // The executor may be a dead one. Not from a task.

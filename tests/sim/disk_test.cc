@@ -123,6 +123,23 @@ TEST(SimDisk, AFolderIsDurableAfterSyncDirOfTheOneAbove) {
   EXPECT_EQ(disk.Paths(), (std::vector<std::string>{"d/f"}));
 }
 
+TEST(SimDisk, ARenamedFolderKeepsWhatIsInIt) {
+  SimDisk disk(1);
+  ASSERT_TRUE(disk.CreateDir("d").ok());
+  ASSERT_TRUE(disk.SyncDir("").ok());
+  Create(disk, "d/f");
+  ASSERT_TRUE(disk.SyncDir("d").ok());
+  ASSERT_TRUE(disk.Rename("d", "e").ok());
+  EXPECT_EQ(disk.Paths(), (std::vector<std::string>{"e/f"}));
+  Cycle(disk, UnsyncedFate::kAllLost);
+  EXPECT_EQ(disk.Paths(), (std::vector<std::string>{"d/f"}));
+  ASSERT_TRUE(disk.Rename("d", "e").ok());
+  ASSERT_TRUE(disk.SyncDir("").ok());
+  Cycle(disk, UnsyncedFate::kAllLost);
+  EXPECT_EQ(disk.Paths(), (std::vector<std::string>{"e/f"}));
+  EXPECT_FALSE(disk.Rename("e", "e/e").ok());
+}
+
 // Three writes of a sector each, on three sectors, over durable 'o's.
 std::string Outcome(uint64_t seed, UnsyncedFate fate) {
   constexpr size_t kSector = FileImage::kSectorBytes;
