@@ -171,6 +171,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void TakeLivenessEffects(Instant now);
   void SendOutbox();
   void Append(Batch batch);
+  void Enqueue(Batch batch);
   void GiveToLog(uint64_t index);
   void OnAppended(uint64_t index, absl::Status status);
   void DeliverDurable();
@@ -399,9 +400,28 @@ void GroupHost::Impl::SendOutbox() {
   }
 }
 
+// As many appends as the log's bound asks for; what the batch makes durable is durable with the last.
 void GroupHost::Impl::Append(Batch batch) {
-  batches_.push_back(std::move(batch));
   last_append_ = clock_->Now();
+  const size_t bytes_max = log_->append_bytes_max();
+  Batch part;
+  size_t bytes = 0;
+  for (LogFrame& frame : batch.frames) {
+    const size_t size = ReplicaLog::kFrameOverheadBytes + frame.header.size() +
+                        (frame.payload == nullptr ? 0 : frame.payload->size());
+    if (!part.frames.empty() && bytes + size > bytes_max) {
+      Enqueue(std::exchange(part, {}));
+      bytes = 0;
+    }
+    bytes += size;
+    part.frames.push_back(std::move(frame));
+  }
+  part.marks = std::move(batch.marks);
+  Enqueue(std::move(part));
+}
+
+void GroupHost::Impl::Enqueue(Batch batch) {
+  batches_.push_back(std::move(batch));
   if (!log_blocked_) GiveToLog(first_batch_ + batches_.size() - 1);
 }
 

@@ -47,6 +47,10 @@ class ReplicaLog {
  public:
   virtual ~ReplicaLog() = default;
 
+  // What one Append may hold: the sum of header, payload and kFrameOverheadBytes over its frames.
+  static constexpr size_t kFrameOverheadBytes = 128;
+  virtual size_t append_bytes_max() const = 0;
+
   // `done` is called on the host's executor, in the order of the calls: OK when all frames are
   // durable; kResourceExhausted when nothing was written and a later try may succeed; any other
   // error is for good.

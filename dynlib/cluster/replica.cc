@@ -1,0 +1,52 @@
+#include "dynlib/cluster/replica.h"
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/cluster/cluster.pb.h"
+
+namespace dynlib::cluster {
+
+absl::Status Replica::CheckKey(std::string_view storage_key) const {
+  if (storage_key >= first && (end.empty() || storage_key < end)) return absl::OkStatus();
+  return absl::OutOfRangeError(Cat("key ", Escape(storage_key), " is outside partition ", partition,
+                                   ", [", Escape(first), ", ", Escape(end), ")"));
+}
+
+absl::Status Replica::CheckRange(std::string_view range_first, std::string_view range_end) const {
+  const bool end_inside = end.empty() || (!range_end.empty() && range_end <= end);
+  if (range_first >= first && end_inside) return absl::OkStatus();
+  return absl::OutOfRangeError(Cat("range [", Escape(range_first), ", ", Escape(range_end),
+                                   ") is not within partition ", partition, ", [", Escape(first),
+                                   ", ", Escape(end), ")"));
+}
+
+absl::Status ParseDescription(std::string_view description, Replica& replica) {
+  wire::CreateReplicaRequest request;
+  if (!request.ParseFromArray(description.data(), static_cast<int>(description.size()))) {
+    return absl::InvalidArgumentError("the partition's description does not parse");
+  }
+  const wire::Partition& partition = request.partition();
+  if (partition.id() == 0)
+    return absl::InvalidArgumentError("partition.id is 0; allowed: at least 1");
+  if (!partition.end().empty() && partition.end() <= partition.first()) {
+    return absl::InvalidArgumentError(Cat("partition ", partition.id(), " ends at ",
+                                          Escape(partition.end()), ", not after its first key ",
+                                          Escape(partition.first())));
+  }
+  replica.partition = PartitionId{partition.id()};
+  replica.first = partition.first();
+  replica.end = partition.end();
+  replica.configuration = {};
+  for (const wire::Member& member : partition.members()) {
+    replica.configuration.members.push_back({ReplicaId{member.replica()}, NodeId{member.node()}});
+  }
+  DYNLIB_RETURN_IF_ERROR(replication::Validate(replica.configuration));
+  absl::StatusOr<TableSchema> schema = DecodeSchema(request.schema());
+  if (!schema.ok())
+    return absl::InvalidArgumentError(Cat("schema: ", ToStd(schema.status().message())));
+  replica.schema = *std::move(schema);
+  replica.description = std::string(description);
+  return absl::OkStatus();
+}
+
+}  // namespace dynlib::cluster

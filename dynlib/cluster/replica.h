@@ -1,0 +1,41 @@
+// One replica of a partition on a storage node: its description, its tree, and its state machine.
+#ifndef DYNLIB_CLUSTER_REPLICA_H_
+#define DYNLIB_CLUSTER_REPLICA_H_
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/cluster/table_schema.h"
+#include "dynlib/cluster/table_state_machine.h"
+#include "dynlib/replication/types.h"
+#include "dynlib/store/tree.h"
+
+namespace dynlib::cluster {
+
+struct Replica {
+  PartitionId partition{};
+  replication::Configuration configuration;
+  TableSchema schema;
+  std::string first;        // storage keys in [first, end)
+  std::string end;          // empty: no end
+  std::string description;  // encoded wire::CreateReplicaRequest
+  store::Tree* tree = nullptr;
+  TableStateMachine state_machine;
+
+  Replica(store::Tree* t) : tree(t), state_machine(t) {}
+
+  // kOutOfRange naming the range.
+  absl::Status CheckKey(std::string_view storage_key) const;
+  absl::Status CheckRange(std::string_view range_first, std::string_view range_end) const;
+};
+
+// Parses and checks a description (encoded wire::CreateReplicaRequest): kInvalidArgument naming
+// what is wrong.
+absl::Status ParseDescription(std::string_view description, Replica& replica);
+
+}  // namespace dynlib::cluster
+
+#endif  // DYNLIB_CLUSTER_REPLICA_H_

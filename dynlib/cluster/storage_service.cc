@@ -1,0 +1,233 @@
+#include "dynlib/cluster/storage_service.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/condition.h"
+#include "dynlib/cluster/item.h"
+#include "dynlib/cluster/item_limits.h"
+#include "dynlib/cluster/key.h"
+#include "dynlib/cluster/service.h"
+
+namespace dynlib::cluster {
+namespace {
+
+template <typename Message>
+bool Parse(const std::string& bytes, Message& message) {
+  return message.ParseFromString(bytes);
+}
+
+template <typename ReplyMessage>
+void Send(Rpc::Reply& reply, ReplyMessage message, const absl::Status& status, NodeId leader = {}) {
+  wire::Outcome& outcome = *message.mutable_outcome();
+  outcome.set_code(static_cast<int>(status.code()));
+  outcome.set_message(std::string(ToStd(status.message())));
+  outcome.set_leader_node(ToUint(leader));
+  reply(message.SerializeAsString());
+}
+
+// The router checked all this; the network may bring something else.
+absl::Status CheckWrite(const Replica& replica, const wire::WriteCommand& command) {
+  if (command.key().size() > kStorageKeyBytesMax) {
+    return absl::InvalidArgumentError(
+        Cat("key is ", command.key().size(), " bytes; allowed: up to ", kStorageKeyBytesMax));
+  }
+  DYNLIB_RETURN_IF_ERROR(replica.CheckKey(command.key()));
+  auto as_argument = [](std::string_view field, const absl::Status& status) {
+    return absl::InvalidArgumentError(Cat(field, ": ", ToStd(status.message())));
+  };
+  if (command.change_case() == wire::WriteCommand::kPut) {
+    absl::StatusOr<Item> item = DecodeItem(command.put());
+    if (!item.ok()) return as_argument("item", item.status());
+    DYNLIB_RETURN_IF_ERROR(ValidateItem(replica.schema, *item));
+    DYNLIB_ASSIGN_OR_RETURN(std::string key, EncodeItemKey(replica.schema, *item));
+    if (key != command.key())
+      return absl::InvalidArgumentError("the item's key is not the one that the request names");
+  } else {
+    absl::StatusOr<PrimaryKey> key = DecodeKey(replica.schema, command.key());
+    if (!key.ok()) return as_argument("key", key.status());
+    if (command.change_case() != wire::WriteCommand::kErase)
+      return absl::InvalidArgumentError("neither put nor erase is given");
+  }
+  if (!command.condition().empty()) {
+    absl::StatusOr<Condition> condition = DecodeCondition(command.condition());
+    if (!condition.ok()) return as_argument("condition", condition.status());
+  }
+  return absl::OkStatus();
+}
+
+struct ReadResult {
+  absl::Status status;
+  wire::ReadReply reply;
+};
+
+struct QueryResult {
+  absl::Status status;
+  wire::QueryReply reply;
+};
+
+void ReadItem(const Replica& replica, const std::string& key, ReadResult& result) {
+  absl::StatusOr<std::optional<std::string>> item = replica.state_machine.Get(key);
+  result.status = item.status();
+  if (!item.ok() || !item->has_value()) return;
+  result.reply.set_found(true);
+  result.reply.set_item(**std::move(item));
+}
+
+void RunScan(const Replica& replica, const wire::QueryRequest& request, QueryResult& result) {
+  size_t bytes = 0;
+  result.status = replica.state_machine.Scan(
+      request.first(), request.end(), request.reverse(),
+      [&](std::string_view key, std::string_view item) {
+        const bool full = request.limit() > 0 &&
+                          result.reply.rows_size() >= static_cast<int64_t>(request.limit());
+        if (full ||
+            (result.reply.rows_size() > 0 && bytes + key.size() + item.size() > kQueryBytesMax)) {
+          result.reply.set_more(true);
+          return false;
+        }
+        bytes += key.size() + item.size();
+        wire::QueryReply::Row& row = *result.reply.add_rows();
+        row.set_key(key.data(), key.size());
+        row.set_item(item.data(), item.size());
+        return true;
+      });
+  if (!result.status.ok()) result.reply.Clear();
+}
+
+}  // namespace
+
+StorageService::StorageService(const ReplicaMap* replicas, replication::GroupHost* host,
+                               Executor* executor, Executor* apply_executor,
+                               bool condition_at_leader_for_test)
+    : replicas_(replicas),
+      host_(host),
+      executor_(executor),
+      apply_executor_(apply_executor),
+      condition_at_leader_(condition_at_leader_for_test) {}
+
+void StorageService::Register(Rpc* rpc) {
+  rpc->Handle(kWrite, [this](NodeId, Instant, std::string bytes, Rpc::Reply reply) {
+    Write(bytes, std::move(reply));
+  });
+  rpc->Handle(kRead, [this](NodeId, Instant, std::string bytes, Rpc::Reply reply) {
+    Read(bytes, std::move(reply));
+  });
+  rpc->Handle(kQuery, [this](NodeId, Instant, std::string bytes, Rpc::Reply reply) {
+    Query(bytes, std::move(reply));
+  });
+}
+
+absl::StatusOr<std::shared_ptr<Replica>> StorageService::Find(uint64_t partition) const {
+  auto it = replicas_->find(PartitionId{partition});
+  if (it == replicas_->end())
+    return absl::NotFoundError(Cat("partition ", partition, " is not on this node"));
+  return it->second;
+}
+
+NodeId StorageService::LeaderOf(PartitionId partition) const {
+  const std::optional<replication::GroupStatus> status = host_->Status(partition);
+  return status.has_value() && status->leader.has_value() ? status->leader->node : NodeId{};
+}
+
+void StorageService::Write(const std::string& bytes, Rpc::Reply reply) {
+  wire::WriteRequest request;
+  if (!Parse(bytes, request))
+    return Send(reply, wire::WriteReply(),
+                absl::InvalidArgumentError("the request does not parse"));
+  absl::StatusOr<std::shared_ptr<Replica>> replica = Find(request.partition());
+  if (!replica.ok()) return Send(reply, wire::WriteReply(), replica.status());
+  if (absl::Status status = CheckWrite(**replica, request.command()); !status.ok()) {
+    return Send(reply, wire::WriteReply(), status);
+  }
+  if (condition_at_leader_ && !request.command().condition().empty()) {
+    const absl::StatusOr<std::optional<std::string>> current =
+        (*replica)->state_machine.Get(request.command().key());
+    const absl::StatusOr<Condition> condition = DecodeCondition(request.command().condition());
+    std::optional<Item> item;
+    if (current.ok() && current->has_value()) item = *DecodeItem(**current);
+    if (!Holds(*condition, item.has_value() ? &*item : nullptr)) {
+      return Send(reply, wire::WriteReply(), absl::AbortedError("the condition does not hold"));
+    }
+    request.mutable_command()->clear_condition();
+  }
+  replication::Command command{.client = ClientId{request.client()},
+                               .sequence = request.sequence(),
+                               .acknowledged = request.acknowledged(),
+                               .issued = WallTime::FromNanos(request.issued_ns()),
+                               .command = request.command().SerializeAsString()};
+  host_->Propose((*replica)->partition, std::move(command),
+                 [reply = std::move(reply)](replication::ProposalResult result) mutable {
+                   wire::WriteResult told;
+                   if (result.status.ok() &&
+                       (!told.ParseFromString(result.result) || told.condition_failed())) {
+                     result.status = absl::AbortedError("the condition does not hold");
+                   }
+                   const NodeId leader =
+                       result.leader_hint.has_value() ? result.leader_hint->node : NodeId{};
+                   Send(reply, wire::WriteReply(), result.status, leader);
+                 });
+}
+
+void StorageService::Read(const std::string& bytes, Rpc::Reply reply) {
+  wire::ReadRequest request;
+  if (!Parse(bytes, request))
+    return Send(reply, wire::ReadReply(), absl::InvalidArgumentError("the request does not parse"));
+  absl::StatusOr<std::shared_ptr<Replica>> found = Find(request.partition());
+  if (!found.ok()) return Send(reply, wire::ReadReply(), found.status());
+  std::shared_ptr<Replica> replica = *std::move(found);
+  if (absl::Status status = replica->CheckKey(request.key()); !status.ok())
+    return Send(reply, wire::ReadReply(), status);
+  auto result = std::make_shared<ReadResult>();
+  if (!request.strong()) {
+    apply_executor_->Post(
+        [replica, key = request.key(), result, reply = std::move(reply)]() mutable {
+          ReadItem(*replica, key, *result);
+          Send(reply, std::move(result->reply), result->status);
+        });
+    return;
+  }
+  host_->Read(
+      replica->partition,
+      [replica, key = request.key(), result] { ReadItem(*replica, key, *result); },
+      [this, partition = replica->partition, result,
+       reply = std::move(reply)](absl::Status status) mutable {
+        if (!status.ok()) return Send(reply, wire::ReadReply(), status, LeaderOf(partition));
+        Send(reply, std::move(result->reply), result->status);
+      });
+}
+
+void StorageService::Query(const std::string& bytes, Rpc::Reply reply) {
+  wire::QueryRequest request;
+  if (!Parse(bytes, request))
+    return Send(reply, wire::QueryReply(),
+                absl::InvalidArgumentError("the request does not parse"));
+  absl::StatusOr<std::shared_ptr<Replica>> found = Find(request.partition());
+  if (!found.ok()) return Send(reply, wire::QueryReply(), found.status());
+  std::shared_ptr<Replica> replica = *std::move(found);
+  if (absl::Status status = replica->CheckRange(request.first(), request.end()); !status.ok()) {
+    return Send(reply, wire::QueryReply(), status);
+  }
+  auto result = std::make_shared<QueryResult>();
+  if (!request.strong()) {
+    apply_executor_->Post([replica, request, result, reply = std::move(reply)]() mutable {
+      RunScan(*replica, request, *result);
+      Send(reply, std::move(result->reply), result->status);
+    });
+    return;
+  }
+  host_->Read(
+      replica->partition, [replica, request, result] { RunScan(*replica, request, *result); },
+      [this, partition = replica->partition, result,
+       reply = std::move(reply)](absl::Status status) mutable {
+        if (!status.ok()) return Send(reply, wire::QueryReply(), status, LeaderOf(partition));
+        Send(reply, std::move(result->reply), result->status);
+      });
+}
+
+}  // namespace dynlib::cluster

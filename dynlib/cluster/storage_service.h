@@ -1,0 +1,48 @@
+// The requests that a storage node answers about its replicas' items.
+//
+// It checks what comes from the network, asks the group for a write or a lease read, and turns what
+// happened into the Outcome of a reply.
+//
+// Threads: everything on the node's executor; the bodies of reads run on the apply executor.
+#ifndef DYNLIB_CLUSTER_STORAGE_SERVICE_H_
+#define DYNLIB_CLUSTER_STORAGE_SERVICE_H_
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "dynlib/base/ids.h"
+#include "dynlib/cluster/replica.h"
+#include "dynlib/replication/group_host.h"
+#include "dynlib/runtime/executor.h"
+#include "dynlib/runtime/rpc.h"
+
+namespace dynlib::cluster {
+
+using ReplicaMap = std::map<PartitionId, std::shared_ptr<Replica>>;
+
+class StorageService {
+ public:
+  StorageService(const ReplicaMap* replicas, replication::GroupHost* host, Executor* executor,
+                 Executor* apply_executor, bool condition_at_leader_for_test);
+
+  // Registers kWrite, kRead and kQuery.
+  void Register(Rpc* rpc);
+
+ private:
+  void Write(const std::string& bytes, Rpc::Reply reply);
+  void Read(const std::string& bytes, Rpc::Reply reply);
+  void Query(const std::string& bytes, Rpc::Reply reply);
+  absl::StatusOr<std::shared_ptr<Replica>> Find(uint64_t partition) const;
+  NodeId LeaderOf(PartitionId partition) const;
+
+  const ReplicaMap* const replicas_;
+  replication::GroupHost* const host_;
+  Executor* const executor_;
+  Executor* const apply_executor_;
+  const bool condition_at_leader_;
+};
+
+}  // namespace dynlib::cluster
+
+#endif  // DYNLIB_CLUSTER_STORAGE_SERVICE_H_
