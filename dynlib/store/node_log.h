@@ -1,0 +1,197 @@
+// NodeLog: the write-ahead log of a node, one for all of its replicas.
+//
+// Each replica is a stream in it. Appends of all streams are gathered into one batch, written by one
+// WriteAt and made durable by one Sync (group commit across streams), so a node with a thousand
+// replicas pays for one sync at a time. The log keeps two kinds of record: an entry at a slot, and
+// the stream's latest small state (votes, promises, chosen watermark), of which a newer one
+// supersedes the older. Segments are files of a fixed size, written once with zeros and recycled,
+// so that a sync writes data alone. The bytes are described in docs/format/wal.md.
+//
+//   NodeLog::Recovery found;
+//   DYNLIB_ASSIGN_OR_RETURN(auto log, NodeLog::Open({}, disk, "log", log_executor, clock,
+//                                                   MetricsSink::None(), &found));
+//   log->Append({{stream, RecordKind::kEntry, slot, ballot, bytes}}, executor,
+//               [](absl::Status durable) { ... });
+//   log->Release(stream, checkpointed_slot);
+//   log->Close(executor, [](absl::Status closed) { ... });
+//
+// Durability (rules L1 to L4): an Append is durable when, and only when, its callback gets OK. All
+// records of one Append are in one batch. A batch that was not acknowledged may be found at the next
+// Open, whole or in part.
+//
+// What recovery says (rules R4, L2): a record comes back with the bytes that were written, or is
+// listed as unknown, or its stream says lost_batch; an acknowledged record that is still needed is
+// never silently absent and never another value. Torn bytes past the last acknowledged batch are
+// listed as unknown where their listing can be read, since they cannot be told from a damaged
+// acknowledged batch; where nothing of it can be read they are cut, with a note.
+//
+// Order: appends become durable in the order of the calls. For one slot of a stream, the higher
+// ballot supersedes, and of equal ballots the later one; a lower ballot than what the log has is
+// written but not kept.
+//
+// Space: a segment is free when none of its records is needed. When more segments are in use than
+// Options::copy_forward_above, what a few streams still hold in the emptiest segment is copied forward
+// and the segment freed (rule L6). Space runs out in one place, the making of a segment; the Append
+// that needed it gets kResourceExhausted, nothing of it was written, and later ones succeed once
+// space is back.
+//
+// Errors of Append, through its callback:
+//   kInvalidArgument    a record or the whole call is larger than max_batch_bytes; an empty call
+//   kResourceExhausted  the queue is full, or no segment was to be had; nothing was written
+//   kUnknown            the write or the sync failed (rule L3). The log is closed for good: open it
+//                       again to learn what is there
+//   kUnavailable        the log was closed, or closed itself after such a failure; nothing was written
+//   kCancelled          the log was destroyed before this was written
+// Callbacks run on the executor given, exactly once, in the order of the appends; but an append that
+// is refused at the door (bad argument, full queue, closed) is answered at once.
+//
+// Threads: all methods from any thread; they take a short lock and never wait for the disk, save
+// Open, which does file calls and belongs where those are allowed.
+//
+// Ownership: the disk, clock and metrics outlive the last task that the log has on `log_executor`, so
+// drain that executor before they go. A log destroyed without Close stops as a crash would: what is
+// queued is cancelled, the batch that is being written finishes.
+#ifndef DYNLIB_STORE_NODE_LOG_H_
+#define DYNLIB_STORE_NODE_LOG_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
+#include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/disk.h"
+#include "dynlib/runtime/executor.h"
+#include "dynlib/store/node_log_record.h"
+
+namespace dynlib::store {
+
+class NodeLog {
+ public:
+  struct Options {
+    // Of one segment file: a multiple of block_bytes, 64 KiB to 1 GiB.
+    uint64_t segment_bytes = 64 << 20;
+    // Batches start on multiples of this, so that no synced byte is ever written again: a power of
+    // two, 512 to 4096. The device's atomic unit or larger.
+    uint32_t block_bytes = 4096;
+    // Bound of one batch, and so of one Append, counting kRecordOverheadBytes a record: 4 KiB to a
+    // quarter of segment_bytes. 0 stands for the smaller of 4 MiB and a quarter of segment_bytes.
+    uint64_t max_batch_bytes = 0;
+    // Bound of what waits to be written; beyond it Append says kResourceExhausted. At least
+    // max_batch_bytes.
+    uint64_t max_queued_bytes = 64 << 20;
+    // Segments made ready before they are needed: 1 to 16.
+    uint32_t spare_segments = 1;
+    // Segments in use above which sparsely used ones are copied forward: 1 to max_segments - 3.
+    uint32_t copy_forward_above = 16;
+    // Bound on segment files, spares included: 4 to 4096.
+    uint32_t max_segments = 64;
+    // Whose log this is; a log of another identity is refused. A node's id, say.
+    uint64_t identity = 0;
+  };
+  // What a record takes in the log besides its payload.
+  static constexpr uint64_t kRecordOverheadBytes = 80;
+
+  struct RecoveredStream {
+    std::optional<LogRecord> state;
+    // In slot order, of each slot the highest ballot (of equals the latest), after what was
+    // released; a few that were released may be among them.
+    std::vector<LogRecord> entries;
+
+    // Written once, perhaps acknowledged, no longer readable. `entries` or `state` may still hold
+    // what the log had before it at the slot, of a lower ballot or older. It is reported again at
+    // each Open until the slot is appended again at any ballot, or released, or (kState) a newer
+    // state is appended, or the stream is dropped.
+    struct Unknown {
+      uint64_t slot = 0;
+      uint64_t ballot = 0;
+      RecordKind kind = RecordKind::kEntry;
+      friend bool operator==(const Unknown&, const Unknown&) = default;
+    };
+    std::vector<Unknown> unknown;
+
+    // A batch is provably missing and so is its listing: anything of this stream may have been in
+    // it. Said again at each Open until the stream is dropped.
+    bool lost_batch = false;
+  };
+
+  struct Recovery {
+    std::map<StreamId, RecoveredStream> streams;
+    bool clean_close = false;
+    // What was damaged or cut, for people: file, offset, and both checksums where there are two.
+    std::vector<std::string> notes;  // At most 100; the counters go on.
+    uint64_t segments = 0;           // In use.
+    uint64_t batches = 0;            // Read whole.
+    uint64_t torn_batches = 0;       // Incomplete, above what is known to have been durable.
+    uint64_t damaged_batches = 0;    // Incomplete, below it: corruption.
+    uint64_t lost_batches = 0;       // Missing in the middle without a listing: corruption.
+    uint64_t unreadable_bytes = 0;   // The device failed to read them.
+    // OK unless something that was known durable is damaged or missing: then kDataLoss with the
+    // first note. A stand-alone store fails its Open with it; a replica follows rule R4.
+    absl::Status DataLoss() const;
+  };
+
+  // Creates `dir` if needed, locks it (kAlreadyExists if another log has it), reads what is there.
+  // Errors besides the disk's own: kInvalidArgument for an option, kFailedPrecondition for a
+  // directory of another format version or identity. Damage is not an error here: see Recovery.
+  static absl::StatusOr<std::unique_ptr<NodeLog>> Open(const Options& options, Disk* disk,
+                                                       std::string dir, Executor* log_executor,
+                                                       const Clock* clock, MetricsSink* metrics,
+                                                       Recovery* found);
+  ~NodeLog();
+
+  void Append(std::vector<LogRecord> records, Executor* executor,
+              absl::AnyInvocable<void(absl::Status)> done);
+
+  // Entries at or below `through_slot` are no longer needed: to be called for what is durable.
+  // Remembered durably with a later batch; until then a crash may bring some of them back.
+  void Release(StreamId stream, uint64_t through_slot);
+
+  // The stream's records appended so far are gone, state and all. Written soon, not waited for: a
+  // crash before that brings the stream back. The id may be appended to again.
+  void Drop(StreamId stream);
+
+  // Finishes what is queued, writes the marker of a clean close (rule L2), releases the directory,
+  // then calls `done`. kUnavailable if it is closed already or closed itself.
+  void Close(Executor* executor, absl::AnyInvocable<void(absl::Status)> done);
+
+  // Since when the oldest append that is not yet durable waits: what rule R8 asks when it judges a
+  // sync overdue.
+  std::optional<Instant> OldestPendingSince() const;
+
+  // Payload and overhead bytes of the stream's records that are still needed.
+  uint64_t RetainedBytes(StreamId stream) const;
+
+  // OK while the log takes appends; else why it does not.
+  absl::Status Health() const;
+
+  struct Stats {
+    uint64_t segments_in_use = 0;
+    uint64_t segments_spare = 0;
+    uint64_t segments_recycled = 0;
+    uint64_t batches = 0;
+    uint64_t records = 0;
+    uint64_t written_bytes = 0;  // Blocks, whole.
+    uint64_t copied_forward_records = 0;
+    uint64_t queued_bytes = 0;
+    uint64_t refused_queue_full = 0;
+    uint64_t refused_no_space = 0;
+  };
+  Stats GetStats() const;
+
+ private:
+  class Impl;
+  explicit NodeLog(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_NODE_LOG_H_

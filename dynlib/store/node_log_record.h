@@ -1,0 +1,30 @@
+// What the node log stores: records of streams.
+#ifndef DYNLIB_STORE_NODE_LOG_RECORD_H_
+#define DYNLIB_STORE_NODE_LOG_RECORD_H_
+
+#include <cstdint>
+#include <string>
+
+namespace dynlib::store {
+
+// Whose log: the store's own word. A cluster maps each of its replicas to one. Never 0.
+enum class StreamId : uint64_t {};
+
+enum class RecordKind : uint8_t {
+  kEntry = 1,  // An entry at a slot.
+  kState = 2,  // The stream's latest state. `slot` and `ballot` are the caller's to use: they are in
+               // the batch's listing, kept twice, so they mostly survive damage to the payload.
+};
+
+struct LogRecord {
+  StreamId stream{};
+  RecordKind kind = RecordKind::kEntry;
+  uint64_t slot = 0;
+  uint64_t ballot = 0;
+  std::string payload;
+  friend bool operator==(const LogRecord&, const LogRecord&) = default;
+};
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_NODE_LOG_RECORD_H_

@@ -1,0 +1,70 @@
+// The segment files of a node log: makes them, keeps a few ready, takes back those no longer used.
+//
+// A segment is written once with zeros, in steps of a megabyte so that no append waits for long,
+// under a name of its own until it is whole and durable. From then on it never changes size, and a
+// sync of it writes data alone.
+//
+// Threads: one at a time; all of it does file calls.
+#ifndef DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
+#define DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/runtime/disk.h"
+
+namespace dynlib::store {
+
+class SegmentFiles {
+ public:
+  struct Shape {
+    uint64_t segment_bytes = 0;
+    uint32_t spares_wanted = 1;
+    uint32_t max_segments = 0;
+  };
+  struct Segment {
+    uint64_t number = 0;
+    std::unique_ptr<File> file;
+  };
+  static constexpr uint64_t kStepBytes = 1 << 20;
+
+  // Numbers of new files start above `last_number`.
+  SegmentFiles(Shape shape, Disk* disk, std::string dir, uint64_t last_number);
+
+  // True if PrepareStep has something to do. False for good after an error, until the next Take.
+  bool WantsStep(uint64_t in_use) const;
+  // Writes a part of a spare.
+  absl::Status PrepareStep();
+
+  // A segment ready for use; made at once if none is.
+  // kResourceExhausted: no space, or max_segments are in use. Try again when either has changed.
+  absl::StatusOr<Segment> Take(uint64_t in_use);
+
+  // Gives back a file that nothing needs any more: kept as a spare, or removed.
+  absl::Status Return(uint64_t number, bool right_shape);
+
+  uint64_t spares() const { return spares_.size(); }
+
+ private:
+  absl::Status Begin();
+  absl::Status Finish();
+  absl::Status Abandon(absl::Status why);
+  std::string UnfinishedPath() const;
+
+  const Shape shape_;
+  Disk* const disk_;
+  const std::string dir_;
+  uint64_t last_number_;
+  std::deque<Segment> spares_;
+  Segment unfinished_;  // `file` is null: none.
+  uint64_t written_ = 0;
+  bool failed_ = false;
+};
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
