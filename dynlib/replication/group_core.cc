@@ -94,6 +94,7 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, ReplicaId s
   // L4: replay reaches no further than what is known to be chosen, and stops at the first slot that
   // is not readable.
   const Slot replay_limit = options_.faults.replay_past_chosen ? log_.last() : recovered.chosen;
+  recovered_chosen_ = recovered.chosen;
   chosen_ = recovered.applied;
   while (chosen_ < replay_limit && Readable(chosen_ + 1)) ++chosen_;
   stable_ = chosen_;
@@ -181,7 +182,7 @@ void GroupCore::Persisted(uint64_t last_record, Instant now) {
 
 void GroupCore::Tick(Instant now) {
   if (role_ == Role::kLeader) TickLeader(now);
-  if (role_ == Role::kAskingHealth && now >= health_until_) StartElection(now);
+  if (role_ == Role::kAskingHealth && now >= health_until_) OnHealthTimeout(now);
   if (role_ == Role::kCandidate && now >= candidacy_.retry_at) SendPrepares(now);
   if (role_ == Role::kFollower && now >= election_at_) OnElectionDue(now);
 }
@@ -259,14 +260,25 @@ void GroupCore::PersistEntry(Slot slot) {
 
 bool GroupCore::TryPromise(Ballot ballot, Instant now) {
   if (ballot <= promised_) return ballot == promised_;
+  if (!MayPromise(ballot, now)) return false;
+  Adopt(ballot, now);
+  return true;
+}
+
+bool GroupCore::MayPromise(Ballot ballot, Instant now) {
   if (!liveness_->BootWaitOver(now)) return false;
   const ReplicaId owner = promised_.proposer();
   if (IsSelf(owner)) {
-    if (HoldsLease(now)) return false;
-  } else if (owner != ballot.proposer() && !abandoned_ && promised_ != Ballot()) {
-    if (!liveness_->EndSupport(NodeOf(owner), now)) return false;
+    return !HoldsLease(now);
   }
+  if (owner == ballot.proposer() || abandoned_ || promised_ == Ballot()) return true;
+  return liveness_->EndSupport(NodeOf(owner), now);
+}
+
+void GroupCore::Adopt(Ballot ballot, Instant now) {
   if (role_ == Role::kLeader) StepDown(now);
+  // Members that promised the ballot given up need not wait for this node's support to end.
+  if (role_ == Role::kCandidate) AnnounceAbandoned();
   role_ = Role::kFollower;
   promised_ = ballot;
   established_ = false;
@@ -274,7 +286,15 @@ bool GroupCore::TryPromise(Ballot ballot, Instant now) {
   stable_ = std::min(stable_, chosen_);
   PersistState();
   ScheduleElection(now + options_.prepare_timeout);
-  return true;
+}
+
+// Only when durable: a ballot that could be forgotten could be led after all, after a restart.
+void GroupCore::AnnounceAbandoned() {
+  for (const Peer& peer : peers_) {
+    GroupMessage release = Make(peer.member.replica, promised_);
+    release.body = HealthReply{.healthy = false, .abandoned = true};
+    SendWhenDurable(std::move(release));
+  }
 }
 
 void GroupCore::StepDown(Instant now) {
@@ -328,7 +348,16 @@ void GroupCore::MaybeRelease() {
 
 void GroupCore::SetMayLead(bool may_lead, Instant now) {
   may_lead_ = may_lead;
-  if (!may_lead && role_ == Role::kLeader) StepDown(now);
+  if (may_lead) return;
+  if (role_ == Role::kLeader) {
+    StepDown(now);
+    AnnounceAbandoned();
+  } else if (role_ == Role::kCandidate) {
+    GiveUp(Duration(0), now);
+  } else if (role_ == Role::kAskingHealth) {
+    role_ = Role::kFollower;
+    ScheduleElection(now + liveness_->options().support);
+  }
 }
 
 void GroupCore::OnPeerEvent(const Liveness::Event& event, Instant now) {

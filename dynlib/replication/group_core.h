@@ -203,6 +203,9 @@ class GroupCore {
   void PersistState();
   void PersistEntry(Slot slot);
   bool TryPromise(Ballot ballot, Instant now);
+  bool MayPromise(Ballot ballot, Instant now);
+  void Adopt(Ballot ballot, Instant now);
+  void AnnounceAbandoned();
   void StepDown(Instant now);
   void AdvanceStable();
   void SetChosen(Slot chosen, Instant now);
@@ -219,11 +222,15 @@ class GroupCore {
   void OnHealthQuery(const GroupMessage& message, Instant now);
   void FillPromise(Slot from_slot, Promise& promise) const;
   bool LeaderLooksHealthy(Instant now) const;
+  bool SupportsLeader(Instant now) const;
   void ScheduleElection(Instant earliest);
 
   // group_core_election.cc: candidate.
   void OnElectionDue(Instant now);
   void AskHealth(Instant now);
+  void SendHealthQueries(Instant now);
+  void OnHealthTimeout(Instant now);
+  bool MayStart() const;
   void OnHealthReply(const GroupMessage& message, const HealthReply& reply, Instant now);
   void StartElection(Instant now);
   void SendPrepares(Instant now);
@@ -262,12 +269,13 @@ class GroupCore {
   Slot chosen_ = 0;
   Slot stable_ = 0;  // Every slot up to here is durable here, and chosen or accepted at promised_.
   Slot checkpoint_ = 0;
+  Slot recovered_chosen_ = 0;  // Known to be chosen at restart, whether readable or not.
   Slot held_by_all_ = 0;
   Instant unchosen_since_ =
       Instant::Infinite();  // Since when an accepted entry waits to be chosen.
 
   Instant election_at_ = Instant::Infinite();
-  std::set<ReplicaId> health_pending_;
+  std::set<ReplicaId> health_denied_;  // Who answered that the leader is not healthy.
   Instant health_until_ = Instant::Infinite();
 
   std::vector<Peer> peers_;  // Everybody else, in configuration order.

@@ -8,35 +8,63 @@
 namespace dynlib::replication {
 
 void GroupCore::OnElectionDue(Instant now) {
-  const NodeId owner = NodeOf(promised_.proposer());
   if (!liveness_->BootWaitOver(now)) {
     ScheduleElection(liveness_->boot_wait_end());
     return;
   }
-  if (established_ && liveness_->Supports(owner, now)) {
+  if (SupportsLeader(now)) {
     election_at_ = Instant::Infinite();
     return;
   }
   if (!may_lead_) {
+    if (IsSelf(promised_.proposer())) AnnounceAbandoned();
     ScheduleElection(now + liveness_->options().support);
     return;
   }
-  if (promised_ == Ballot() || IsSelf(promised_.proposer())) {
+  if (promised_ == Ballot()) {
     StartElection(now);
   } else {
     AskHealth(now);
   }
 }
 
+// An election raises ballots, and one that cannot be won deposes a leader that works. So a quorum
+// must have said first that it sees none; a member that is cut off raises nothing.
 void GroupCore::AskHealth(Instant now) {
+  health_denied_.clear();
+  if (MayStart()) {
+    StartElection(now);
+    return;
+  }
   role_ = Role::kAskingHealth;
   health_until_ = now + options_.health_timeout;
-  health_pending_.clear();
+  SendHealthQueries(now);
+}
+
+void GroupCore::SendHealthQueries(Instant now) {
   for (const Peer& peer : peers_) {
-    health_pending_.insert(peer.member.replica);
+    if (health_denied_.contains(peer.member.replica)) continue;
     GroupMessage query = Make(peer.member.replica, promised_);
     query.body = HealthQuery{};
     Send(std::move(query));
+  }
+}
+
+bool GroupCore::MayStart() const { return health_denied_.size() + 1 >= configuration_.quorum(); }
+
+void GroupCore::OnHealthTimeout(Instant now) {
+  if (SupportsLeader(now)) {
+    role_ = Role::kFollower;
+    election_at_ = Instant::Infinite();
+  } else if (MayStart()) {
+    StartElection(now);
+  } else {
+    // Late answers count too, so that links slower than the timeout are not shut out.
+    size_t heard = 1;
+    for (const Peer& peer : peers_) heard += liveness_->Hears(peer.member.node, now);
+    const bool hopeless = heard < configuration_.quorum();
+    health_until_ = now + (hopeless ? liveness_->options().support : options_.prepare_timeout);
+    SendHealthQueries(now);
   }
 }
 
@@ -55,11 +83,13 @@ void GroupCore::OnHealthReply(const GroupMessage& message, const HealthReply& re
     ScheduleElection(now + liveness_->options().support);
     return;
   }
-  health_pending_.erase(message.from);
+  health_denied_.insert(message.from);
   // The leader's own silence is the reason for asking; only the others' answers are waited for.
-  std::set<ReplicaId> others = health_pending_;
-  others.erase(promised_.proposer());
-  if (others.empty()) StartElection(now);
+  for (const Peer& peer : peers_) {
+    const ReplicaId replica = peer.member.replica;
+    if (replica != promised_.proposer() && !health_denied_.contains(replica)) return;
+  }
+  if (MayStart()) StartElection(now);
 }
 
 void GroupCore::StartElection(Instant now) {
@@ -107,11 +137,7 @@ void GroupCore::SendPrepares(Instant now) {
 
 void GroupCore::GiveUp(Duration wait, Instant now) {
   role_ = Role::kFollower;
-  for (const Peer& peer : peers_) {
-    GroupMessage release = Make(peer.member.replica, promised_);
-    release.body = HealthReply{.healthy = false, .abandoned = true};
-    Send(std::move(release));
-  }
+  AnnounceAbandoned();
   ScheduleElection(now + wait + Duration(random_.Between(0, options_.prepare_timeout.count())));
 }
 
@@ -187,6 +213,8 @@ std::optional<Payload> GroupCore::Decide(Slot slot) const {
     if (peer.promise_chosen >= slot && best != candidacy_.best.end()) return value;
   }
   if (known >= configuration_.quorum()) return value;
+  // What was known to be chosen is never decided anew, whatever is unreadable.
+  if (best == candidacy_.best.end() && slot <= recovered_chosen_) return std::nullopt;
   // Everybody answered. Had the unreadable value been chosen, a quorum would have made it durable,
   // and more of its copies be damaged than a group survives: these are torn tails, never
   // acknowledged.

@@ -47,22 +47,25 @@ void GroupCore::FillPromise(Slot from_slot, Promise& promise) const {
 void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Instant now) {
   if (message.ballot.proposer() != message.from) return;
   GroupMessage reply = Make(message.from, message.ballot);
-  if (!TryPromise(message.ballot, now)) {
+  if (message.ballot < promised_) {
     reply.body = Accepted{.granted = false, .promised = promised_};
     Send(std::move(reply));
     return;
   }
+  // A proposal shows that a quorum promised its ballot, and each member of it first ended its
+  // support for the leader before: no earlier lease can hold, whatever support is owed here (R5).
+  if (message.ballot > promised_) Adopt(message.ballot, now);
   role_ = Role::kFollower;
   established_ = true;
-  // Without support for the leader's node yet, look again later.
-  election_at_ = liveness_->Supports(SenderNode(message), now)
+  // Only a grant that can lapse wakes this group again. Without one, look again later.
+  election_at_ = SupportsLeader(now)
                      ? Instant::Infinite()
-                     : now + 2 * liveness_->options().support;
+                     : std::max(now, liveness_->boot_wait_end()) + 2 * liveness_->options().support;
 
   const Slot window_end = std::max(chosen_, stable_) + 4 * options_.peer_window_entries_max;
   Slot slot = accept.first_slot;
   for (const Payload& payload : accept.entries) {
-    if (slot > chosen_ && slot > log_.released() && slot <= window_end) {
+    if (payload != nullptr && slot > chosen_ && slot > log_.released() && slot <= window_end) {
       const SlotLog::Cell* cell = log_.Find(slot);
       if (cell == nullptr || !cell->held() || cell->ballot != message.ballot) {
         log_.Put(slot, message.ballot, payload, /*durable=*/false);
@@ -93,23 +96,31 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
 }
 
 bool GroupCore::LeaderLooksHealthy(Instant now) const {
-  if (now - unchosen_since_ > options_.progress_bound && unchosen_since_ != Instant::Infinite())
+  if (unchosen_since_ != Instant::Infinite() && now - unchosen_since_ > options_.progress_bound) {
     return false;
-  if (role_ == Role::kLeader) return true;
-  return established_ && liveness_->Supports(NodeOf(promised_.proposer()), now);
+  }
+  if (role_ != Role::kLeader) {
+    return established_ && liveness_->Supports(NodeOf(promised_.proposer()), now);
+  }
+  size_t supporters = 1;
+  for (const Peer& peer : peers_) supporters += liveness_->SupportedBy(peer.member.node, now);
+  return liveness_->log_healthy() && supporters >= configuration_.quorum();
+}
+
+bool GroupCore::SupportsLeader(Instant now) const {
+  return established_ && liveness_->BootWaitOver(now) &&
+         liveness_->Supports(NodeOf(promised_.proposer()), now);
 }
 
 void GroupCore::OnHealthQuery(const GroupMessage& message, Instant now) {
-  HealthReply answer;
+  // Also a leader that the asker does not know of yet is worth waiting for.
+  HealthReply answer{.healthy = promised_ >= message.ballot && LeaderLooksHealthy(now)};
   if (message.ballot.proposer() == self_) {
     const bool mine = promised_ == message.ballot;
-    answer.healthy = mine && role_ == Role::kLeader && LeaderLooksHealthy(now);
     answer.abandoned = !(mine && (role_ == Role::kLeader || role_ == Role::kCandidate));
-  } else {
-    answer.healthy = promised_ == message.ballot && LeaderLooksHealthy(now);
   }
-  if (role_ == Role::kLeader && promised_ == message.ballot) {
-    // Whoever asks has lost touch: show it that this ballot is led.
+  if (role_ == Role::kLeader) {
+    // Whoever asks has lost touch: show it that this ballot is led, or learn that it cannot follow.
     Peer* peer = FindPeer(message.from);
     peer->known = false;
     peer->resend_at = now;

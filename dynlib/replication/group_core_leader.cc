@@ -42,6 +42,9 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
     return;
   }
   Peer& peer = *FindPeer(message.from);
+  // Said before the peer's last restart: it may hold less by now (R4).
+  const uint64_t boot = liveness_->IncarnationOf(peer.member.node);
+  if (Liveness::EpochIncarnation(accepted.support_epoch) < boot) return;
   peer.epoch = std::max(peer.epoch, accepted.support_epoch);
   // A peer cannot hold more than was proposed; what a liar claims beyond it counts for nothing.
   const Slot stable = std::min(accepted.stable, log_.last());
@@ -49,6 +52,7 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
     peer.known = true;
     peer.match = stable;
     peer.next = stable + 1;
+    peer.heard_chosen = 0;
   } else if (stable > peer.match) {
     peer.match = stable;
     peer.next = std::max(peer.next, stable + 1);
@@ -150,9 +154,15 @@ void GroupCore::TickLeader(Instant now) {
       continue;
     }
     // No progress: ask where the peer stands, and go on from there. One that is silent altogether
-    // is asked seldom.
-    const bool silent = !liveness_->Hears(peer.member.node, now);
-    peer.resend_at = now + (silent ? 4 * liveness_->options().support : options_.resend);
+    // is asked again when liveness hears it, and one that needs a tree copy seldom.
+    const NodeId node = peer.member.node;
+    if (!liveness_->Hears(node, now) && !liveness_->Supports(node, now)) {
+      peer.resend_at = Instant::Infinite();
+    } else if (peer.too_far_behind) {
+      peer.resend_at = now + 4 * liveness_->options().support;
+    } else {
+      peer.resend_at = now + options_.resend;
+    }
     peer.known = false;
     SendProbe(peer, now);
   }

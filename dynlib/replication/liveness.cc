@@ -38,7 +38,7 @@ Liveness::Liveness(LivenessOptions options, uint64_t incarnation, Duration boot_
                          : now + Stretch(boot_wait, options.drift_ppm)),
       next_request_(now) {
   DYNLIB_CHECK(Validate(options).ok());
-  DYNLIB_CHECK(incarnation > 0 && incarnation < (uint64_t{1} << 40));
+  DYNLIB_CHECK(incarnation > 0 && incarnation < (uint64_t{1} << kCounterBits));
 }
 
 void Liveness::AddPeer(NodeId id, Instant now) {
@@ -145,6 +145,7 @@ void Liveness::End(Peer& peer) {
   peer.supported = false;
   peer.support_end = Instant();
   if (!options_.faults.epoch_reused) ++peer.epoch_counter;
+  DYNLIB_CHECK(peer.epoch_counter < (uint64_t{1} << kCounterBits));
 }
 
 Liveness::Effects Liveness::TakeEffects() { return std::exchange(effects_, {}); }
@@ -184,6 +185,16 @@ Instant Liveness::SupportedUntil(NodeId grantor, uint64_t epoch) const {
   auto it = peers_.find(grantor);
   if (it == peers_.end() || epoch == 0 || it->second.held_epoch != epoch) return Instant();
   return it->second.held_until;
+}
+
+bool Liveness::SupportedBy(NodeId grantor, Instant now) const {
+  auto it = peers_.find(grantor);
+  return it != peers_.end() && it->second.held_until > now;
+}
+
+uint64_t Liveness::IncarnationOf(NodeId id) const {
+  auto it = peers_.find(id);
+  return it == peers_.end() ? 0 : it->second.incarnation;
 }
 
 bool Liveness::Hears(NodeId id, Instant now) const {

@@ -71,6 +71,7 @@ class Liveness {
 
   // False while the node's log sync is overdue: no support is asked for, so leaderships lapse.
   void SetLogHealthy(bool healthy) { log_healthy_ = healthy; }
+  bool log_healthy() const { return log_healthy_; }
 
   // As grantor. True if this node owes `peer` support at `now`.
   bool Supports(NodeId peer, Instant now) const;
@@ -90,8 +91,15 @@ class Liveness {
   // As holder. Until when `grantor` supports this node in exactly this epoch; Instant() if it does
   // not.
   Instant SupportedUntil(NodeId grantor, uint64_t epoch) const;
+  // True if `grantor` supports this node in whichever epoch.
+  bool SupportedBy(NodeId grantor, Instant now) const;
   // True if a message from the peer came within the last `support`.
   bool Hears(NodeId peer, Instant now) const;
+
+  // The newest boot of the peer that was heard of; 0 for none.
+  uint64_t IncarnationOf(NodeId peer) const;
+  // The grantor's boot in which an epoch was made.
+  static uint64_t EpochIncarnation(uint64_t epoch) { return epoch >> kCounterBits; }
 
   uint64_t incarnation() const { return incarnation_; }
   const LivenessOptions& options() const { return options_; }
@@ -114,7 +122,12 @@ class Liveness {
     bool ever_heard = false;
   };
 
-  uint64_t MakeEpoch(const Peer& peer) const { return incarnation_ << 24 | peer.epoch_counter; }
+  // Every election in every shared group may end an epoch, so the counter is wide.
+  static constexpr int kCounterBits = 32;
+
+  uint64_t MakeEpoch(const Peer& peer) const {
+    return incarnation_ << kCounterBits | peer.epoch_counter;
+  }
   void OnRequest(NodeId from, Peer& peer, const SupportRequest& request, Instant now);
   void OnGrant(Peer& peer, const SupportGrant& grant, Instant now);
   void Lapse(NodeId id, Peer& peer, Instant now);

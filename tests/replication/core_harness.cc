@@ -1,0 +1,483 @@
+#include "tests/replication/core_harness.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "dynlib/base/check.h"
+#include "dynlib/base/strings.h"
+
+namespace dynlib::replication {
+namespace {
+
+bool AnyFault(const FaultsForTest& faults) {
+  const FaultsForTest none;
+  return std::memcmp(&faults, &none, sizeof(none)) != 0;
+}
+
+ReplicaId ReplicaOf(int node) { return ReplicaId{static_cast<uint64_t>(node) + 1}; }
+NodeId NodeIdOf(int node) { return NodeId{static_cast<uint64_t>(node) + 101}; }
+int IndexOf(ReplicaId replica) { return static_cast<int>(ToUint(replica)) - 1; }
+int IndexOf(NodeId node) { return static_cast<int>(ToUint(node)) - 101; }
+
+std::string Show(Ballot ballot) { return Cat(ballot.round(), ".", ToUint(ballot.proposer())); }
+
+std::string Describe(const GroupMessage& message) {
+  std::string text = Cat(ToUint(message.from), "->", ToUint(message.to), " g",
+                         ToUint(message.group), " b", Show(message.ballot), " ");
+  if (const auto* prepare = std::get_if<Prepare>(&message.body)) {
+    return text + Cat("prepare from ", prepare->from_slot);
+  }
+  if (const auto* promise = std::get_if<Promise>(&message.body)) {
+    text += Cat(promise->granted ? "promise" : "refuses promise", " promised ",
+                Show(promise->promised), " from ", promise->from_slot, " chosen ", promise->chosen,
+                " epoch ", promise->support_epoch);
+    for (const Entry& entry : promise->entries)
+      text += Cat(" ", entry.slot, "@", Show(entry.ballot));
+    for (const UnknownSlot& slot : promise->unknown)
+      text += Cat(" ?", slot.slot, "@", Show(slot.ballot));
+    return text;
+  }
+  if (const auto* accept = std::get_if<Accept>(&message.body)) {
+    return text + Cat("accept ", accept->first_slot, "+", accept->entries.size(), " chosen ",
+                      accept->chosen, " held ", accept->held_by_all);
+  }
+  if (const auto* accepted = std::get_if<Accepted>(&message.body)) {
+    return text + Cat(accepted->granted ? "accepted" : "refuses accept", " promised ",
+                      Show(accepted->promised), " stable ", accepted->stable, " chosen ",
+                      accepted->chosen, " epoch ", accepted->support_epoch);
+  }
+  if (std::holds_alternative<HealthQuery>(message.body)) return text + "healthy?";
+  const auto& reply = std::get<HealthReply>(message.body);
+  return text +
+         Cat(reply.healthy ? "healthy" : "not healthy", reply.abandoned ? ", abandoned" : "");
+}
+
+}  // namespace
+
+HarnessOptions RandomMix(uint64_t seed) {
+  Random random(seed * 2654435761 + 1);
+  HarnessOptions options{.seed = seed};
+  const int kinds[] = {3, 3, 3, 3, 3, 3, 5, 5, 2, 1};
+  options.nodes = kinds[random.Below(10)];
+  options.groups = random.Chance(0.3) ? 2 : 1;
+  const int64_t drifts[] = {0, 10'000, 100'000};
+  options.liveness.drift_ppm = drifts[random.Below(3)];
+  options.liveness.interval = std::chrono::milliseconds(150);
+  if (random.Chance(0.5)) {  // Small bounds, so that each is met.
+    options.group.peer_window_entries_max = 1 + random.Below(6);
+    options.group.peer_window_bytes_max = 1 + random.Below(600);
+    options.group.message_bytes_max = 1 + random.Below(200);
+  }
+  if (random.Chance(0.3)) options.group.retained_bytes_max = random.Below(2000);
+  const int delays_ms[] = {1, 5, 20, 80};
+  options.delay_max = std::chrono::milliseconds(delays_ms[random.Below(4)]);
+  options.loss = random.Chance(0.3) ? 0 : random.Unit() * 0.2;
+  options.proposal_mean = std::chrono::milliseconds(random.Between(10, 200));
+  options.crash_mean = std::chrono::milliseconds(random.Between(400, 3000));
+  options.cut_mean = std::chrono::milliseconds(random.Between(300, 3000));
+  if (random.Chance(0.2)) options.may_lead_mean = std::chrono::milliseconds(1000);
+  if (options.nodes == 1) options.damage = 0;
+  if (options.nodes >= 3 && random.Chance(0.2)) {
+    // What is unknown may need every member to be decided (R4).
+    options.leave_one_down = true;
+    options.torn = 0;
+    options.damage = 0;
+  }
+  return options;
+}
+
+CoreHarness::CoreHarness(const HarnessOptions& options) : options_(options), random_(options.seed) {
+  options_.group.faults = options_.faults;
+  options_.liveness.faults = options_.faults;
+  cut_.assign(options_.nodes, std::vector<bool>(options_.nodes, false));
+  truth_.resize(options_.groups);
+  const double bound = options_.drift * options_.liveness.drift_ppm / 1e6;
+  for (int i = 0; i < options_.nodes; ++i) {
+    auto node = std::make_unique<Node>();
+    node->index = i;
+    // The ends of the range matter most.
+    const double unit =
+        random_.Chance(0.5) ? (random_.Chance(0.5) ? 1 : -1) : 2 * random_.Unit() - 1;
+    node->rate = 1 + bound * unit;
+    node->stored.resize(options_.groups);
+    nodes_.push_back(std::move(node));
+  }
+  for (auto& node : nodes_) Boot(*node);
+}
+
+CoreHarness::~CoreHarness() = default;
+
+// ---- Time and events ----
+
+Instant CoreHarness::LocalTime(const Node& node, int64_t true_nanos) const {
+  const double elapsed = static_cast<double>(true_nanos - node.booted_at) * node.rate;
+  return Instant::FromNanos(node.clock_base + static_cast<int64_t>(elapsed));
+}
+
+int64_t CoreHarness::TrueTime(const Node& node, Instant local) const {
+  if (local == Instant::Infinite()) return INT64_MAX;
+  const double elapsed = static_cast<double>(local.nanos() - node.clock_base) / node.rate;
+  return node.booted_at + static_cast<int64_t>(elapsed) + 1;
+}
+
+Instant CoreHarness::Now(int node) const { return LocalTime(*nodes_[node], now_); }
+
+void CoreHarness::At(int64_t when, std::function<void()> action) {
+  queue_.emplace(std::pair(std::max(when, now_), ++sequence_), std::move(action));
+}
+
+void CoreHarness::After(Duration mean, std::function<void()> action) {
+  At(now_ + random_.Between(0, 2 * mean.count()), std::move(action));
+}
+
+bool CoreHarness::StepOnce(int64_t until) {
+  if (!violation_.empty() || queue_.empty() || queue_.begin()->first.first > until) {
+    now_ = std::max(now_, until);
+    return false;
+  }
+  auto next = queue_.extract(queue_.begin());
+  now_ = next.key().first;
+  ++steps_;
+  next.mapped()();
+  return true;
+}
+
+void CoreHarness::RunFor(Duration duration) {
+  const int64_t until = now_ + duration.count();
+  while (StepOnce(until)) {
+  }
+}
+
+bool CoreHarness::RunUntil(const std::function<bool()>& done, Duration at_most) {
+  const int64_t until = now_ + at_most.count();
+  while (!done()) {
+    if (!StepOnce(until)) return done();
+  }
+  return true;
+}
+
+// ---- Nodes and their disks ----
+
+void CoreHarness::Boot(Node& node) {
+  ++node.boots;
+  node.up = true;
+  node.booted_at = now_;
+  node.clock_base = random_.Between(1, 1'000'000'000'000);
+  node.wake_at = INT64_MAX;
+  node.syncing = false;
+  const Instant now = LocalTime(node, now_);
+  const Duration boot_wait = node.ever_granted ? options_.liveness.support : Duration(0);
+  node.liveness = std::make_unique<Liveness>(options_.liveness, node.boots, boot_wait, now);
+  Configuration configuration;
+  for (int i = 0; i < options_.nodes; ++i) {
+    configuration.members.push_back({ReplicaOf(i), NodeIdOf(i)});
+    if (i != node.index) node.liveness->AddPeer(NodeIdOf(i), now);
+  }
+  node.cores.clear();
+  node.checked.clear();
+  for (int group = 0; group < options_.groups; ++group) {
+    const StoredGroup& stored = node.stored[group];
+    node.cores.push_back(std::make_unique<GroupCore>(
+        options_.group, PartitionId{static_cast<uint64_t>(group) + 1}, ReplicaOf(node.index),
+        configuration, RecoveredOf(stored), random_.Next(), node.liveness.get(), now));
+    node.checked.push_back(stored.applied);
+  }
+  if (options_.trace) Trace(Cat("boot ", node.index + 1, " incarnation ", node.boots));
+  Settle(node);
+}
+
+GroupCore::Recovered CoreHarness::RecoveredOf(const StoredGroup& stored) const {
+  GroupCore::Recovered recovered{
+      .promised = stored.promised, .chosen = stored.chosen, .applied = stored.applied};
+  for (const auto& [slot, cell] : stored.slots) {
+    if (cell.payload != nullptr) recovered.entries.push_back({slot, cell.ballot, cell.payload});
+    if (cell.unknown != Ballot()) recovered.unknown.push_back({slot, cell.unknown});
+  }
+  return recovered;
+}
+
+void CoreHarness::Store(StoredGroup& stored, const GroupCore::Record& record) {
+  stored.chosen = std::max(stored.chosen, record.chosen);
+  if (record.is_state) {
+    stored.promised = record.ballot;
+    return;
+  }
+  StoredSlot& cell = stored.slots[record.slot];
+  if (record.ballot < cell.ballot) return;
+  cell.ballot = record.ballot;
+  cell.payload = record.payload;
+  if (cell.unknown <= record.ballot) {
+    cell.unknown = Ballot();
+    stored.damaged.erase(record.slot);
+  }
+}
+
+void CoreHarness::StoreTorn(StoredGroup& stored, const GroupCore::Record& record) {
+  stored.promised = std::max(stored.promised, record.ballot);
+  if (record.is_state) return;
+  StoredSlot& cell = stored.slots[record.slot];
+  if (record.ballot > cell.ballot) cell.unknown = std::max(cell.unknown, record.ballot);
+}
+
+void CoreHarness::Crash(int index) {
+  Node& node = *nodes_[index];
+  if (!node.up) return;
+  node.up = false;
+  node.cores.clear();
+  node.liveness.reset();
+  // What was on its way to the disk may have reached it, may be torn, may be gone.
+  size_t whole = random_.Below(node.pending.size() + 1);
+  for (size_t i = 0; i < node.pending.size() && i <= whole; ++i) {
+    StoredGroup& stored = node.stored[node.pending[i].group];
+    if (i == whole && !random_.Chance(options_.torn)) break;
+    for (const GroupCore::Record& record : node.pending[i].records) {
+      i < whole ? Store(stored, record) : StoreTorn(stored, record);
+    }
+  }
+  node.pending.clear();
+  if (options_.trace) Trace(Cat("crash ", index + 1));
+}
+
+void CoreHarness::Restart(int index) {
+  Node& node = *nodes_[index];
+  if (node.up) return;
+  if (faulty_ && random_.Chance(options_.damage)) MaybeDamage(node);
+  Boot(node);
+}
+
+void CoreHarness::MaybeDamage(Node& node) {
+  const int group = static_cast<int>(random_.Below(options_.groups));
+  for (const auto& other : nodes_) {
+    if (other.get() == &node) continue;
+    for (const StoredGroup& stored : other->stored) {
+      auto outstanding = stored.damaged.upper_bound(stored.applied);
+      if (outstanding != stored.damaged.end()) return;
+    }
+  }
+  std::vector<Slot> readable;
+  for (const auto& [slot, cell] : node.stored[group].slots) {
+    if (cell.payload != nullptr) readable.push_back(slot);
+  }
+  if (readable.empty()) return;
+  // Mostly near the end, where it is not yet clear what is chosen.
+  const size_t back = random_.Chance(0.7) ? std::min<size_t>(readable.size(), 4) : readable.size();
+  Damage(node.index, readable[readable.size() - 1 - random_.Below(back)], group);
+}
+
+void CoreHarness::Damage(int index, Slot slot, int group) {
+  StoredGroup& stored = nodes_[index]->stored[group];
+  StoredSlot& cell = stored.slots[slot];
+  DYNLIB_CHECK(cell.payload != nullptr);
+  cell.unknown = std::max(cell.unknown, cell.ballot);
+  cell.ballot = Ballot();
+  cell.payload = nullptr;
+  stored.damaged.insert(slot);
+  if (options_.trace) Trace(Cat("damage at ", index + 1, " g", group + 1, " slot ", slot));
+}
+
+void CoreHarness::StartSync(Node& node) {
+  if (node.syncing || node.disk_hung || node.pending.empty()) return;
+  node.syncing = true;
+  const bool slow = faulty_ && random_.Chance(options_.slow_sync);
+  const Duration most = slow ? options_.slow_sync_max : options_.sync_max;
+  const size_t batches = node.pending.size();
+  const uint64_t boot = node.boots;
+  At(now_ + random_.Between(1000, most.count()), [this, &node, batches, boot] {
+    if (!node.up || node.boots != boot) return;
+    node.syncing = false;
+    if (node.disk_hung) return;
+    for (size_t i = 0; i < batches; ++i) {
+      Batch batch = std::move(node.pending.front());
+      node.pending.pop_front();
+      for (const GroupCore::Record& record : batch.records) {
+        Store(node.stored[batch.group], record);
+      }
+      node.cores[batch.group]->Persisted(batch.last_record, LocalTime(node, now_));
+    }
+    Settle(node);
+  });
+}
+
+void CoreHarness::HangDisk(int index, bool hang) {
+  Node& node = *nodes_[index];
+  node.disk_hung = hang;
+  node.liveness->SetLogHealthy(!hang);
+  StartSync(node);
+}
+
+// ---- What a driver does ----
+
+void CoreHarness::Settle(Node& node) {
+  TakeLivenessEffects(node);
+  for (int group = 0; group < options_.groups; ++group) TakeGroupEffects(node, group);
+  StartSync(node);
+  ScheduleWake(node);
+  for (int group = 0; group < options_.groups; ++group) {
+    if (!AnyFault(options_.faults)) node.cores[group]->CheckInvariants();
+    CheckChosen(node, group);
+    CheckAcknowledged(node, group);
+    CheckLeases(group);
+  }
+}
+
+void CoreHarness::TakeLivenessEffects(Node& node) {
+  const Instant now = LocalTime(node, now_);
+  Liveness::Effects effects = node.liveness->TakeEffects();
+  for (const Liveness::Event& event : effects.events) {
+    for (auto& core : node.cores) core->OnPeerEvent(event, now);
+  }
+  for (auto& [to, message] : effects.messages) {
+    if (const auto* grant = std::get_if<SupportGrant>(&message.body)) {
+      if (grant->epoch != 0) node.ever_granted = true;
+    }
+    SendLiveness(node.index, IndexOf(to), message);
+  }
+}
+
+void CoreHarness::TakeGroupEffects(Node& node, int group) {
+  GroupCore& core = *node.cores[group];
+  GroupCore::Effects effects = core.TakeEffects(LocalTime(node, now_));
+  for (const GroupCore::Event& event : effects.events) {
+    ++events_[event.kind];
+    if (options_.trace) {
+      Trace(Cat("  event ", static_cast<int>(event.kind), " at ", node.index + 1, " b",
+                Show(event.ballot), " slot ", event.slot));
+    }
+  }
+  if (!effects.records.empty()) {
+    node.pending.push_back({group, std::move(effects.records), effects.last_record});
+  }
+  for (GroupMessage& message : effects.messages) SendGroup(node.index, std::move(message));
+  StoredGroup& stored = node.stored[group];
+  stored.slots.erase(stored.slots.begin(), stored.slots.upper_bound(core.released()));
+  stored.damaged.erase(stored.damaged.begin(), stored.damaged.upper_bound(core.released()));
+}
+
+void CoreHarness::ScheduleWake(Node& node) {
+  Instant deadline = node.liveness->next_deadline();
+  for (const auto& core : node.cores) deadline = std::min(deadline, core->next_deadline());
+  const int64_t when = std::max(TrueTime(node, deadline), now_ + 1000);
+  if (when == node.wake_at) return;
+  node.wake_at = when;
+  const uint64_t boot = node.boots;
+  At(when, [this, &node, when, boot] {
+    if (!node.up || node.boots != boot || node.wake_at != when) return;
+    node.wake_at = INT64_MAX;
+    Wake(node);
+  });
+}
+
+void CoreHarness::Wake(Node& node) {
+  const Instant now = LocalTime(node, now_);
+  node.liveness->Tick(now);
+  TakeLivenessEffects(node);
+  for (auto& core : node.cores) {
+    if (core->next_deadline() <= now) core->Tick(now);
+  }
+  Settle(node);
+}
+
+void CoreHarness::SendGroup(int from, GroupMessage message) {
+  ++group_messages_;
+  if (options_.trace) Trace(Describe(message));
+  const int to = IndexOf(message.to);
+  const int group = static_cast<int>(ToUint(message.group)) - 1;
+  Post(from, to, [this, to, group, message = std::move(message)] {
+    Node& node = *nodes_[to];
+    node.cores[group]->Step(message, LocalTime(node, now_));
+    Settle(node);
+  });
+}
+
+void CoreHarness::SendLiveness(int from, int to, LivenessMessage message) {
+  Post(from, to, [this, from, to, message = std::move(message)] {
+    Node& node = *nodes_[to];
+    node.liveness->Step(NodeIdOf(from), message, LocalTime(node, now_));
+    Settle(node);
+  });
+}
+
+void CoreHarness::Post(int from, int to, std::function<void()> deliver) {
+  if (cut_[from][to]) return;
+  if (faulty_ && random_.Chance(options_.loss)) return;
+  const int copies = faulty_ && random_.Chance(options_.repeat) ? 2 : 1;
+  auto arrive = [this, to, deliver = std::move(deliver)] {
+    if (nodes_[to]->up) deliver();
+  };
+  for (int i = 0; i < copies; ++i) {
+    const bool slow = faulty_ && random_.Chance(options_.slow);
+    const Duration most = slow ? options_.slow_max : options_.delay_max;
+    At(now_ + random_.Between(50'000, std::max<int64_t>(50'000, most.count())), arrive);
+  }
+}
+
+// ---- Scenarios ----
+
+void CoreHarness::Isolate(int node, bool cut) {
+  for (int other = 0; other < options_.nodes; ++other) cut_[node][other] = cut_[other][node] = cut;
+}
+
+void CoreHarness::HealLinks() {
+  cut_.assign(options_.nodes, std::vector<bool>(options_.nodes, false));
+}
+
+int CoreHarness::LeaseHolder(int group) const {
+  for (const auto& node : nodes_) {
+    if (node->up && node->cores[group]->HoldsLease(LocalTime(*node, now_))) return node->index;
+  }
+  return -1;
+}
+
+Slot CoreHarness::Propose(int index, int group) {
+  Node& node = *nodes_[index];
+  if (!node.up) return 0;
+  std::string text = Cat("p", ++payloads_);
+  text.resize(text.size() + random_.Below(60), '.');
+  auto slot =
+      node.cores[group]->Propose(std::make_shared<const std::string>(text), LocalTime(node, now_));
+  if (!slot.ok()) return 0;
+  if (options_.trace) Trace(Cat("propose at ", index + 1, " slot ", *slot, " ", text.substr(0, 8)));
+  truth_[group].proposed.insert(text);
+  truth_[group].waiting.push_back(
+      {index, node.boots, node.cores[group]->promised(), *slot, std::move(text)});
+  Settle(node);
+  return *slot;
+}
+
+bool CoreHarness::ChosenEverywhere(Slot slot, int group) const {
+  for (const auto& node : nodes_) {
+    if (node->up && node->cores[group]->chosen() < slot) return false;
+  }
+  return true;
+}
+
+void CoreHarness::SetMayLead(int index, bool may_lead, int group) {
+  Node& node = *nodes_[index];
+  if (!node.up) return;
+  node.cores[group]->SetMayLead(may_lead, LocalTime(node, now_));
+  Settle(node);
+}
+
+void CoreHarness::Checkpoint(int index, Slot slot, int group) {
+  Node& node = *nodes_[index];
+  StoredGroup& stored = node.stored[group];
+  stored.applied = std::max(stored.applied, slot);
+  node.cores[group]->SetCheckpoint(slot);
+  Settle(node);
+}
+
+bool CoreHarness::AtRest(int group) const {
+  for (const auto& node : nodes_) {
+    if (node->up && node->cores[group]->next_deadline() != Instant::Infinite()) return false;
+  }
+  return true;
+}
+
+int CoreHarness::Events(GroupCore::Event::Kind kind) const {
+  auto it = events_.find(kind);
+  return it == events_.end() ? 0 : it->second;
+}
+
+}  // namespace dynlib::replication

@@ -1,0 +1,263 @@
+// The checkers of the harness, its faults, and what it demands after them.
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "dynlib/base/strings.h"
+#include "tests/replication/core_harness.h"
+
+namespace dynlib::replication {
+
+void CoreHarness::Trace(const std::string& line) const {
+  std::fprintf(stderr, "%11.3f %s\n", static_cast<double>(now_) / 1e6, line.c_str());
+}
+
+void CoreHarness::Fail(const std::string& what) {
+  if (!violation_.empty()) return;
+  violation_ = Cat("seed ", options_.seed, ", ", now_ / 1'000, " us: ", what);
+  if (options_.trace) Trace("VIOLATION " + violation_);
+}
+
+// ---- Safety, after each step ----
+
+void CoreHarness::CheckChosen(Node& node, int group) {
+  const GroupCore& core = *node.cores[group];
+  GroupTruth& truth = truth_[group];
+  Slot& checked = node.checked[group];
+  checked = std::max(checked, core.released());
+  while (checked < core.chosen()) {
+    const Slot slot = ++checked;
+    const std::string& value = *core.ChosenEntry(slot);
+    auto [it, first] = truth.chosen.try_emplace(slot, value);
+    if (it->second != value) {
+      Fail(Cat("agreement: slot ", slot, " is ", it->second, " and, at node ", node.index + 1, ", ",
+               value.empty() ? "no-op" : value));
+    }
+    if (first && !value.empty() && !truth.proposed.contains(value)) {
+      Fail(Cat("slot ", slot, " chosen as ", value, ", which nobody proposed"));
+    }
+  }
+}
+
+void CoreHarness::CheckAcknowledged(Node& node, int group) {
+  const GroupCore& core = *node.cores[group];
+  GroupTruth& truth = truth_[group];
+  std::erase_if(truth.waiting, [&](const GroupTruth::Waiting& waiting) {
+    if (waiting.node != node.index) return false;
+    const bool leads = waiting.boot == node.boots && core.role() == Role::kLeader &&
+                       core.promised() == waiting.ballot;
+    if (!leads) return true;  // Its outcome is unknown to the proposer.
+    if (core.chosen() < waiting.slot) return false;
+    truth.acknowledged[waiting.slot] = waiting.payload;
+    if (truth.chosen[waiting.slot] != waiting.payload) {
+      Fail(Cat("slot ", waiting.slot, " acknowledged as ", waiting.payload, " but chosen as ",
+               truth.chosen[waiting.slot]));
+    }
+    return true;
+  });
+}
+
+// What R7 needs: a holder is alone, and knows all that anybody may have been told is chosen.
+void CoreHarness::CheckLeases(int group) {
+  int holder = -1;
+  for (const auto& node : nodes_) {
+    if (!node->up || !node->cores[group]->HoldsLease(LocalTime(*node, now_))) continue;
+    if (holder >= 0)
+      Fail(Cat("nodes ", holder + 1, " and ", node->index + 1, " both hold the lease"));
+    holder = node->index;
+    const GroupTruth& truth = truth_[group];
+    const Slot newest = truth.chosen.empty() ? 0 : truth.chosen.rbegin()->first;
+    if (node->cores[group]->read_point() < newest) {
+      Fail(Cat("node ", holder + 1, " holds the lease and reads at ",
+               node->cores[group]->read_point(), ", but ", newest, " is chosen"));
+    }
+  }
+}
+
+// ---- Faults ----
+
+void CoreHarness::StartFaults() {
+  faulty_ = true;
+  ProposeSometimes();
+  if (options_.crash_mean > Duration(0)) CrashSometimes();
+  if (options_.cut_mean > Duration(0)) CutSometimes();
+  if (options_.checkpoint_mean > Duration(0)) CheckpointSometimes();
+  if (options_.may_lead_mean > Duration(0)) FailMachinesSometimes();
+}
+
+void CoreHarness::ProposeSometimes() {
+  After(options_.proposal_mean, [this] {
+    if (!faulty_) return;
+    const int group = static_cast<int>(random_.Below(options_.groups));
+    for (auto& node : nodes_) {
+      if (node->up && node->cores[group]->role() == Role::kLeader) Propose(node->index, group);
+    }
+    ProposeSometimes();
+  });
+}
+
+void CoreHarness::CrashSometimes() {
+  After(options_.crash_mean, [this] {
+    if (!faulty_) return;
+    const bool all = random_.Chance(0.1);
+    const int victim = static_cast<int>(random_.Below(options_.nodes));
+    const bool quick = random_.Chance(0.5);
+    for (int index = 0; index < options_.nodes; ++index) {
+      if (!all && index != victim) continue;
+      Crash(index);
+      const int64_t most = quick ? 50'000'000 : options_.downtime_max.count();
+      At(now_ + random_.Between(1'000'000, most), [this, index] { Restart(index); });
+    }
+    CrashSometimes();
+  });
+}
+
+void CoreHarness::CutSometimes() {
+  After(options_.cut_mean, [this] {
+    if (!faulty_) return;
+    const int a = static_cast<int>(random_.Below(options_.nodes));
+    const int b = static_cast<int>(random_.Below(options_.nodes));
+    std::vector<std::pair<int, int>> links;
+    switch (random_.Below(4)) {
+      case 0:  // One link, one way.
+        links = {{a, b}};
+        break;
+      case 1:  // One link.
+        links = {{a, b}, {b, a}};
+        break;
+      default:  // A node from the others; it does not hear, or is not heard, or both.
+        const bool in = random_.Chance(0.8);
+        const bool out = !in || random_.Chance(0.8);
+        for (int other = 0; other < options_.nodes; ++other) {
+          if (in) links.push_back({other, a});
+          if (out) links.push_back({a, other});
+        }
+    }
+    for (auto [from, to] : links) cut_[from][to] = true;
+    if (options_.trace)
+      Trace(Cat("cut ", links[0].first + 1, "->", links[0].second + 1, ", ", links.size()));
+    At(now_ + random_.Between(0, options_.cut_max.count()), [this, links] {
+      for (auto [from, to] : links) cut_[from][to] = false;
+      if (options_.trace) Trace(Cat("join ", links[0].first + 1, "->", links[0].second + 1));
+    });
+    CutSometimes();
+  });
+}
+
+void CoreHarness::CheckpointSometimes() {
+  After(options_.checkpoint_mean, [this] {
+    if (!faulty_) return;
+    const int index = static_cast<int>(random_.Below(options_.nodes));
+    const int group = static_cast<int>(random_.Below(options_.groups));
+    if (nodes_[index]->up) {
+      const Slot chosen = nodes_[index]->cores[group]->chosen();
+      const Slot old = nodes_[index]->stored[group].applied;
+      if (chosen > old) Checkpoint(index, old + 1 + random_.Below(chosen - old), group);
+    }
+    CheckpointSometimes();
+  });
+}
+
+void CoreHarness::FailMachinesSometimes() {
+  After(options_.may_lead_mean, [this] {
+    if (!faulty_) return;
+    SetMayLead(static_cast<int>(random_.Below(options_.nodes)), random_.Chance(0.5),
+               static_cast<int>(random_.Below(options_.groups)));
+    FailMachinesSometimes();
+  });
+}
+
+// ---- After the faults ----
+
+void CoreHarness::Heal() {
+  faulty_ = false;
+  HealLinks();
+  if (options_.leave_one_down) Crash(options_.nodes - 1);
+  for (auto& node : nodes_) {
+    if (options_.leave_one_down && node->index == options_.nodes - 1) continue;
+    Restart(node->index);
+    for (int group = 0; group < options_.groups; ++group) SetMayLead(node->index, true, group);
+  }
+}
+
+// A member whose missing log is gone everywhere is healed by a copy of another's tree.
+void CoreHarness::CopyTreesToLaggards() {
+  for (auto& node : nodes_) {
+    for (int group = 0; group < options_.groups; ++group) {
+      if (!node->up) continue;
+      const Slot chosen = node->cores[group]->chosen();
+      Slot applied = 0;
+      bool lags = false;
+      for (auto& other : nodes_) {
+        if (!other->up || other == node) continue;
+        lags |= other->cores[group]->role() == Role::kLeader &&
+                other->cores[group]->released() > chosen;
+        applied = std::max(applied, other->stored[group].applied);
+      }
+      if (!lags) continue;
+      Crash(node->index);
+      node->stored[group].applied = std::max(node->stored[group].applied, applied);
+      Restart(node->index);
+    }
+  }
+}
+
+void CoreHarness::CheckProgress() {
+  std::vector<Slot> proposed(options_.groups, 0);
+  const int64_t until = now_ + options_.heal_bound.count();
+  auto done = [&] {
+    for (int group = 0; group < options_.groups; ++group) {
+      if (proposed[group] == 0 || !ChosenEverywhere(proposed[group], group)) return false;
+    }
+    return true;
+  };
+  while (!done() && now_ < until && violation_.empty()) {
+    for (int group = 0; group < options_.groups; ++group) {
+      const int leader = LeaseHolder(group);
+      if (leader >= 0) proposed[group] = Propose(leader, group);
+    }
+    CopyTreesToLaggards();
+    RunUntil(done, std::chrono::milliseconds(700));
+  }
+  if (!done()) {
+    std::string roles;
+    for (auto& node : nodes_) {
+      for (auto& core : node->cores) {
+        roles += Cat(" ", node->index + 1, ":", std::string(RoleName(core->role())), ",chosen ",
+                     core->chosen(), ",last ", core->last_slot(), ",deadline ",
+                     core->next_deadline() == Instant::Infinite() ? "infinite" : "set");
+      }
+    }
+    Fail("no progress after healing:" + roles);
+  }
+  for (int group = 0; group < options_.groups; ++group) {
+    for (const auto& [slot, payload] : truth_[group].acknowledged) {
+      if (truth_[group].chosen[slot] != payload) Fail(Cat("acknowledged slot ", slot, " lost"));
+    }
+  }
+}
+
+void CoreHarness::CheckRest() {
+  RunFor(std::chrono::seconds(3));
+  const uint64_t sent = group_messages_;
+  RunFor(std::chrono::seconds(2));
+  if (group_messages_ != sent) {
+    Fail(Cat("idle groups sent ", group_messages_ - sent, " messages in two seconds"));
+  }
+  for (int group = 0; group < options_.groups; ++group) {
+    if (!AtRest(group)) Fail(Cat("idle group ", group + 1, " has a deadline"));
+  }
+}
+
+std::string CoreHarness::Run() {
+  StartFaults();
+  RunFor(options_.fault_phase);
+  if (violation_.empty()) {
+    Heal();
+    CheckProgress();
+  }
+  if (violation_.empty()) CheckRest();
+  return violation_;
+}
+
+}  // namespace dynlib::replication

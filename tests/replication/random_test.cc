@@ -1,0 +1,38 @@
+// Many seeds of random faults against the replication core: safe at every step, live and at rest
+// after.
+//
+// DYNLIB_SEEDS=20000 runs more of them, DYNLIB_FIRST_SEED says from where, DYNLIB_TRACE=1 tells
+// what happens: DYNLIB_FIRST_SEED=712 DYNLIB_SEEDS=1 DYNLIB_TRACE=1 random_test
+#include <cstdlib>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "tests/replication/core_harness.h"
+
+namespace dynlib::replication {
+namespace {
+
+uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+TEST(RandomTest, SafeUnderFaultsAndLiveAfterThem) {
+  const uint64_t first = FromEnvironment("DYNLIB_FIRST_SEED", 1);
+  const uint64_t count = FromEnvironment("DYNLIB_SEEDS", 200);
+  uint64_t steps = 0;
+  int failures = 0;
+  for (uint64_t seed = first; seed < first + count; ++seed) {
+    HarnessOptions options = RandomMix(seed);
+    options.trace = std::getenv("DYNLIB_TRACE") != nullptr;
+    CoreHarness harness(options);
+    const std::string violation = harness.Run();
+    EXPECT_EQ(violation, "");
+    steps += harness.steps();
+    if (!violation.empty() && ++failures == 20) break;
+  }
+  RecordProperty("steps", static_cast<int>(steps));
+}
+
+}  // namespace
+}  // namespace dynlib::replication
