@@ -43,6 +43,9 @@ class Environment {
 
 class ExecutorEnvironment : public Environment {
  public:
+  // Whether threads of the operating system may call an executor at once: true for real ones.
+  virtual bool HasThreads() const { return false; }
+
   // A fresh executor on clock(). It lives as long as the environment.
   virtual Executor* NewExecutor() = 0;
   // Shuts `executor` down: returns after all that was posted before has run. The object stays, so
