@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "benchmarks/harness.h"
+#include "benchmarks/kv_dynlib.h"
 #include "benchmarks/kv_peer.h"
 #include "benchmarks/limits.h"
 #include "benchmarks/load.h"
@@ -43,7 +44,8 @@ Runner PutRunner(const OpenKvPeer& open, const DurablePut& workload) {
 }
 
 void MeasureDurablePut(Harness& harness, const DurablePut& workload) {
-  std::vector<System> systems;
+  std::vector<System> systems = {{kOurs, PutRunner(OpenDynlib, workload)},
+                                 {"dynlib_log", PutRunner(OpenDynlibLog, workload)}};
   for (const NamedKvPeer& peer : KvPeers())
     systems.push_back({peer.name, PutRunner(peer.open, workload)});
   const size_t pair_bytes = kKeyBytes + workload.value_bytes;
