@@ -1,0 +1,176 @@
+#include "dynlib/runtime/posix/posix_disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "dynlib/runtime/posix/posix_file.h"
+#include "dynlib/runtime/posix/posix_status.h"
+#include "dynlib/testing/disk_conformance.h"
+#include "dynlib/testing/environment.h"
+#include "dynlib/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/runtime/real_environment.h"
+
+namespace dynlib {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::unique_ptr<PosixDisk> OpenDisk(const std::string& root) {
+  return *PosixDisk::Open({.root = root});
+}
+
+class PosixDiskEnvironment final : public RealFiles<DiskEnvironment> {
+ public:
+  Disk* disk() override { return disk_.get(); }
+
+ private:
+  ScratchFolder folder_;
+  std::unique_ptr<PosixDisk> disk_ = OpenDisk(folder_.path());
+};
+
+INSTANTIATE_TEST_SUITE_P(Posix, DiskConformance,
+                         ::testing::Values(DiskConformanceParam{
+                             "Posix", [] { return std::make_unique<PosixDiskEnvironment>(); }}));
+
+TEST(PosixDisk, OpenMakesTheRootAndTheFoldersAboveIfAsked) {
+  ScratchFolder folder;
+  const std::string root = folder.path() + "/a/b";
+  EXPECT_THAT(PosixDisk::Open({.root = root, .create_root = false}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(root)));
+  DYNLIB_ASSERT_OK(PosixDisk::Open({.root = root}));
+  DYNLIB_ASSERT_OK(PosixDisk::Open({.root = root, .create_root = false}));
+}
+
+TEST(PosixDisk, BadRootsAreNamed) {
+  ScratchFolder folder;
+  EXPECT_THAT(PosixDisk::Open({.root = ""}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("root")));
+  const auto disk = OpenDisk(folder.path());
+  DYNLIB_ASSERT_OK(disk->Open("file", OpenMode::kCreate));
+  EXPECT_THAT(PosixDisk::Open({.root = folder.path() + "/file"}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("file")));
+}
+
+TEST(PosixDisk, FilesAreWhatOtherProgramsSee) {
+  ScratchFolder folder;
+  const auto disk = OpenDisk(folder.path());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto file, disk->Open("f", OpenMode::kCreate));
+  DYNLIB_ASSERT_OK(file->WriteAt(0, "12345"));
+  EXPECT_EQ(std::filesystem::file_size(folder.path() + "/f"), 5u);
+}
+
+TEST(PosixDisk, ALinkIsNotFollowed) {
+  ScratchFolder folder;
+  ScratchFolder outside;
+  const auto disk = OpenDisk(folder.path());
+  std::filesystem::create_symlink(outside.path() + "/secret", folder.path() + "/link");
+  EXPECT_FALSE(disk->Open("link", OpenMode::kRead).ok());
+  EXPECT_FALSE(disk->Lock("link").ok());
+}
+
+TEST(PosixDisk, AZeroByteInAPathIsRefused) {
+  ScratchFolder folder;
+  EXPECT_THAT(OpenDisk(folder.path())->Open(std::string("a\0b", 3), OpenMode::kCreate),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST(PosixDisk, ANameThatIsTooLongIsRefused) {
+  ScratchFolder folder;
+  EXPECT_THAT(OpenDisk(folder.path())->Open(std::string(300, 'n'), OpenMode::kCreate),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+// The child holds the lock and says so; it ends by a signal, as a crash would.
+TEST(PosixDisk, ALockOfAnotherProcessIsSeenAndGoesWithIt) {
+  ScratchFolder folder;
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const auto disk = OpenDisk(folder.path());
+    const auto lock = disk->Lock("LOCK");
+    const char answer = lock.ok() ? 'y' : 'n';
+    if (write(ready[1], &answer, 1) != 1) _exit(1);
+    while (true) pause();
+  }
+  char answer = 0;
+  ASSERT_EQ(read(ready[0], &answer, 1), 1);
+  ASSERT_EQ(answer, 'y');
+  const auto disk = OpenDisk(folder.path());
+  EXPECT_THAT(disk->Lock("LOCK"),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr(folder.path() + "/LOCK")));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  DYNLIB_EXPECT_OK(disk->Lock("LOCK"));
+  close(ready[0]);
+  close(ready[1]);
+}
+
+// A limit on the size of files stands for a full disk: the kernel refuses in the same places.
+TEST(PosixDisk, OutOfSpaceIsResourceExhaustedAndNamesTheFile) {
+  ScratchFolder folder;
+  const auto disk = OpenDisk(folder.path());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto file, disk->Open("full", OpenMode::kCreate));
+  DYNLIB_ASSERT_OK(file->WriteAt(0, "kept"));
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{.rlim_cur = 8192, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const absl::Status allocated = file->Allocate(0, 100'000);
+  const absl::Status written = file->WriteAt(8192, "x");
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, SIG_DFL);
+  EXPECT_THAT(allocated, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("full")));
+  EXPECT_THAT(written, StatusIs(absl::StatusCode::kResourceExhausted,
+                                AllOf(HasSubstr("full"), HasSubstr("8192"), HasSubstr("write"))));
+  EXPECT_THAT(file->Size(), IsOkAndHolds(4u));
+  DYNLIB_EXPECT_OK(file->Allocate(0, 100'000));
+}
+
+TEST(PosixFile, ADeviceThatIsFull) {
+  PosixFile file("/dev/full", open("/dev/full", O_RDWR), true);
+  EXPECT_THAT(file.WriteAt(0, "x"),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("/dev/full")));
+}
+
+// A pipe cannot be synced, so a sync of it fails.
+TEST(PosixFile, AFailedSyncIsForGood) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  close(ends[0]);
+  PosixFile file("pipe", ends[1], true);
+  EXPECT_THAT(file.Sync(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("sync pipe")));
+  EXPECT_THAT(file.Sync(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("earlier sync")));
+  EXPECT_THAT(file.WriteAt(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(file.Allocate(0, 1), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+TEST(PosixStatus, ErrnoMapsToTheCodesThatDiskPromises) {
+  EXPECT_EQ(CodeFromErrno(EIO), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(CodeFromErrno(ENOSPC), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(CodeFromErrno(EDQUOT), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(CodeFromErrno(ENOENT), absl::StatusCode::kNotFound);
+  EXPECT_EQ(CodeFromErrno(EACCES), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(CodeFromErrno(EROFS), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(CodeFromErrno(EMFILE), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(CodeFromErrno(12345), absl::StatusCode::kInternal);
+  errno = EIO;
+  EXPECT_THAT(StatusFromErrno("read", "f at 7"),
+              StatusIs(absl::StatusCode::kDataLoss, "read f at 7: Input/output error"));
+}
+
+}  // namespace
+}  // namespace dynlib
