@@ -110,7 +110,9 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   void Stop(absl::AnyInvocable<void(absl::Status)> done);
   void Checkpoint(absl::AnyInvocable<void(absl::Status)> done);
   std::vector<replication::GroupStatus> Groups() const;
+  PartitionRange RangeOf(PartitionId partition) const;
   void Abandon();
+  void OnFatal(absl::AnyInvocable<void(absl::Status)> callback) { on_fatal_ = std::move(callback); }
 
  private:
   using Done = absl::AnyInvocable<void(absl::Status)>;
@@ -126,6 +128,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   void OnAppended(size_t bytes);
   void RequestCheckpoint();
   void FinishCheckpoint(const absl::Status& status);
+  void ReportFatal(const absl::Status& why);
   void CloseLog(absl::Status checkpointed, Done done);
 
   const StorageNodeOptions options_;
@@ -143,6 +146,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   std::unique_ptr<StorageService> service_;
   std::unique_ptr<Rpc> rpc_;
   bool stopping_ = false;
+  Done on_fatal_;
 
   uint64_t logged_bytes_ = 0;  // Since the last checkpoint began.
   bool checkpointing_ = false;
@@ -221,6 +225,7 @@ absl::StatusOr<std::shared_ptr<Replica>> StorageNode::Impl::MakeReplica(std::str
 }
 
 void StorageNode::Impl::Start(Done done) {
+  host_->OnFatal([this](absl::Status why) { ReportFatal(why); });
   for (auto& [partition, replica] : replicas_) {
     const absl::Status added =
         host_->AddGroup(partition, replica->configuration, &replica->state_machine,
@@ -378,12 +383,25 @@ void StorageNode::Impl::FinishCheckpoint(const absl::Status& status) {
     const EventField fields[] = {{"node", Cat(options_.id)},
                                  {"why", std::string(ToStd(status.message()))}};
     env_.metrics->Event("node.checkpoint_failed", fields);
+    // Without space a later checkpoint may succeed; anything else is for good (L3).
+    if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) ReportFatal(status);
   }
   if (std::exchange(checkpoint_again_, false) && !stopping_) RequestCheckpoint();
 }
 
+void StorageNode::Impl::ReportFatal(const absl::Status& why) {
+  if (on_fatal_ == nullptr || stopping_) return;
+  std::exchange(on_fatal_, nullptr)(why);
+}
+
 std::vector<replication::GroupStatus> StorageNode::Impl::Groups() const {
   return host_->AllStatus();
+}
+
+PartitionRange StorageNode::Impl::RangeOf(PartitionId partition) const {
+  auto it = replicas_.find(partition);
+  return it == replicas_.end() ? PartitionRange{}
+                               : PartitionRange{it->second->first, it->second->end};
 }
 
 // In turn: no more requests, what is being applied ends, the trees become durable, the log closes.
@@ -441,6 +459,13 @@ void StorageNode::Stop(absl::AnyInvocable<void(absl::Status)> done) {
 void StorageNode::Checkpoint(absl::AnyInvocable<void(absl::Status)> done) {
   impl_->Checkpoint(std::move(done));
 }
+void StorageNode::OnFatal(absl::AnyInvocable<void(absl::Status)> callback) {
+  impl_->OnFatal(std::move(callback));
+}
 std::vector<replication::GroupStatus> StorageNode::Groups() const { return impl_->Groups(); }
+
+PartitionRange StorageNode::RangeOf(PartitionId partition) const {
+  return impl_->RangeOf(partition);
+}
 
 }  // namespace dynlib::cluster

@@ -30,6 +30,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -56,6 +57,12 @@ namespace dynlib::cluster {
 struct ClusterFaultsForTest {
   bool condition_at_leader = false;    // R10: the leader decides a condition before it is logged.
   bool checkpoint_before_log = false;  // L4: the log is released before the tree is durable.
+};
+
+// Storage keys in [first, end); an empty end is none.
+struct PartitionRange {
+  std::string first;
+  std::string end;
 };
 
 struct StorageNodeOptions {
@@ -93,6 +100,11 @@ class StorageNode {
   // Takes part in its groups and serves. Not OK: it does neither.
   void Start(absl::AnyInvocable<void(absl::Status)> done);
 
+  // Called once, when the node cannot go on: its log or page file closed after a failed write or
+  // sync (rule L3), or a partition's tree is damaged. Destroy the node and open it again; set this
+  // before Start.
+  void OnFatal(absl::AnyInvocable<void(absl::Status)> callback);
+
   // Every request that waits is answered, a last checkpoint taken, the log closed. `done` says how
   // that went.
   void Stop(absl::AnyInvocable<void(absl::Status)> done);
@@ -101,6 +113,8 @@ class StorageNode {
   void Checkpoint(absl::AnyInvocable<void(absl::Status)> done);
 
   std::vector<replication::GroupStatus> Groups() const;
+  // The storage keys of a partition that is here; empty strings for one that is not.
+  PartitionRange RangeOf(PartitionId partition) const;
 
  private:
   class Impl;

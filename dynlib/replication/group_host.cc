@@ -139,6 +139,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
     return liveness_ != nullptr && liveness_->Hears(node, clock_->Now());
   }
   void Stop();
+  void OnFatal(absl::AnyInvocable<void(absl::Status)> callback) { on_fatal_ = std::move(callback); }
 
  private:
   struct Group {
@@ -177,6 +178,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void DeliverDurable();
   void RetryLog();
   void Halt(const absl::Status& why);
+  void ReportFatal(absl::Status why);
   void OnMessage(NodeId from, const std::string& bytes);
   void OnTimer();
   void ProbeLog(Instant now);
@@ -192,6 +194,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   const Clock* const clock_;
   MetricsSink* const metrics_;
 
+  absl::AnyInvocable<void(absl::Status)> on_fatal_;
   bool stopped_ = false;
   bool halted_ = false;
   NodeState node_state_;
@@ -352,6 +355,7 @@ void GroupHost::Impl::TakeGroupEffects(PartitionId id, Group& group, Instant now
   HostedGroup& hosted = *group.hosted;
   if (hosted.lost() || halted_) return;
   hosted.Pump(now);
+  if (!hosted.failure().ok()) ReportFatal(hosted.failure());
   GroupCore::Effects effects = hosted.core().TakeEffects(now);
   for (GroupCore::Record& record : effects.records)
     batch.frames.push_back(ToFrame(id, std::move(record)));
@@ -400,7 +404,8 @@ void GroupHost::Impl::SendOutbox() {
   }
 }
 
-// As many appends as the log's bound asks for; what the batch makes durable is durable with the last.
+// As many appends as the log's bound asks for; what the batch makes durable is durable with the
+// last.
 void GroupHost::Impl::Append(Batch batch) {
   last_append_ = clock_->Now();
   const size_t bytes_max = log_->append_bytes_max();
@@ -486,6 +491,14 @@ void GroupHost::Impl::Halt(const absl::Status& why) {
     group.hosted->Close(
         absl::UnavailableError(Cat("the node's log is closed: ", ToStd(why.message()))));
   }
+  ReportFatal(why);
+}
+
+void GroupHost::Impl::ReportFatal(absl::Status why) {
+  if (on_fatal_ == nullptr) return;
+  executor_->Post([callback = std::exchange(on_fatal_, nullptr), why = std::move(why)]() mutable {
+    callback(why);
+  });
 }
 
 void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
@@ -637,6 +650,9 @@ std::optional<GroupStatus> GroupHost::Status(PartitionId group) const {
 }
 std::vector<GroupStatus> GroupHost::AllStatus() const { return impl_->AllStatus(); }
 bool GroupHost::Hears(NodeId node) const { return impl_->Hears(node); }
+void GroupHost::OnFatal(absl::AnyInvocable<void(absl::Status)> callback) {
+  impl_->OnFatal(std::move(callback));
+}
 void GroupHost::Stop() { impl_->Stop(); }
 
 }  // namespace dynlib::replication

@@ -65,6 +65,11 @@ class GroupHost {
   // log recovered for PartitionId{0}. On an error the node must not take part.
   void Start(const RecoveredStream& node_stream, absl::AnyInvocable<void(absl::Status)> done);
 
+  // Called once, on the executor, when this node cannot go on: its log closed for good (rule L3),
+  // or a state machine failed. Whoever runs the node destroys it and opens it again, which reads
+  // what is really there.
+  void OnFatal(absl::AnyInvocable<void(absl::Status)> callback);
+
   // Before or after Start. kInvalidArgument for a bad configuration or one without this node,
   // kAlreadyExists for a group that is here. A stream that is `lost` makes a replica that does not
   // vote and is `failed`.

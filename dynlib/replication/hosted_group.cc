@@ -101,7 +101,6 @@ HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> 
       changed_(std::move(changed)),
       applier_(std::make_shared<Applier>(Applier{.state_machine = state_machine,
                                                  .deduplicate = !options.faults.no_deduplication})),
-      failed_(lost),
       applied_(state_machine->applied()),
       checkpoint_(applied_) {}
 
@@ -188,7 +187,7 @@ void HostedGroup::Pump(Instant now) {
 }
 
 void HostedGroup::StartApply() {
-  if (applying_ || failed_ || applied_ >= core_->chosen()) return;
+  if (applying_ || !failure_.ok() || applied_ >= core_->chosen()) return;
   ChosenEntries entries;
   size_t bytes = 0;
   for (Slot slot = applied_ + 1; slot <= core_->chosen(); ++slot) {
@@ -211,7 +210,7 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
   applying_ = false;
   if (closed_.has_value()) return;
   if (!outcome.status.ok()) {
-    failed_ = true;
+    failure_ = std::move(outcome.status);
     core_->SetMayLead(false, clock_->Now());
     changed_();
     return;
@@ -314,7 +313,7 @@ GroupStatus HostedGroup::Status(Instant now) const {
           .promised = core_->promised(),
           .leader = core_->leader(),
           .holds_lease = core_->HoldsLease(now),
-          .failed = failed_,
+          .failed = lost_ || !failure_.ok(),
           .chosen = core_->chosen(),
           .applied = applied_,
           .last = core_->last_slot(),

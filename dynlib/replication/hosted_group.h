@@ -78,6 +78,8 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   const GroupCore& core() const { return *core_; }
   // A replica whose ballots may be lost takes no part (R3).
   bool lost() const { return lost_; }
+  // Not OK once the state machine failed: the replica votes, but neither applies nor leads.
+  const absl::Status& failure() const { return failure_; }
 
   void Propose(Command command, ProposeCallback done);
   void Read(absl::AnyInvocable<void()> read, ReadCallback done);
@@ -131,7 +133,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
 
   std::shared_ptr<Applier> applier_;
   bool applying_ = false;
-  bool failed_ = false;
+  absl::Status failure_;
   std::optional<absl::Status> closed_;
   Slot applied_ = 0;
   Slot checkpoint_ = 0;
