@@ -115,19 +115,23 @@ class Checker {
     offences_.push_back(file_.path + ":" + std::to_string(line) + ": " + what);
   }
 
+  // The path in capitals; outside dynlib/ with or without the project's name in front.
   void CheckGuard() {
-    std::string guard = layer_ ? "" : "DYNLIB_";
+    std::string guard;
     for (const char c : file_.path) {
-      guard +=
-          std::isalnum(static_cast<unsigned char>(c)) ? static_cast<char>(std::toupper(c)) : '_';
+      const auto byte = static_cast<unsigned char>(c);
+      guard += std::isalnum(byte) != 0 ? static_cast<char>(std::toupper(byte)) : '_';
     }
     guard += '_';
     const auto first = std::find_if(lines_.begin(), lines_.end(),
                                     [](const Line& line) { return Starts(line.text, "#"); });
-    if (first == lines_.end() || first->text != "#ifndef " + guard || first + 1 == lines_.end() ||
-        (first + 1)->text != "#define " + guard) {
-      Report(first == lines_.end() ? 1 : first->number, "the include guard must be " + guard);
-    }
+    if (HasGuard(first, guard) || (!layer_ && HasGuard(first, "DYNLIB_" + guard))) return;
+    Report(first == lines_.end() ? 1 : first->number, "the include guard must be " + guard);
+  }
+
+  bool HasGuard(std::vector<Line>::const_iterator first, const std::string& guard) const {
+    return first != lines_.end() && first + 1 != lines_.end() &&
+           first->text == "#ifndef " + guard && (first + 1)->text == "#define " + guard;
   }
 
   void CheckIncludePath(const Include& include) {

@@ -29,6 +29,7 @@ std::string Guarded(const std::string& guard, const std::string& body) {
 
 TEST(StructureRules, GuardIsThePathInCapitals) {
   EXPECT_THAT(Check("dynlib/store/tree.h", Guarded("DYNLIB_STORE_TREE_H_", "")), IsEmpty());
+  EXPECT_THAT(Check("tests/store/model.h", Guarded("TESTS_STORE_MODEL_H_", "")), IsEmpty());
   EXPECT_THAT(Check("tests/store/model.h", Guarded("DYNLIB_TESTS_STORE_MODEL_H_", "")), IsEmpty());
   EXPECT_THAT(Check("dynlib/store/tree.h", Guarded("TREE_H_", "")),
               ElementsAre(HasSubstr(
