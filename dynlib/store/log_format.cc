@@ -121,8 +121,7 @@ SegmentLife PeekLife(std::string_view content) {
 // `content_and_checksum` as it stands in a header or trailer.
 std::optional<BatchHeader> Verify(std::string_view content_and_checksum, Part part,
                                   uint64_t batch_offset, uint64_t identity, uint64_t segment) {
-  const std::string_view content =
-      content_and_checksum.substr(0, content_and_checksum.size() - 8);
+  const std::string_view content = content_and_checksum.substr(0, content_and_checksum.size() - 8);
   const uint64_t checksum = LoadFixed<uint64_t>(content.data() + content.size());
   const SegmentLife life = PeekLife(content);
   if (life.identity != identity || life.segment != segment) return std::nullopt;
@@ -137,7 +136,7 @@ std::optional<BatchHeader> Verify(std::string_view content_and_checksum, Part pa
 }  // namespace
 
 bool IsFrameKind(uint8_t kind) {
-  return kind == 1 || kind == 2 || (kind >= 16 && kind <= 20) || (kind >= 32 && kind <= 35);
+  return kind == 1 || kind == 2 || (kind >= 16 && kind <= 20) || (kind >= 32 && kind <= 36);
 }
 
 uint64_t BatchLength(uint64_t frames, uint64_t payload_bytes, uint32_t block_bytes) {

@@ -1,10 +1,10 @@
 // The bytes of the node log: segment headers and batches. docs/format/wal.md tells them byte by
 // byte.
 //
-// A batch is [header][payloads][padding][trailer], whole blocks. Header and trailer say the same, each
-// under a checksum of its own: what the batch is, where it belongs in the chain, and the listing of
-// its frames (rule L1). So damage to one of them leaves the listing readable, and a torn or damaged
-// batch can still say what may have been in it.
+// A batch is [header][payloads][padding][trailer], whole blocks. Header and trailer say the same,
+// each under a checksum of its own: what the batch is, where it belongs in the chain, and the
+// listing of its frames (rule L1). So damage to one of them leaves the listing readable, and a torn
+// or damaged batch can still say what may have been in it.
 //
 // Checksums are seeded with where and when they belong: identity of the log, segment, generation,
 // offset. Bytes of the segment's earlier life, or written to the wrong place, do not verify.
@@ -36,11 +36,12 @@ enum class FrameKind : uint8_t {
   kLost = 18,     // stream; a batch is missing that may have held records of it.
   kUnknownEntry = 19,  // stream, slot, ballot of an unreadable entry, carried forward.
   kUnknownState = 20,  // stream, slot, ballot of an unreadable state, carried forward.
-  kLive = 32,   // A closed segment in use: stream = first sequence, slot = generation, ballot = last
-                // sequence. The first batch of each segment lists all of them.
-  kFree = 33,   // slot = generation of a segment that is no longer in use.
-  kGap = 34,    // Missing batches that were reported: slot = first sequence, ballot = last.
-  kClose = 35,  // The log was closed cleanly after this batch (rule L2).
+  kLive = 32,  // A closed segment in use: stream = first sequence, slot = generation, ballot = last
+               // sequence. The first batch of each segment lists all of them.
+  kFree = 33,  // slot = generation of a segment that is no longer in use.
+  kLiveTorn = 36,  // As kLive; and the segment's last batch was found torn, which is no news.
+  kGap = 34,       // Missing batches that were reported: slot = first sequence, ballot = last.
+  kClose = 35,     // The log was closed cleanly after this batch (rule L2).
 };
 
 struct FrameInfo {
@@ -109,14 +110,14 @@ uint64_t BatchLength(uint64_t frames, uint64_t payload_bytes, uint32_t block_byt
 // Of a payload that starts at `offset` of the segment.
 uint64_t PayloadChecksum(const SegmentLife& life, uint64_t offset, std::string_view payload);
 
-// The batch as it stands at `offset` of its segment. Fills in `header`'s total_length, checksum, and
-// of its frames payload_length and payload_checksum. `payloads` has one for each frame.
+// The batch as it stands at `offset` of its segment. Fills in `header`'s total_length, checksum,
+// and of its frames payload_length and payload_checksum. `payloads` has one for each frame.
 std::string EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
                         uint64_t offset, uint32_t block_bytes);
 
-// The batch header at bytes[offset...], where `bytes` is the segment from its start. None if there is
-// none that verifies. `life` in it is whatever generation it says; segment and identity must be those
-// given.
+// The batch header at bytes[offset...], where `bytes` is the segment from its start. None if there
+// is none that verifies. `life` in it is whatever generation it says; segment and identity must be
+// those given.
 std::optional<BatchHeader> DecodeBatchHeader(std::string_view bytes, uint64_t offset,
                                              uint64_t identity, uint64_t segment);
 

@@ -1,7 +1,7 @@
 // NodeLog: the write-ahead log of a node, one for all of its replicas.
 //
-// Each replica is a stream in it. Appends of all streams are gathered into one batch, written by one
-// WriteAt and made durable by one Sync (group commit across streams), so a node with a thousand
+// Each replica is a stream in it. Appends of all streams are gathered into one batch, written by
+// one WriteAt and made durable by one Sync (group commit across streams), so a node with a thousand
 // replicas pays for one sync at a time. The log keeps two kinds of record: an entry at a slot, and
 // the stream's latest small state (votes, promises, chosen watermark), of which a newer one
 // supersedes the older. Segments are files of a fixed size, written once with zeros and recycled,
@@ -16,8 +16,8 @@
 //   log->Close(executor, [](absl::Status closed) { ... });
 //
 // Durability (rules L1 to L4): an Append is durable when, and only when, its callback gets OK. All
-// records of one Append are in one batch. A batch that was not acknowledged may be found at the next
-// Open, whole or in part.
+// records of one Append are in one batch. A batch that was not acknowledged may be found at the
+// next Open, whole or in part.
 //
 // What recovery says (rules R4, L2): a record comes back with the bytes that were written, or is
 // listed as unknown, or its stream says lost_batch; an acknowledged record that is still needed is
@@ -30,27 +30,27 @@
 // written but not kept.
 //
 // Space: a segment is free when none of its records is needed. When more segments are in use than
-// Options::copy_forward_above, what a few streams still hold in the emptiest segment is copied forward
-// and the segment freed (rule L6). Space runs out in one place, the making of a segment; the Append
-// that needed it gets kResourceExhausted, nothing of it was written, and later ones succeed once
-// space is back.
+// Options::copy_forward_above, what a few streams still hold in the emptiest segment is copied
+// forward and the segment freed (rule L6). Space runs out in one place, the making of a segment;
+// the Append that needed it gets kResourceExhausted, nothing of it was written, and later ones
+// succeed once space is back.
 //
 // Errors of Append, through its callback:
 //   kInvalidArgument    a record or the whole call is larger than max_batch_bytes; an empty call
 //   kResourceExhausted  the queue is full, or no segment was to be had; nothing was written
 //   kUnknown            the write or the sync failed (rule L3). The log is closed for good: open it
 //                       again to learn what is there
-//   kUnavailable        the log was closed, or closed itself after such a failure; nothing was written
-//   kCancelled          the log was destroyed before this was written
-// Callbacks run on the executor given, exactly once, in the order of the appends; but an append that
-// is refused at the door (bad argument, full queue, closed) is answered at once.
+//   kUnavailable        the log was closed, or closed itself after such a failure; nothing was
+//   written kCancelled          the log was destroyed before this was written
+// Callbacks run on the executor given, exactly once, in the order of the appends; but an append
+// that is refused at the door (bad argument, full queue, closed) is answered at once.
 //
 // Threads: all methods from any thread; they take a short lock and never wait for the disk, save
 // Open, which does file calls and belongs where those are allowed.
 //
-// Ownership: the disk, clock and metrics outlive the last task that the log has on `log_executor`, so
-// drain that executor before they go. A log destroyed without Close stops as a crash would: what is
-// queued is cancelled, the batch that is being written finishes.
+// Ownership: the disk, clock and metrics outlive the last task that the log has on `log_executor`,
+// so drain that executor before they go. A log destroyed without Close stops as a crash would: what
+// is queued is cancelled, the batch that is being written finishes.
 #ifndef DYNLIB_STORE_NODE_LOG_H_
 #define DYNLIB_STORE_NODE_LOG_H_
 

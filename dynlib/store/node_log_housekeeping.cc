@@ -66,8 +66,8 @@ bool NodeLog::Impl::TryClose() {
 
 // Copying forward (rule L6).
 
-// The closed segment with the least in it, if too many are in use and copying gains at least half of
-// a segment.
+// The closed segment with the least in it, if too many are in use and copying gains at least half
+// of a segment.
 std::optional<uint64_t> NodeLog::Impl::CopyVictimLocked() const {
   const size_t dead = index_.DeadSegments(active_generation_).size();
   if (index_.segments().size() - dead <= options_.copy_forward_above) return std::nullopt;
@@ -148,8 +148,8 @@ absl::Status NodeLog::Impl::PlanCopyOf(const LogIndex::LiveRecord& record, Plan&
   // Rule R4: what cannot be read is unknown from now on, not gone.
   const EventField fields[] = {{"what", std::string(ToStd(payload.status().message()))}};
   metrics_->Event("log.record_damaged", fields);
-  frame.kind = record.kind == FrameKind::kEntry ? FrameKind::kUnknownEntry
-                                                : FrameKind::kUnknownState;
+  frame.kind =
+      record.kind == FrameKind::kEntry ? FrameKind::kUnknownEntry : FrameKind::kUnknownState;
   plan.Add(frame);
   return absl::OkStatus();
 }

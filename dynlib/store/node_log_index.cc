@@ -27,6 +27,8 @@ void LogIndex::ExtendSegment(uint64_t generation, uint64_t last_sequence) {
   segments_.at(generation).last_sequence = last_sequence;
 }
 
+void LogIndex::SetTorn(uint64_t generation) { segments_.at(generation).torn = true; }
+
 const LogIndex::Stream* LogIndex::FindStream(StreamId stream) const {
   auto it = streams_.find(stream);
   return it == streams_.end() ? nullptr : &it->second;
@@ -53,8 +55,7 @@ void LogIndex::LetGo(Stream& stream, std::optional<StateRef>& state) {
   state.reset();
 }
 
-void LogIndex::Apply(const BatchHeader& header, uint64_t offset,
-                     const std::vector<bool>& damaged) {
+void LogIndex::Apply(const BatchHeader& header, uint64_t offset, const std::vector<bool>& damaged) {
   auto it = segments_.find(header.life.generation);
   DYNLIB_CHECK(it != segments_.end());
   Segment& segment = it->second;
@@ -376,13 +377,11 @@ std::vector<LogIndex::LiveRecord> LogIndex::LiveRecordsOf(uint64_t generation) c
       add(unknown, FrameKind::kUnknownEntry, slot, ref);
     }
     if (stream.unknown_state) {
-      add(unknown, FrameKind::kUnknownState, stream.unknown_state->slot,
-          stream.unknown_state->ref);
+      add(unknown, FrameKind::kUnknownState, stream.unknown_state->slot, stream.unknown_state->ref);
     }
   }
-  std::sort(known.begin(), known.end(), [](const LiveRecord& a, const LiveRecord& b) {
-    return a.ref.offset < b.ref.offset;
-  });
+  std::sort(known.begin(), known.end(),
+            [](const LiveRecord& a, const LiveRecord& b) { return a.ref.offset < b.ref.offset; });
   known.insert(known.end(), unknown.begin(), unknown.end());
   return known;
 }
@@ -412,7 +411,7 @@ std::vector<FrameInfo> LogIndex::OpeningFrames() const {
     frames.push_back({.stream = segment.first_sequence,
                       .slot = generation,
                       .ballot = segment.last_sequence,
-                      .kind = FrameKind::kLive});
+                      .kind = segment.torn ? FrameKind::kLiveTorn : FrameKind::kLive});
   }
   for (const Gap& gap : gaps_) {
     frames.push_back({.slot = gap.first, .ballot = gap.last, .kind = FrameKind::kGap});

@@ -1,8 +1,8 @@
 // What the node log has in memory of what it has on disk: for each stream where its needed records
 // are, for each segment how much in it is needed. Payloads are not kept.
 //
-// A pure state machine: replaying the batches at Open and applying each batch once it is durable are
-// the same function, so what a running log believes is what a recovery would find.
+// A pure state machine: replaying the batches at Open and applying each batch once it is durable
+// are the same function, so what a running log believes is what a recovery would find.
 //
 // Threads: one at a time.
 #ifndef DYNLIB_STORE_NODE_LOG_INDEX_H_
@@ -47,7 +47,7 @@ class LogIndex {
     // The marks: what is not true of a record but of the stream. They must be on disk for as long
     // as a segment in use holds records that they outlaw.
     uint64_t released_through = 0;
-    uint64_t drop_sequence = 0;      // What batches up to this one hold of the stream is dead.
+    uint64_t drop_sequence = 0;  // What batches up to this one hold of the stream is dead.
     bool lost = false;
     uint64_t mark_generation = 0;  // The segment in which the marks stand; 0: in none.
     uint64_t segments = 0;         // In use that hold records of this stream, needed or not.
@@ -59,6 +59,7 @@ class LogIndex {
     uint32_t block_bytes = 0;
     uint64_t first_sequence = 0;
     uint64_t last_sequence = 0;
+    bool torn = false;  // The last batch was found torn by a recovery.
     uint64_t live_records = 0;
     uint64_t live_bytes = 0;
     absl::btree_set<StreamId> streams;  // Of which it holds records, needed or not.
@@ -71,6 +72,7 @@ class LogIndex {
   static constexpr size_t kMaxGaps = 32;
 
   void AddSegment(const Segment& segment);
+  void SetTorn(uint64_t generation);
   // A batch of that sequence, now missing, may have been in it.
   void ExtendSegment(uint64_t generation, uint64_t last_sequence);
 

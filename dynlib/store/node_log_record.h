@@ -12,8 +12,8 @@ enum class StreamId : uint64_t {};
 
 enum class RecordKind : uint8_t {
   kEntry = 1,  // An entry at a slot.
-  kState = 2,  // The stream's latest state. `slot` and `ballot` are the caller's to use: they are in
-               // the batch's listing, kept twice, so they mostly survive damage to the payload.
+  kState = 2,  // The stream's latest state. `slot` and `ballot` are the caller's to use: they are
+               // in the batch's listing, kept twice, so they mostly survive damage to the payload.
 };
 
 struct LogRecord {

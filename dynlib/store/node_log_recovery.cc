@@ -35,6 +35,7 @@ struct SegmentFile {
 struct LiveRange {
   uint64_t first = 0;
   uint64_t last = UINT64_MAX;
+  bool torn = false;  // The last one was found torn before.
 };
 
 std::optional<uint64_t> ParseSegmentName(std::string_view name) {
@@ -173,8 +174,8 @@ absl::Status Recoverer::ReadSegment(uint64_t number) {
                                              kLogFormatVersion));
   }
   if (header.has_value() && header->life.identity != options_.identity) {
-    return absl::FailedPreconditionError(Cat(path, " belongs to log ", header->life.identity,
-                                             ", not to ", options_.identity));
+    return absl::FailedPreconditionError(
+        Cat(path, " belongs to log ", header->life.identity, ", not to ", options_.identity));
   }
   files_.push_back(std::move(segment));
   return absl::OkStatus();
@@ -189,13 +190,15 @@ void Recoverer::FindLiveSegments() {
     if (first.sequence != first.segment_first_sequence) continue;
     list_generation = it->first;
     for (const FrameInfo& frame : first.frames) {
-      if (frame.kind == FrameKind::kLive) live_[frame.slot] = {frame.stream, frame.ballot};
+      const bool torn = frame.kind == FrameKind::kLiveTorn;
+      if (frame.kind != FrameKind::kLive && !torn) continue;
+      live_[frame.slot] = {frame.stream, frame.ballot, torn};
     }
     break;
   }
   for (const auto& [generation, file] : by_generation_) {
     if (generation < list_generation || live_.contains(generation)) continue;
-    live_[generation] = {file->scanned.batches.front().header.segment_first_sequence, UINT64_MAX};
+    live_[generation] = {.first = file->scanned.batches.front().header.segment_first_sequence};
   }
   // A generation is never used twice, so whoever says that it is free is right for good.
   std::set<uint64_t> freed;
@@ -215,13 +218,14 @@ void Recoverer::OrderBatches() {
     if (it == by_generation_.end()) continue;
     const SegmentFile& file = *it->second;
     const std::optional<SegmentHeader>& header = file.scanned.header;
-    log_.index.AddSegment({.generation = generation,
-                           .number = file.number,
-                           .segment_bytes = header.has_value() ? header->segment_bytes : file.size,
-                           .block_bytes =
-                               header.has_value() ? header->block_bytes : options_.block_bytes,
-                           .first_sequence = range.first,
-                           .last_sequence = range.last == UINT64_MAX ? 0 : range.last});
+    log_.index.AddSegment(
+        {.generation = generation,
+         .number = file.number,
+         .segment_bytes = header.has_value() ? header->segment_bytes : file.size,
+         .block_bytes = header.has_value() ? header->block_bytes : options_.block_bytes,
+         .first_sequence = range.first,
+         .last_sequence = range.last == UINT64_MAX ? 0 : range.last,
+         .torn = range.torn});
     for (const ScannedBatch& batch : file.scanned.batches) {
       const Placed placed = {&file, &batch};
       if (placed.sequence() >= range.first && placed.sequence() <= range.last) {
@@ -231,9 +235,8 @@ void Recoverer::OrderBatches() {
       }
     }
   }
-  std::stable_sort(batches_.begin(), batches_.end(), [](const Placed& a, const Placed& b) {
-    return a.sequence() < b.sequence();
-  });
+  std::stable_sort(batches_.begin(), batches_.end(),
+                   [](const Placed& a, const Placed& b) { return a.sequence() < b.sequence(); });
   const auto twice = std::unique(batches_.begin(), batches_.end(), [&](const auto& a, auto& b) {
     return a.sequence() == b.sequence();
   });
@@ -262,11 +265,15 @@ bool Closes(const BatchHeader& header) {
 void Recoverer::Judge(const Placed& placed) {
   const bool last = placed.sequence() == batches_.back().sequence();
   const bool closes = Closes(placed.batch->header);
+  const LiveRange& range = live_.at(placed.batch->header.life.generation);
   if (last && closes) found_->clean_close = true;
   if (placed.batch->whole()) {
     ++found_->batches;
+  } else if (range.torn && placed.sequence() == range.last) {
+    Note(Cat(Where(placed), ": found torn by an earlier recovery"));
   } else if (last && !closes) {
     ++found_->torn_batches;
+    log_.index.SetTorn(placed.batch->header.life.generation);
     Note(Cat(Where(placed), ", the last: torn or damaged; ", placed.batch->problem));
   } else {
     ++found_->damaged_batches;
@@ -357,9 +364,8 @@ absl::Status Recoverer::MakeDurable() {
   uint64_t start = last.batch->offset;
   const uint64_t end = start + last.batch->header.total_length;
   if (last.sequence() == last.batch->header.segment_first_sequence) start = 0;
-  DYNLIB_ASSIGN_OR_RETURN(
-      std::unique_ptr<File> file,
-      disk_->Open(SegmentPath(dir_, last.file->number), OpenMode::kReadWrite));
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
+                          disk_->Open(SegmentPath(dir_, last.file->number), OpenMode::kReadWrite));
   std::string bytes(std::min(end, last.file->size) - start, '\0');
   absl::Status status = ReadStubbornly(file.get(), start, std::span<char>(bytes));
   if (status.ok()) {
@@ -453,13 +459,11 @@ absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* d
 PayloadReader::PayloadReader(Disk* disk, std::string dir, uint64_t identity)
     : disk_(disk), dir_(std::move(dir)), identity_(identity) {}
 
-absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment,
-                                       const LogIndex::Ref& ref) {
+absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const LogIndex::Ref& ref) {
   if (generation_ != segment.generation) {
     window_.clear();
     generation_ = 0;
-    DYNLIB_ASSIGN_OR_RETURN(
-        file_, disk_->Open(SegmentPath(dir_, segment.number), OpenMode::kRead));
+    DYNLIB_ASSIGN_OR_RETURN(file_, disk_->Open(SegmentPath(dir_, segment.number), OpenMode::kRead));
     generation_ = segment.generation;
   }
   if (ref.offset >= window_offset_ &&

@@ -32,8 +32,8 @@ struct RecoveredLog {
     bool right_shape = false;  // Of the size and block size in the options.
   };
   std::vector<Unused> unused;
-  // Found missing this time. To be logged, but only once every stream's mark of the loss is durable:
-  // a known gap is not reported again.
+  // Found missing this time. To be logged, but only once every stream's mark of the loss is
+  // durable: a known gap is not reported again.
   std::vector<LogIndex::Gap> new_gaps;
   // Files that the device cannot read and that may be of the log's end: to be set aside once the
   // marks are durable, and not to be written to.

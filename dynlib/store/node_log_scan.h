@@ -1,7 +1,7 @@
 // Finds what can be read in the bytes of one segment, whatever happened to them.
 //
-// Looks at every sector for a batch header and before every sector for a trailer, so that no damaged
-// batch hides those after it. Batches of the segment's earlier lives are left out.
+// Looks at every sector for a batch header and before every sector for a trailer, so that no
+// damaged batch hides those after it. Batches of the segment's earlier lives are left out.
 //
 // Threads: a pure function.
 #ifndef DYNLIB_STORE_NODE_LOG_SCAN_H_

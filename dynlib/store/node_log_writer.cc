@@ -99,7 +99,8 @@ absl::Status NodeLog::Impl::Start(const RecoveredLog& recovered) {
   for (const RecoveredLog::Unused& unused : recovered.unused) {
     DYNLIB_RETURN_IF_ERROR(files_.Return(unused.number, unused.right_shape));
   }
-  // The first append should not have to wait for a segment; but a full disk is no reason not to open.
+  // The first append should not have to wait for a segment; but a full disk is no reason not to
+  // open.
   while (active_.file == nullptr && files_.spares() == 0) {
     if (!files_.WantsStep(index_.segments().size())) break;
     const absl::Status status = files_.PrepareStep();
@@ -121,8 +122,8 @@ absl::Status NodeLog::Impl::Activate(uint64_t generation, uint64_t offset) {
   active_.offset = offset;
   active_.begun = true;
   active_generation_ = generation;
-  DYNLIB_ASSIGN_OR_RETURN(
-      active_.file, disk_->Open(SegmentPath(dir_, segment.number), OpenMode::kReadWrite));
+  DYNLIB_ASSIGN_OR_RETURN(active_.file,
+                          disk_->Open(SegmentPath(dir_, segment.number), OpenMode::kReadWrite));
   return absl::OkStatus();
 }
 
@@ -184,9 +185,9 @@ void NodeLog::Impl::Release(StreamId stream, uint64_t through_slot) {
   std::lock_guard lock(mutex_);
   if (!health_.ok() || stopped_) return;
   // What is about to be dropped needs no release; and the release could hit its successor.
-  const bool dropping = queued_drops_ > 0 &&
-                        std::any_of(queue_.begin(), queue_.end(),
-                                    [&](const Pending& p) { return p.drop == stream; });
+  const bool dropping =
+      queued_drops_ > 0 &&
+      std::any_of(queue_.begin(), queue_.end(), [&](const Pending& p) { return p.drop == stream; });
   if (dropping || index_.FindStream(stream) == nullptr) return;
   index_.Release(stream, through_slot);
   if (!index_.DeadSegments(active_generation_).empty()) WakeLocked();
@@ -210,9 +211,9 @@ void NodeLog::Impl::Close(Executor* executor, Done done) {
       WakeLocked();
       return;
     }
-    answers.push_back({executor, std::move(done),
-                       health_.ok() ? absl::UnavailableError(Cat(dir_, " is being closed"))
-                                    : health_});
+    answers.push_back(
+        {executor, std::move(done),
+         health_.ok() ? absl::UnavailableError(Cat(dir_, " is being closed")) : health_});
   }
   Deliver(std::move(answers));
 }
@@ -222,7 +223,8 @@ void NodeLog::Impl::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopped_ = true;
-    answers = TakeQueueLocked(absl::CancelledError("the log was destroyed before this was written"));
+    answers =
+        TakeQueueLocked(absl::CancelledError("the log was destroyed before this was written"));
     if (health_.ok()) health_ = absl::UnavailableError(Cat(dir_, " was destroyed"));
   }
   Deliver(std::move(answers));
@@ -406,8 +408,7 @@ absl::Status NodeLog::Impl::Write(Plan& plan) {
 
 absl::Status NodeLog::Impl::MakeRoom(Plan& plan) {
   const uint64_t limit = options_.segment_bytes - reserve_bytes_;
-  if (active_.file != nullptr &&
-      active_.offset + plan.Length(options_.block_bytes) <= limit) {
+  if (active_.file != nullptr && active_.offset + plan.Length(options_.block_bytes) <= limit) {
     return absl::OkStatus();
   }
   uint64_t in_use = 0;
@@ -437,8 +438,7 @@ absl::Status NodeLog::Impl::WriteHere(Plan& plan) {
                         .synced_through = last_sequence_,
                         .copied_from = plan.copied_from,
                         .frames = plan.frames};
-  std::string bytes =
-      EncodeBatch(header, plan.payloads, active_.offset, options_.block_bytes);
+  std::string bytes = EncodeBatch(header, plan.payloads, active_.offset, options_.block_bytes);
   uint64_t offset = active_.offset;
   if (!active_.begun) {  // The segment's header goes with its first batch, in one write.
     offset = 0;
@@ -510,8 +510,8 @@ void NodeLog::Impl::CloseForGood(Plan& plan, const absl::Status& why) {
   std::vector<Answer> answers;
   {
     std::lock_guard lock(mutex_);
-    const absl::Status unknown = absl::UnknownError(
-        Cat("it is not known whether this is durable: ", ToStd(why.message())));
+    const absl::Status unknown =
+        absl::UnknownError(Cat("it is not known whether this is durable: ", ToStd(why.message())));
     for (Pending& pending : plan.taken) {
       queued_bytes_ -= pending.bytes;
       if (pending.drop.has_value()) continue;

@@ -1,9 +1,9 @@
 // The writing half of a NodeLog: what its methods share with the task that writes.
 //
-// The queue, the index and the counters are under a mutex that is never held across a file call. The
-// files, the position in the active segment and the copying belong to the writer's task: there is at
-// most one at a time on the log's executor, each does a bounded piece of work (one batch, one piece of
-// copying, a megabyte of a new segment) and posts the next.
+// The queue, the index and the counters are under a mutex that is never held across a file call.
+// The files, the position in the active segment and the copying belong to the writer's task: there
+// is at most one at a time on the log's executor, each does a bounded piece of work (one batch, one
+// piece of copying, a megabyte of a new segment) and posts the next.
 //
 // Threads: as each part says.
 #ifndef DYNLIB_STORE_NODE_LOG_WRITER_H_
