@@ -16,7 +16,7 @@ constexpr uint16_t kInlined = 0xffff;  // in a leaf cell, for "no overflow child
 // The first four bytes as a big-endian number, so that numbers compare as the bytes do.
 uint32_t Head(std::string_view suffix) {
   uint32_t head = 0;
-  std::memcpy(&head, suffix.data(), std::min<size_t>(4, suffix.size()));
+  if (!suffix.empty()) std::memcpy(&head, suffix.data(), std::min<size_t>(4, suffix.size()));
   return __builtin_bswap32(head);
 }
 
@@ -61,10 +61,7 @@ class CellWriter {
     StoreFixed<T>(cell_, number);
     cell_ += sizeof(T);
   }
-  void Append(std::string_view bytes) {
-    std::memcpy(cell_, bytes.data(), bytes.size());
-    cell_ += bytes.size();
-  }
+  void Append(std::string_view bytes) { cell_ = std::copy(bytes.begin(), bytes.end(), cell_); }
   uint32_t length() const { return static_cast<uint32_t>(cell_ - page_); }
 
  private:
@@ -277,7 +274,7 @@ PageBytes BuildBranch(TreeId tree, uint32_t level, std::span<const std::string_v
 PageBytes BuildBlob(PageKind kind, TreeId tree, uint32_t count, std::string_view payload) {
   PageBytes page = PageBytes::Allocate(static_cast<uint32_t>(kPageHeaderBytes + payload.size()));
   PutHeader(page.data.get(), kind, 0, tree, page.length, count, 0, 0);
-  std::memcpy(page.data.get() + kPageHeaderBytes, payload.data(), payload.size());
+  std::copy(payload.begin(), payload.end(), page.data.get() + kPageHeaderBytes);
   return page;
 }
 

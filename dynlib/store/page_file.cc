@@ -69,11 +69,15 @@ absl::StatusOr<CheckpointRecord> ReadCheckpoint(NodeStore& nodes, const Superblo
   }
   if (!superblock.directory.null()) {
     DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.directory, TreeId{0}));
-    DYNLIB_ASSIGN_OR_RETURN(record.trees, DecodeDirectory(page));
+    absl::StatusOr<std::vector<TreeRecord>> trees = DecodeDirectory(page);
+    if (!trees.ok()) return InFile(nodes.path(), trees.status());
+    record.trees = *std::move(trees);
   }
   if (!superblock.bitmap.null()) {
     DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.bitmap, TreeId{0}));
-    DYNLIB_ASSIGN_OR_RETURN(record.tree_units, DecodeBitmap(page, superblock.file_units));
+    absl::StatusOr<UnitSet> units = DecodeBitmap(page, superblock.file_units);
+    if (!units.ok()) return InFile(nodes.path(), units.status());
+    record.tree_units = *std::move(units);
   }
   record.held_units = HeldUnits(superblock, record.tree_units);
   return record;
