@@ -51,7 +51,7 @@ class Decimal {
   int digits() const;
 
   // Appends bytes whose memcmp order is the order of the numbers, and none of which is a prefix of
-  // another's: docs/format/item.md.
+  // another's: docs/format/items.md.
   void AppendOrdered(std::string& out) const;
   // Reads what AppendOrdered wrote; fails `in` on anything else.
   static Decimal ReadOrdered(ByteReader& in);

@@ -117,7 +117,7 @@ inline constexpr int kNestingMax = 32;
 // less.
 inline constexpr size_t kEncodedItemBytesMax = 1 << 20;
 
-// Docs: docs/format/item.md. The first byte is the format's version.
+// Docs: docs/format/items.md. The first byte is the format's version.
 std::string EncodeItem(const Item& item);
 // Safe on any bytes. Errors: kDataLoss when EncodeItem does not write such bytes.
 absl::StatusOr<Item> DecodeItem(std::string_view bytes);
