@@ -275,6 +275,7 @@ class GroupCore {
       Instant::Infinite();  // Since when an accepted entry waits to be chosen.
 
   Instant election_at_ = Instant::Infinite();
+  Instant lead_not_before_;  // This member lacks log that the others dropped: they should lead.
   std::set<ReplicaId> health_denied_;  // Who answered that the leader is not healthy.
   Instant health_until_ = Instant::Infinite();
 

@@ -16,6 +16,10 @@ void GroupCore::OnElectionDue(Instant now) {
     election_at_ = Instant::Infinite();
     return;
   }
+  if (now < lead_not_before_) {
+    ScheduleElection(lead_not_before_);
+    return;
+  }
   if (!may_lead_) {
     if (IsSelf(promised_.proposer())) AnnounceAbandoned();
     ScheduleElection(now + liveness_->options().support);
@@ -46,7 +50,8 @@ void GroupCore::SendHealthQueries(Instant now) {
     if (health_denied_.contains(peer.member.replica)) continue;
     GroupMessage query = Make(peer.member.replica, promised_);
     query.body = HealthQuery{};
-    Send(std::move(query));
+    // Asked about one's own ballot, this says that it is not led: as binding as giving it up.
+    SendWhenDurable(std::move(query));
   }
 }
 
@@ -74,7 +79,8 @@ void GroupCore::OnHealthReply(const GroupMessage& message, const HealthReply& re
     abandoned_ = true;
     established_ = false;
     if (role_ == Role::kFollower)
-      election_at_ = std::min(election_at_, now + options_.election_jitter);
+      election_at_ = std::min(election_at_,
+                              now + Duration(random_.Between(0, options_.election_jitter.count())));
   }
   if (role_ != Role::kAskingHealth) return;
   if (reply.healthy) {
@@ -160,7 +166,8 @@ void GroupCore::OnPromise(const GroupMessage& message, const Promise& promise, I
   if (promise.released >= candidacy_.from_slot) {
     // What this replica misses is gone from that log: it cannot lead before it has caught up.
     effects_.events.push_back({Event::Kind::kTooFarBehind, promised_, promise.released});
-    GiveUp(2 * liveness_->options().support, now);
+    lead_not_before_ = now + 2 * liveness_->options().support;
+    GiveUp(Duration(0), now);
     return;
   }
   peer->granted = true;

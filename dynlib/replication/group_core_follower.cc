@@ -113,6 +113,14 @@ bool GroupCore::SupportsLeader(Instant now) const {
 }
 
 void GroupCore::OnHealthQuery(const GroupMessage& message, Instant now) {
+  if (message.ballot == promised_ && message.from == promised_.proposer()) {
+    // A proposer that asks about its own ballot does not lead at it, and never will again.
+    abandoned_ = true;
+    established_ = false;
+    if (role_ == Role::kFollower) {
+      election_at_ = std::min(election_at_, now + 2 * liveness_->options().support);
+    }
+  }
   // Also a leader that the asker does not know of yet is worth waiting for.
   HealthReply answer{.healthy = promised_ >= message.ballot && LeaderLooksHealthy(now)};
   if (message.ballot.proposer() == self_) {

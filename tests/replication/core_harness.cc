@@ -408,7 +408,8 @@ void CoreHarness::Post(int from, int to, std::function<void()> deliver) {
   };
   for (int i = 0; i < copies; ++i) {
     const bool slow = faulty_ && random_.Chance(options_.slow);
-    const Duration most = slow ? options_.slow_max : options_.delay_max;
+    const Duration usual = faulty_ ? options_.delay_max : options_.healed_delay_max;
+    const Duration most = slow ? options_.slow_max : usual;
     At(now_ + random_.Between(50'000, std::max<int64_t>(50'000, most.count())), arrive);
   }
 }

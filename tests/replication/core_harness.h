@@ -49,6 +49,7 @@ struct HarnessOptions {
   double slow = 0.01;    // of messages: late by up to slow_max
   Duration slow_max = std::chrono::seconds(2);
   Duration delay_max = std::chrono::milliseconds(5);
+  Duration healed_delay_max = std::chrono::milliseconds(2);
   Duration sync_max = std::chrono::milliseconds(5);
   double slow_sync = 0.02;  // of syncs: up to slow_sync_max
   Duration slow_sync_max = std::chrono::milliseconds(800);
@@ -152,6 +153,7 @@ class CoreHarness {
     std::map<Slot, std::string> chosen;  // By whoever said so first.
     std::set<std::string> proposed;
     std::map<Slot, std::string> acknowledged;
+    std::map<Slot, std::string> acknowledged_before_healing;
     struct Waiting {
       int node;
       uint64_t boot;

@@ -106,7 +106,9 @@ void CoreHarness::CrashSometimes() {
       if (!all && index != victim) continue;
       Crash(index);
       const int64_t most = quick ? 50'000'000 : options_.downtime_max.count();
-      At(now_ + random_.Between(1'000'000, most), [this, index] { Restart(index); });
+      At(now_ + random_.Between(1'000'000, most), [this, index] {
+        if (faulty_) Restart(index);
+      });
     }
     CrashSometimes();
   });
@@ -203,18 +205,25 @@ void CoreHarness::CopyTreesToLaggards() {
 }
 
 void CoreHarness::CheckProgress() {
-  std::vector<Slot> proposed(options_.groups, 0);
+  for (GroupTruth& truth : truth_) truth.acknowledged_before_healing = truth.acknowledged;
   const int64_t until = now_ + options_.heal_bound.count();
   auto done = [&] {
     for (int group = 0; group < options_.groups; ++group) {
-      if (proposed[group] == 0 || !ChosenEverywhere(proposed[group], group)) return false;
+      const GroupTruth& truth = truth_[group];
+      if (truth.acknowledged.size() == truth.acknowledged_before_healing.size()) return false;
+      if (!ChosenEverywhere(truth.acknowledged.rbegin()->first, group)) return false;
+      if (LeaseHolder(group) < 0) return false;
     }
     return true;
   };
   while (!done() && now_ < until && violation_.empty()) {
     for (int group = 0; group < options_.groups; ++group) {
-      const int leader = LeaseHolder(group);
-      if (leader >= 0) proposed[group] = Propose(leader, group);
+      for (auto& node : nodes_) {
+        if (!node->up || node->cores[group]->role() != Role::kLeader) continue;
+        Propose(node->index, group);
+        node->cores[group]->RenewLease(LocalTime(*node, now_));
+        Settle(*node);
+      }
     }
     CopyTreesToLaggards();
     RunUntil(done, std::chrono::milliseconds(700));
@@ -227,6 +236,15 @@ void CoreHarness::CheckProgress() {
                      core->chosen(), ",last ", core->last_slot(), ",deadline ",
                      core->next_deadline() == Instant::Infinite() ? "infinite" : "set");
       }
+      for (auto& other : nodes_) {
+        const NodeId id{static_cast<uint64_t>(other->index) + 101};
+        if (node->up && other != node) {
+          const Instant now = LocalTime(*node, now_);
+          roles += Cat(" [to ", other->index + 1, node->liveness->Supports(id, now) ? " +" : " -",
+                       " epoch ", node->liveness->EpochFor(id),
+                       node->liveness->SupportedBy(id, now) ? " by+" : " by-", "]");
+        }
+      }
     }
     Fail("no progress after healing:" + roles);
   }
@@ -238,7 +256,7 @@ void CoreHarness::CheckProgress() {
 }
 
 void CoreHarness::CheckRest() {
-  RunFor(std::chrono::seconds(3));
+  RunFor(std::chrono::seconds(6));
   const uint64_t sent = group_messages_;
   RunFor(std::chrono::seconds(2));
   if (group_messages_ != sent) {
