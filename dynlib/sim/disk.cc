@@ -188,6 +188,7 @@ absl::Status SimDisk::WriteFile(SimFile& file, uint64_t offset, std::string_view
   // Part of it reaches the cache before the time passes, or before the error.
   size_t first = data.size();
   if (scheduler_ != nullptr || outcome == Outcome::kEio) {
+    std::lock_guard lock(mutex_);
     first = std::min<uint64_t>(first, kSector * random_.Below(data.size() / kSector + 2));
   }
   WritePart(file.image(), offset, data.substr(0, first));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "dynlib/base/checksum.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/runtime/clock.h"
@@ -18,6 +19,7 @@
 #include "dynlib/sim/executor.h"
 #include "dynlib/sim/fault_injector.h"
 #include "dynlib/sim/faults.h"
+#include "dynlib/sim/object_store.h"
 #include "gtest/gtest.h"
 
 namespace dynlib::sim {
@@ -366,6 +368,32 @@ TEST(World, PowerFailsAtAChosenDiskCall) {
   const std::string left = disk->ReadRaw("log");
   EXPECT_EQ(left.substr(0, durable.size()), durable);
   EXPECT_LE(left.size(), durable.size() + 400);
+}
+
+TEST(World, TheObjectStoreTakesTimeAndFails) {
+  World world(1, {.object_store_error = 0.2});
+  Node* node = world.AddNode(kOne);
+  int failed = 0, stored_though_failed = 0;
+  Duration took = {};
+  node->NewBlockingExecutor("archive")->Post([&] {
+    const Instant start = world.Now();
+    for (int i = 0; i < 200; ++i) {
+      const std::string name = "object" + std::to_string(i);
+      const absl::Status status = world.object_store()->Put(name, name, Checksum(name));
+      if (status.ok()) continue;
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+      ++failed;
+      if (world.object_store()->FlipBit(name, 0)) ++stored_though_failed;
+    }
+    took = world.Now() - start;
+  });
+  world.RunFor(seconds(1));
+  EXPECT_GT(failed, 20);
+  EXPECT_LT(failed, 60);
+  EXPECT_GT(stored_though_failed, 5);
+  EXPECT_LT(stored_though_failed, failed - 5);
+  EXPECT_EQ(took, milliseconds(400));
+  EXPECT_EQ(world.FaultCounts().at("object_store.error"), static_cast<uint64_t>(failed));
 }
 
 TEST(World, ClocksDriftAndTimersKeepToThem) {
