@@ -55,7 +55,8 @@ void LogIndex::LetGo(Stream& stream, std::optional<StateRef>& state) {
   state.reset();
 }
 
-void LogIndex::Apply(const BatchHeader& header, uint64_t offset, const std::vector<bool>& damaged) {
+void LogIndex::Apply(const BatchHeader& header, uint64_t offset, const std::vector<bool>& damaged,
+                     bool damage_is_harmless) {
   auto it = segments_.find(header.life.generation);
   DYNLIB_CHECK(it != segments_.end());
   Segment& segment = it->second;
@@ -74,7 +75,11 @@ void LogIndex::Apply(const BatchHeader& header, uint64_t offset, const std::vect
                      .offset = static_cast<uint32_t>(payload_offset),
                      .length = frame.payload_length};
     payload_offset += frame.payload_length;
-    ApplyRecord(header, frame, ref, i < damaged.size() && damaged[i]);
+    if (i >= damaged.size() || !damaged[i]) {
+      ApplyRecord(header, frame, ref);
+    } else if (!damage_is_harmless) {
+      ApplyDamaged(frame, ref);
+    }
   }
 }
 
@@ -131,30 +136,29 @@ void LogIndex::ApplyDrop(StreamId id, uint64_t through_sequence) {
   }
 }
 
-void LogIndex::ApplyRecord(const BatchHeader& header, const FrameInfo& frame, const Ref& ref,
-                           bool damaged) {
+void LogIndex::ApplyDamaged(const FrameInfo& frame, const Ref& ref) {
+  const StreamId id{frame.stream};
+  Stream& stream = streams_[id];
+  if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
+  const RecordKind kind = frame.kind == FrameKind::kEntry ? RecordKind::kEntry : RecordKind::kState;
+  PlaceUnknown(stream, kind, frame.slot, ref);
+}
+
+void LogIndex::ApplyRecord(const BatchHeader& header, const FrameInfo& frame, const Ref& ref) {
   if (frame.kind == FrameKind::kUnknownEntry || frame.kind == FrameKind::kUnknownState) {
     return ApplyUnknown(header, frame, ref);
   }
   if (frame.kind != FrameKind::kEntry && frame.kind != FrameKind::kState) return;
-  Stream& stream = streams_[StreamId{frame.stream}];
-  if (segments_.at(ref.generation).streams.insert(StreamId{frame.stream}).second) {
-    ++stream.segments;
-  }
+  const StreamId id{frame.stream};
+  Stream& stream = streams_[id];
+  if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
   const bool copy = header.copied_from != 0;
-  const bool entry = frame.kind == FrameKind::kEntry;
-  if (damaged) {
-    // The original of a damaged copy speaks for itself while its segment is in use.
-    if (copy && segments_.contains(header.copied_from)) return;
-    PlaceUnknown(stream, entry ? RecordKind::kEntry : RecordKind::kState, frame.slot, ref);
-    return;
-  }
   // A new record settles what was unknown; a copy settles only the damage of its own original.
   const auto settles = [&](uint64_t slot, const Ref& unknown) {
     return !copy || (unknown.generation == header.copied_from && unknown.ballot == frame.ballot &&
                      slot == frame.slot);
   };
-  if (entry) {
+  if (frame.kind == FrameKind::kEntry) {
     auto unknown = stream.unknown_entries.find(frame.slot);
     if (unknown != stream.unknown_entries.end() && settles(frame.slot, unknown->second)) {
       LetGo(stream, unknown->second);
@@ -206,10 +210,9 @@ void LogIndex::PlaceUnknown(Stream& stream, RecordKind kind, uint64_t slot, cons
 }
 
 void LogIndex::ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, const Ref& ref) {
-  Stream& stream = streams_[StreamId{frame.stream}];
-  if (segments_.at(ref.generation).streams.insert(StreamId{frame.stream}).second) {
-    ++stream.segments;
-  }
+  const StreamId id{frame.stream};
+  Stream& stream = streams_[id];
+  if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
   // Copying may have found a record unreadable that was thought to be readable.
   const auto found_unreadable = [&](const Ref& known) {
     return known.generation == header.copied_from && known.ballot == frame.ballot;

@@ -77,8 +77,10 @@ class LogIndex {
   void ExtendSegment(uint64_t generation, uint64_t last_sequence);
 
   // A batch that is durable, at `offset` of its segment. `damaged` names the frames whose payload
-  // does not verify: unknown, by the listing (rule R4). Batches come in the order of sequences.
-  void Apply(const BatchHeader& header, uint64_t offset, const std::vector<bool>& damaged = {});
+  // does not verify: unknown, by the listing (rule R4); unless `damage_is_harmless`, that of a copy
+  // whose original is there. Batches come in the order of sequences.
+  void Apply(const BatchHeader& header, uint64_t offset, const std::vector<bool>& damaged = {},
+             bool damage_is_harmless = false);
 
   // The caller of the log says that entries are no longer needed.
   void Release(StreamId stream, uint64_t through_slot);
@@ -124,7 +126,8 @@ class LogIndex {
   bool CheckInvariants() const;
 
  private:
-  void ApplyRecord(const BatchHeader& header, const FrameInfo& frame, const Ref& ref, bool damaged);
+  void ApplyRecord(const BatchHeader& header, const FrameInfo& frame, const Ref& ref);
+  void ApplyDamaged(const FrameInfo& frame, const Ref& ref);
   void ApplyMark(const BatchHeader& header, const FrameInfo& frame);
   void ApplyDrop(StreamId id, uint64_t through_sequence);
   void ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, const Ref& ref);

@@ -109,6 +109,8 @@ class Recoverer {
   void OrderBatches();
   void Replay();
   void Judge(const Placed& placed);
+  bool KnownTorn(const Placed& placed) const;
+  bool OriginalsAreThere(const Placed& placed) const;
   void FindMissingBatches();
   void CheckFiles();
   void Lose(uint64_t first, uint64_t last, std::string why);
@@ -247,7 +249,8 @@ void Recoverer::OrderBatches() {
 void Recoverer::Replay() {
   for (const Placed& placed : batches_) {
     Judge(placed);
-    log_.index.Apply(placed.batch->header, placed.batch->offset, placed.batch->damaged);
+    log_.index.Apply(placed.batch->header, placed.batch->offset, placed.batch->damaged,
+                     OriginalsAreThere(placed));
   }
   found_->segments = log_.index.segments().size();
   if (batches_.empty()) return;
@@ -261,15 +264,26 @@ bool Closes(const BatchHeader& header) {
                      [](const FrameInfo& frame) { return frame.kind == FrameKind::kClose; });
 }
 
+// Of a copy: while the segment that it was made from is in use. Torn at the log's end it left its
+// originals where they were, and they have been looked after since.
+bool Recoverer::OriginalsAreThere(const Placed& placed) const {
+  const uint64_t source = placed.batch->header.copied_from;
+  return source != 0 && (live_.contains(source) || KnownTorn(placed));
+}
+
+bool Recoverer::KnownTorn(const Placed& placed) const {
+  const LiveRange& range = live_.at(placed.batch->header.life.generation);
+  return range.torn && placed.sequence() == range.last;
+}
+
 // Rule L2: torn above what is known to have been durable, damaged below it.
 void Recoverer::Judge(const Placed& placed) {
   const bool last = placed.sequence() == batches_.back().sequence();
   const bool closes = Closes(placed.batch->header);
-  const LiveRange& range = live_.at(placed.batch->header.life.generation);
   if (last && closes) found_->clean_close = true;
   if (placed.batch->whole()) {
     ++found_->batches;
-  } else if (range.torn && placed.sequence() == range.last) {
+  } else if (KnownTorn(placed)) {
     Note(Cat(Where(placed), ": found torn by an earlier recovery"));
   } else if (last && !closes) {
     ++found_->torn_batches;

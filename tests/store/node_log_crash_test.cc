@@ -43,7 +43,7 @@ class Workload {
     std::vector<LogRecord> records;
     for (uint64_t i = random_.Between(1, 3); i > 0; --i) {
       const uint64_t stream = 1 + random_.Below(kStreams);
-      std::string payload(random_.Below(stream == kStreams ? 40 : 700), 'a');
+      std::string payload(random_.Below(stream == kStreams ? 40 : 1300), 'a');
       for (char& c : payload) c = static_cast<char>('a' + random_.Below(26));
       payload += std::to_string(++unique_);
       if (random_.Chance(0.2)) {
@@ -76,6 +76,13 @@ class Workload {
   uint64_t unique_ = 0;
 };
 
+// Copies forward as soon as it can.
+NodeLog::Options BusyLog() {
+  NodeLog::Options options = SmallLog();
+  options.copy_forward_above = 1;
+  return options;
+}
+
 // One life and death; returns false if the workload ended before the fault struck.
 bool CrashAt(uint64_t call, UnsyncedFate fate, uint64_t seed) {
   SCOPED_TRACE(testing::Message() << "call " << call << " fate " << static_cast<int>(fate)
@@ -84,17 +91,22 @@ bool CrashAt(uint64_t call, UnsyncedFate fate, uint64_t seed) {
   LogModel model;
   bool struck = false;
   {
-    LogHarness harness(&disk);
+    LogHarness harness(&disk, BusyLog());
     disk.FailCall(call, DiskFault::kPowerOff, fate);
-    if (harness.Open().ok()) Workload(&harness, &model, seed).Run(120, disk);
+    if (harness.Open().ok()) Workload(&harness, &model, seed).Run(160, disk);
     struck = disk.down();
+    if (!struck) {
+      // The workload does what is to be interrupted.
+      EXPECT_GT(harness.log->GetStats().copied_forward_records, 0u);
+      EXPECT_GT(harness.log->GetStats().segments_recycled, 1u);
+    }
     disk.ClearFailCall();
   }
   if (!struck) disk.PowerOff(fate);
   disk.Restart();
   // The power fails again during the recovery and the appends after it.
   {
-    LogHarness harness(&disk);
+    LogHarness harness(&disk, BusyLog());
     disk.FailCall(1 + (call * 7 + seed) % 60, DiskFault::kPowerOff, fate);
     if (harness.Open().ok()) {
       model.Check(harness.found);
@@ -108,7 +120,7 @@ bool CrashAt(uint64_t call, UnsyncedFate fate, uint64_t seed) {
   }
   if (!disk.down()) disk.PowerOff(fate);
   disk.Restart();
-  LogHarness harness(&disk);
+  LogHarness harness(&disk, BusyLog());
   EXPECT_THAT(harness.Open(), IsOk());
   model.Check(harness.found);
   model.Adopt(harness.found);
@@ -121,7 +133,7 @@ class NodeLogCrashTest : public testing::TestWithParam<UnsyncedFate> {};
 TEST_P(NodeLogCrashTest, PowerOffAtEveryDiskCall) {
   uint64_t call = 1;
   while (CrashAt(call, GetParam(), /*seed=*/11) && !HasFailure()) ++call;
-  EXPECT_GT(call, 100u);
+  EXPECT_GT(call, 200u);
 }
 
 TEST_P(NodeLogCrashTest, PowerOffAtRandomCalls) {
