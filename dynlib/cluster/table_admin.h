@@ -1,20 +1,24 @@
 // Creates tables: places their partitions, makes the replicas, and enters the table into the
 // catalogue, in that order, so that every table in the catalogue can be used.
 //
-//   TableAdmin admin(config, {.client = ...}, &rpc, executor, clock);
-//   admin.CreateTable({.name = "users", .schema = schema, .partitions = 4}, [](absl::Status status)
-//   { ... });
+//   TableAdmin admin(config, {.client = ..., .catalogue_nodes = config.catalogue_nodes}, &rpc,
+//                    executor, clock);
+//   admin.CreateTable({.name = "users", .schema = schema, .partitions = 4},
+//                     [](absl::Status status) { ... });
 //
-// Placement: each partition gets one replica in each of three zones (of one when the cluster has
-// one node), spread over the nodes of each zone; the first member, which leads at first, rotates.
+// Placement: each partition gets one replica in each of three zones (one replica when the cluster
+// has one node), on different nodes of each zone in turn; the first member, which leads at first,
+// rotates over the zones.
 //
-// Ids: a table's id and its partitions' ids are drawn from the name (a hash), so that a creation
-// that was cut can be repeated by anybody: every step is idempotent.
+// Ids: a table's id and its partitions' ids are drawn from its name, schema and number of
+// partitions (a hash), so that a creation that was cut can be repeated by anybody, every step being
+// idempotent, and one that was cut and given up does not stand in the way of another.
 //
-// Errors: kInvalidArgument (name of 3 to 255 characters of a-z A-Z 0-9 _ - . as DynamoDB's, schema,
-// 1 to 256 partitions, fewer than three zones in the cluster), kAlreadyExists (a table of that name
-// with another schema or partition count; the same again is OK), kDeadlineExceeded (not finished:
-// ask again).
+// Errors of CreateTable: kInvalidArgument (a name that is not 3 to 255 characters of a-z A-Z 0-9 _
+// - . as DynamoDB's, or is "catalogue"; a bad schema; not 1 to 256 partitions; neither one node nor
+// three zones in the cluster), kAlreadyExists (a table of that name with another schema or number
+// of partitions; the same again is OK), kDeadlineExceeded (not finished within the options'
+// timeout: ask again), kFailedPrecondition (a node refused a replica), kCancelled (destroyed).
 //
 // Threads: everything on `executor`; callbacks run there, exactly once, never inline.
 #ifndef DYNLIB_CLUSTER_TABLE_ADMIN_H_
@@ -26,11 +30,19 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/router.h"
+#include "dynlib/cluster/router_options.h"
 #include "dynlib/cluster/table_schema.h"
+#include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/executor.h"
+#include "dynlib/runtime/rpc.h"
 
 namespace dynlib::cluster {
+
+inline constexpr size_t kTablePartitionsMax = 256;
 
 struct TableSpec {
   std::string name;
@@ -38,12 +50,16 @@ struct TableSpec {
   size_t partitions = 1;
 };
 
+// Where the table's partitions go in this cluster: a function of both. kInvalidArgument as above.
+absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec);
+
 class TableAdmin {
  public:
   // `options` are those of the router that it uses for the catalogue; the client id must be its
-  // own.
+  // own. What is given by pointer outlives it.
   TableAdmin(ClusterConfig config, RouterOptions options, Rpc* rpc, Executor* executor,
              const Clock* clock);
+  // Creations that are under way end with kCancelled.
   ~TableAdmin();
 
   void CreateTable(TableSpec spec, absl::AnyInvocable<void(absl::Status)> done);

@@ -1,0 +1,320 @@
+#include "dynlib/cluster/table_admin.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "dynlib/base/checksum.h"
+#include "dynlib/base/coding.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/base/time.h"
+#include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/condition.h"
+#include "dynlib/cluster/item.h"
+#include "dynlib/cluster/key.h"
+#include "dynlib/cluster/service.h"
+
+namespace dynlib::cluster {
+namespace {
+
+constexpr size_t kNameBytesMin = 3;
+constexpr size_t kNameBytesMax = 255;
+constexpr size_t kZones = 3;
+constexpr size_t kParallel = 16;  // replicas being made at a time, by one creation
+
+using Done = absl::AnyInvocable<void(absl::Status)>;
+
+bool IsNameByte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '-' || c == '.';
+}
+
+absl::Status ValidateSpec(const TableSpec& spec) {
+  if (spec.name.size() < kNameBytesMin || spec.name.size() > kNameBytesMax ||
+      !std::all_of(spec.name.begin(), spec.name.end(), IsNameByte)) {
+    return absl::InvalidArgumentError(Cat("name is '", Escape(spec.name),
+                                          "'; allowed: ", kNameBytesMin, " to ", kNameBytesMax,
+                                          " characters of a-z A-Z 0-9 _ - ."));
+  }
+  if (spec.name == kCatalogueName)
+    return absl::InvalidArgumentError(
+        Cat("name is '", kCatalogueName, "', which every cluster has"));
+  if (spec.partitions < 1 || spec.partitions > kTablePartitionsMax) {
+    return absl::InvalidArgumentError(
+        Cat("partitions is ", spec.partitions, "; allowed: 1 to ", kTablePartitionsMax));
+  }
+  return ValidateSchema(spec.schema);
+}
+
+// The nodes of each zone, zones by name, nodes by id.
+using Zones = std::vector<std::vector<NodeId>>;
+
+absl::StatusOr<Zones> ZonesOf(const ClusterConfig& config) {
+  std::map<std::string, std::vector<NodeId>> by_name;
+  for (const NodeInfo& node : config.nodes) by_name[node.location.zone].push_back(node.id);
+  if (by_name.size() < kZones && config.nodes.size() != 1) {
+    return absl::InvalidArgumentError(Cat("the cluster has ", config.nodes.size(), " nodes in ",
+                                          by_name.size(), " zones; allowed: ", kZones,
+                                          " zones or more, or a single node"));
+  }
+  Zones zones;
+  for (auto& [name, nodes] : by_name) {
+    std::sort(nodes.begin(), nodes.end());
+    zones.push_back(std::move(nodes));
+  }
+  return zones;
+}
+
+// Never 0, nor one of the small ids that every cluster is born with.
+uint64_t DrawId(const TableSpec& spec, uint64_t number) {
+  std::string seed;
+  PutLengthPrefixed(seed, spec.name);
+  PutLengthPrefixed(seed, EncodeSchema(spec.schema));
+  PutVarint(seed, spec.partitions);
+  PutVarint(seed, number);
+  return Checksum(seed) | uint64_t{1} << 63;
+}
+
+// The least hash of partition `index`: the hash space in equal parts.
+uint64_t FirstHash(size_t index, size_t partitions) {
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(index) << 64) / partitions);
+}
+
+std::vector<PartitionMember> PlacePartition(const Zones& zones, uint64_t number) {
+  std::vector<PartitionMember> members;
+  const size_t replicas = std::min(kZones, zones.size());
+  for (size_t i = 0; i < replicas; ++i) {
+    const std::vector<NodeId>& nodes = zones[(number + i) % zones.size()];
+    members.push_back({ReplicaId{i + 1}, nodes[number / zones.size() % nodes.size()]});
+  }
+  return members;
+}
+
+bool SameTable(const TableInfo& table, const TableSpec& spec) {
+  return table.schema == spec.schema && table.partitions.size() == spec.partitions;
+}
+
+}  // namespace
+
+absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec) {
+  DYNLIB_RETURN_IF_ERROR(ValidateSpec(spec));
+  DYNLIB_ASSIGN_OR_RETURN(const Zones zones, ZonesOf(config));
+  TableInfo table{
+      .id = TableId{DrawId(spec, 0)}, .name = spec.name, .schema = spec.schema, .partitions = {}};
+  // Tables of one partition shall not all be led in the same zone.
+  const uint64_t start = Checksum(spec.name) % (uint64_t{1} << 32);
+  for (size_t i = 0; i < spec.partitions; ++i) {
+    PartitionInfo partition{.id = PartitionId{DrawId(spec, i + 1)},
+                            .first = {},
+                            .end = {},
+                            .members = PlacePartition(zones, start + i)};
+    if (i > 0) partition.first = HashBoundary(FirstHash(i, spec.partitions));
+    if (i + 1 < spec.partitions) partition.end = HashBoundary(FirstHash(i + 1, spec.partitions));
+    table.partitions.push_back(std::move(partition));
+  }
+  return table;
+}
+
+class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
+ public:
+  Impl(ClusterConfig config, RouterOptions options, Rpc* rpc, Executor* executor,
+       const Clock* clock)
+      : config_(std::move(config)),
+        options_(options),
+        rpc_(rpc),
+        executor_(executor),
+        clock_(clock),
+        router_(std::make_unique<Router>(std::move(options), rpc, executor, clock)) {}
+
+  void CreateTable(TableSpec spec, Done done);
+  void Close();
+
+ private:
+  using CreationId = uint64_t;
+
+  // Looks the table up, makes the replicas, enters the table.
+  struct Creation {
+    CreationId id;
+    TableSpec spec;
+    TableInfo table;
+    Done done;
+    Instant deadline;
+    std::vector<std::pair<size_t, size_t>> to_make;  // partition, member: the last first
+    size_t making = 0;
+    std::string last_failure;
+  };
+
+  Creation* Find(CreationId id);
+  void LookUp(CreationId id);
+  void OnFound(CreationId id, absl::StatusOr<std::optional<Item>> item);
+  void MakeReplicas(Creation& creation);
+  void MakeReplica(Creation& creation, std::pair<size_t, size_t> what);
+  void OnMade(CreationId id, std::pair<size_t, size_t> what, absl::StatusOr<std::string> result);
+  void MakeAgain(CreationId id, std::pair<size_t, size_t> what, std::string why);
+  void Enter(Creation& creation);
+  void OnEntered(CreationId id, const absl::Status& status);
+  void Finish(CreationId id, absl::Status status);
+
+  const ClusterConfig config_;
+  const RouterOptions options_;
+  Rpc* const rpc_;
+  Executor* const executor_;
+  const Clock* const clock_;
+  std::unique_ptr<Router> router_;
+  std::map<CreationId, Creation> creations_;
+  CreationId last_creation_ = 0;
+};
+
+void TableAdmin::Impl::CreateTable(TableSpec spec, Done done) {
+  absl::StatusOr<TableInfo> table = PlaceTable(config_, spec);
+  if (!table.ok()) {
+    return executor_->Post(
+        [done = std::move(done), status = table.status()]() mutable { done(std::move(status)); });
+  }
+  const CreationId id = ++last_creation_;
+  Creation& creation = creations_[id];
+  creation.id = id;
+  creation.spec = std::move(spec);
+  creation.table = *std::move(table);
+  creation.done = std::move(done);
+  creation.deadline = clock_->Now() + options_.timeout;
+  LookUp(id);
+}
+
+void TableAdmin::Impl::Close() {
+  router_ = nullptr;
+  while (!creations_.empty())
+    Finish(creations_.begin()->first, absl::CancelledError("the table admin was destroyed"));
+}
+
+TableAdmin::Impl::Creation* TableAdmin::Impl::Find(CreationId id) {
+  const auto found = creations_.find(id);
+  return found == creations_.end() ? nullptr : &found->second;
+}
+
+void TableAdmin::Impl::LookUp(CreationId id) {
+  const std::string& name = creations_.at(id).spec.name;
+  router_->Get(std::string(kCatalogueName), {.partition = Value::String(name), .sort = {}},
+               Consistency::kStrong,
+               [weak = weak_from_this(), id](absl::StatusOr<std::optional<Item>> item) {
+                 if (auto admin = weak.lock()) admin->OnFound(id, std::move(item));
+               });
+}
+
+void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>> item) {
+  Creation* creation = Find(id);
+  if (creation == nullptr) return;
+  if (!item.ok()) return Finish(id, item.status());
+  if (!item->has_value()) {
+    for (size_t i = creation->table.partitions.size(); i > 0; --i) {
+      for (size_t j = creation->table.partitions[i - 1].members.size(); j > 0; --j)
+        creation->to_make.emplace_back(i - 1, j - 1);
+    }
+    return MakeReplicas(*creation);
+  }
+  absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
+  if (!table.ok()) return Finish(id, table.status());
+  if (SameTable(*table, creation->spec)) return Finish(id, absl::OkStatus());
+  Finish(id, absl::AlreadyExistsError(
+                 Cat("table '", creation->spec.name, "' exists with ", table->partitions.size(),
+                     " partitions, and another schema or number of them was asked for")));
+}
+
+void TableAdmin::Impl::MakeReplicas(Creation& creation) {
+  while (creation.making < kParallel && !creation.to_make.empty()) {
+    const auto what = creation.to_make.back();
+    creation.to_make.pop_back();
+    creation.making++;
+    MakeReplica(creation, what);
+  }
+  if (creation.making == 0) Enter(creation);
+}
+
+void TableAdmin::Impl::MakeReplica(Creation& creation, std::pair<size_t, size_t> what) {
+  const PartitionInfo& partition = creation.table.partitions[what.first];
+  const Duration left = creation.deadline - clock_->Now();
+  rpc_->Call(partition.members[what.second].node, kCreateReplica,
+             EncodeCreateReplica(creation.table, partition),
+             std::min(options_.attempt_timeout, left),
+             [weak = weak_from_this(), id = creation.id, what](absl::StatusOr<std::string> result) {
+               if (auto admin = weak.lock()) admin->OnMade(id, what, std::move(result));
+             });
+}
+
+void TableAdmin::Impl::OnMade(CreationId id, std::pair<size_t, size_t> what,
+                              absl::StatusOr<std::string> result) {
+  Creation* creation = Find(id);
+  if (creation == nullptr) return;
+  const PartitionInfo& partition = creation->table.partitions[what.first];
+  const std::string where =
+      Cat("partition ", partition.id, " on node ", partition.members[what.second].node, ": ");
+  if (!result.ok()) return MakeAgain(id, what, Cat(where, ToStd(result.status().message())));
+  wire::CreateReplicaReply reply;
+  if (!reply.ParseFromString(*result)) return MakeAgain(id, what, Cat(where, "malformed reply"));
+  const std::string why = Cat(where, reply.outcome().message());
+  switch (static_cast<absl::StatusCode>(reply.outcome().code())) {
+    case absl::StatusCode::kOk:
+      creation->making--;
+      return MakeReplicas(*creation);
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+      return Finish(id, absl::FailedPreconditionError(why));
+    default:
+      return MakeAgain(id, what, why);
+  }
+}
+
+void TableAdmin::Impl::MakeAgain(CreationId id, std::pair<size_t, size_t> what, std::string why) {
+  creations_.at(id).last_failure = std::move(why);
+  executor_->RunAt(clock_->Now() + options_.retry_delay_max, [weak = weak_from_this(), id, what] {
+    auto admin = weak.lock();
+    Creation* creation = admin == nullptr ? nullptr : admin->Find(id);
+    if (creation == nullptr) return;
+    if (admin->clock_->Now() < creation->deadline) return admin->MakeReplica(*creation, what);
+    admin->Finish(
+        id, absl::DeadlineExceededError(Cat(
+                "table '", creation->spec.name, "' is not finished after ",
+                ToMicros(admin->options_.timeout) / 1000, " ms; last: ", creation->last_failure)));
+  });
+}
+
+void TableAdmin::Impl::Enter(Creation& creation) {
+  Condition is_new{
+      {{.attribute = std::string(kCatalogueKey), .op = Clause::Op::kNotExists, .operand = {}}}};
+  router_->Put(std::string(kCatalogueName), EncodeTableItem(creation.table), std::move(is_new),
+               [weak = weak_from_this(), id = creation.id](absl::Status status) {
+                 if (auto admin = weak.lock()) admin->OnEntered(id, status);
+               });
+}
+
+void TableAdmin::Impl::OnEntered(CreationId id, const absl::Status& status) {
+  if (Find(id) == nullptr) return;
+  // Somebody else was faster: with the same table, perhaps.
+  if (absl::IsAborted(status)) return LookUp(id);
+  Finish(id, status);
+}
+
+void TableAdmin::Impl::Finish(CreationId id, absl::Status status) {
+  auto creation = creations_.extract(id);
+  executor_->Post([done = std::move(creation.mapped().done), status = std::move(status)]() mutable {
+    done(std::move(status));
+  });
+}
+
+TableAdmin::TableAdmin(ClusterConfig config, RouterOptions options, Rpc* rpc, Executor* executor,
+                       const Clock* clock)
+    : impl_(std::make_shared<Impl>(std::move(config), std::move(options), rpc, executor, clock)) {}
+
+TableAdmin::~TableAdmin() { impl_->Close(); }
+
+void TableAdmin::CreateTable(TableSpec spec, absl::AnyInvocable<void(absl::Status)> done) {
+  impl_->CreateTable(std::move(spec), std::move(done));
+}
+
+}  // namespace dynlib::cluster
