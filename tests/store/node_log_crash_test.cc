@@ -43,8 +43,8 @@ class Workload {
     std::vector<LogRecord> records;
     for (uint64_t i = random_.Between(1, 3); i > 0; --i) {
       const uint64_t stream = 1 + random_.Below(kStreams);
-      std::string payload(random_.Below(stream == kStreams ? 40 : 1300), 'a');
-      for (char& c : payload) c = static_cast<char>('a' + random_.Below(26));
+      std::string payload(random_.Below(stream == kStreams ? 40 : 1300),
+                          static_cast<char>('a' + random_.Below(26)));
       payload += std::to_string(++unique_);
       if (random_.Chance(0.2)) {
         records.push_back(State(stream, unique_, 0, payload));
@@ -131,8 +131,10 @@ bool CrashAt(uint64_t call, UnsyncedFate fate, uint64_t seed) {
 class NodeLogCrashTest : public testing::TestWithParam<UnsyncedFate> {};
 
 TEST_P(NodeLogCrashTest, PowerOffAtEveryDiskCall) {
+  // Every call for the fate that can leave any mixture; every other one for the tamer three.
+  const uint64_t step = GetParam() == UnsyncedFate::kRandomSubset ? 1 : 2;
   uint64_t call = 1;
-  while (CrashAt(call, GetParam(), /*seed=*/11) && !HasFailure()) ++call;
+  while (CrashAt(call, GetParam(), /*seed=*/11) && !HasFailure()) call += step;
   EXPECT_GT(call, 200u);
 }
 
