@@ -172,9 +172,10 @@ class GroupCore {
  private:
   struct Peer {
     Member member;
-    bool known = false;  // `match` was told by the peer at this ballot.
-    Slot match = 0;      // Stable there.
-    Slot next = 0;       // The next slot to send.
+    bool known = false;    // `match` was told by the peer at this ballot.
+    Slot match = 0;        // Stable there.
+    Slot next = 0;         // The next slot to send.
+    size_t in_flight = 0;  // Bytes of the entries after `match` and before `next`.
     Slot told_chosen = 0;
     Slot heard_chosen = 0;
     uint64_t epoch = 0;  // Of its node's support, as named at this ballot.
@@ -245,6 +246,7 @@ class GroupCore {
   void OnAccepted(const GroupMessage& message, const Accepted& accepted, Instant now);
   void Flush(Instant now);
   void SendEntries(Peer& peer, Instant now);
+  void AdvanceMatch(Peer& peer, Slot match);
   void SendProbe(Peer& peer, Instant now);
   bool NeedsWord(const Peer& peer) const;
   void TickLeader(Instant now);

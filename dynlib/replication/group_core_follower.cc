@@ -55,12 +55,14 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
   // A proposal shows that a quorum promised its ballot, and each member of it first ended its
   // support for the leader before: no earlier lease can hold, whatever support is owed here (R5).
   if (message.ballot > promised_) Adopt(message.ballot, now);
-  role_ = Role::kFollower;
-  established_ = true;
-  // Only a grant that can lapse wakes this group again. Without one, look again later.
-  election_at_ = SupportsLeader(now)
-                     ? Instant::Infinite()
-                     : std::max(now, liveness_->boot_wait_end()) + 2 * liveness_->options().support;
+  if (!abandoned_) {  // Else it was sent before the leader gave up.
+    role_ = Role::kFollower;
+    established_ = true;
+    // Only a grant that can lapse wakes this group again. Without one, look again later.
+    const Instant granted_by = std::max(now, liveness_->boot_wait_end());
+    election_at_ =
+        SupportsLeader(now) ? Instant::Infinite() : granted_by + 2 * liveness_->options().support;
+  }
 
   const Slot window_end = std::max(chosen_, stable_) + 4 * options_.peer_window_entries_max;
   Slot slot = accept.first_slot;

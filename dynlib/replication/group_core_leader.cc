@@ -42,9 +42,11 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
     return;
   }
   Peer& peer = *FindPeer(message.from);
-  // Said before the peer's last restart: it may hold less by now (R4).
-  const uint64_t boot = liveness_->IncarnationOf(peer.member.node);
-  if (Liveness::EpochIncarnation(accepted.support_epoch) < boot) return;
+  // What a peer said before its last restart does not bind it: it may hold less by now (R4).
+  const uint64_t boot = Liveness::EpochIncarnation(accepted.support_epoch);
+  const uint64_t known_boot = Liveness::EpochIncarnation(peer.epoch);
+  if (boot < std::max(known_boot, liveness_->IncarnationOf(peer.member.node))) return;
+  if (boot > known_boot) peer.known = false;
   peer.epoch = std::max(peer.epoch, accepted.support_epoch);
   // A peer cannot hold more than was proposed; what a liar claims beyond it counts for nothing.
   const Slot stable = std::min(accepted.stable, log_.last());
@@ -52,10 +54,10 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
     peer.known = true;
     peer.match = stable;
     peer.next = stable + 1;
+    peer.in_flight = 0;
     peer.heard_chosen = 0;
   } else if (stable > peer.match) {
-    peer.match = stable;
-    peer.next = std::max(peer.next, stable + 1);
+    AdvanceMatch(peer, stable);
     peer.resend_at = now + options_.resend;
   }
   peer.heard_chosen = std::max(peer.heard_chosen, std::min(accepted.chosen, chosen_));
@@ -107,11 +109,7 @@ void GroupCore::SendEntries(Peer& peer, Instant now) {
     return;
   }
   peer.too_far_behind = false;
-  size_t in_flight = 0;
-  for (Slot slot = peer.match + 1; slot < peer.next; ++slot) {
-    if (const SlotLog::Cell* cell = log_.Find(slot)) in_flight += cell->payload->size();
-  }
-  while (peer.next <= log_.last() && in_flight < options_.peer_window_bytes_max &&
+  while (peer.next <= log_.last() && peer.in_flight < options_.peer_window_bytes_max &&
          peer.next - peer.match <= options_.peer_window_entries_max) {
     Accept accept{.first_slot = peer.next, .chosen = chosen_, .held_by_all = HeldByAll()};
     size_t bytes = 0;
@@ -123,13 +121,25 @@ void GroupCore::SendEntries(Peer& peer, Instant now) {
       accept.entries.push_back(payload);
       ++peer.next;
     }
-    in_flight += bytes;
+    peer.in_flight += bytes;
     peer.told_chosen = chosen_;
     if (peer.resend_at == Instant::Infinite()) peer.resend_at = now + options_.resend;
     GroupMessage message = Make(peer.member.replica, promised_);
     message.body = std::move(accept);
     Send(std::move(message));
   }
+}
+
+// Entries that were released since, for want of room, count until the window has emptied.
+void GroupCore::AdvanceMatch(Peer& peer, Slot match) {
+  const Slot answered = std::min(match, peer.next - 1);
+  for (Slot slot = peer.match + 1; slot <= answered; ++slot) {
+    const SlotLog::Cell* cell = log_.Find(slot);
+    peer.in_flight -= cell == nullptr ? 0 : std::min(peer.in_flight, cell->payload->size());
+  }
+  peer.match = match;
+  peer.next = std::max(peer.next, match + 1);
+  if (peer.next == match + 1) peer.in_flight = 0;
 }
 
 void GroupCore::SendProbe(Peer& peer, Instant now) {

@@ -71,6 +71,7 @@ HarnessOptions RandomMix(uint64_t seed) {
     options.group.message_bytes_max = 1 + random.Below(200);
   }
   if (random.Chance(0.3)) options.group.retained_bytes_max = random.Below(2000);
+  if (random.Chance(0.3)) options.group.progress_bound = std::chrono::milliseconds(20);
   const int delays_ms[] = {1, 5, 20, 80};
   options.delay_max = std::chrono::milliseconds(delays_ms[random.Below(4)]);
   options.loss = random.Chance(0.3) ? 0 : random.Unit() * 0.2;
@@ -78,6 +79,16 @@ HarnessOptions RandomMix(uint64_t seed) {
   options.crash_mean = std::chrono::milliseconds(random.Between(400, 3000));
   options.cut_mean = std::chrono::milliseconds(random.Between(300, 3000));
   if (random.Chance(0.2)) options.may_lead_mean = std::chrono::milliseconds(1000);
+  if (random.Chance(0.2)) options.hang_mean = std::chrono::milliseconds(1500);
+  if (random.Chance(0.2)) {  // Old messages meet new boots.
+    options.slow = 0.1;
+    options.slow_max = std::chrono::seconds(5);
+  }
+  if (random.Chance(0.2)) {
+    options.slow_sync = 0.2;
+    options.slow_sync_max = std::chrono::milliseconds(1500);
+  }
+  if (random.Chance(0.05)) options.fault_phase = std::chrono::seconds(30);
   if (options.nodes == 1) options.damage = 0;
   if (options.nodes >= 3 && random.Chance(0.2)) {
     // What is unknown may need every member to be decided (R4).
@@ -167,6 +178,7 @@ void CoreHarness::Boot(Node& node) {
   node.clock_base = random_.Between(1, 1'000'000'000'000);
   node.wake_at = INT64_MAX;
   node.syncing = false;
+  node.disk_hung = false;
   const Instant now = LocalTime(node, now_);
   const Duration boot_wait = node.ever_granted ? options_.liveness.support : Duration(0);
   node.liveness = std::make_unique<Liveness>(options_.liveness, node.boots, boot_wait, now);
@@ -300,10 +312,11 @@ void CoreHarness::StartSync(Node& node) {
   });
 }
 
-void CoreHarness::HangDisk(int index, bool hang) {
+void CoreHarness::HangDisk(int index, bool hang, bool noticed) {
   Node& node = *nodes_[index];
   node.disk_hung = hang;
-  node.liveness->SetLogHealthy(!hang);
+  if (!node.up) return;
+  node.liveness->SetLogHealthy(!(hang && noticed));
   StartSync(node);
 }
 

@@ -60,9 +60,11 @@ struct HarnessOptions {
   Duration cut_max = std::chrono::milliseconds(1500);
   Duration checkpoint_mean = std::chrono::milliseconds(300);
   Duration may_lead_mean{0};  // A state machine fails, and is well again.
-  double torn = 0.3;          // of crashes: the last batch is unknown
-  double damage = 0.2;        // of restarts: a slot that was durable is unknown
-  double drift = 1;           // of the declared drift bound is used
+  Duration hang_mean{0};      // A disk hangs, and goes on.
+  Duration hang_max = std::chrono::milliseconds(1500);
+  double torn = 0.3;    // of crashes: the last batch is unknown
+  double damage = 0.2;  // of restarts: a slot that was durable is unknown
+  double drift = 1;     // of the declared drift bound is used
 
   Duration fault_phase = std::chrono::seconds(6);
   Duration heal_bound = std::chrono::seconds(15);
@@ -104,7 +106,7 @@ class CoreHarness {
   // Makes a durable slot unreadable at the next restart.
   void Damage(int node, Slot slot, int group = 0);
   // Syncs of the node end no more, or again.
-  void HangDisk(int node, bool hang);
+  void HangDisk(int node, bool hang, bool noticed = true);
   bool AtRest(int group = 0) const;
   uint64_t GroupMessagesSent() const { return group_messages_; }
   // Events of the kind that any core reported so far.
@@ -146,7 +148,6 @@ class CoreHarness {
     std::deque<Batch> pending;
     bool syncing = false;
     bool disk_hung = false;
-    int64_t hung_since = 0;
     int64_t wake_at = INT64_MAX;
   };
   struct GroupTruth {
@@ -199,6 +200,7 @@ class CoreHarness {
   void CutSometimes();
   void CheckpointSometimes();
   void FailMachinesSometimes();
+  void HangDisksSometimes();
   void Heal();
   void CopyTreesToLaggards();
   void CheckProgress();

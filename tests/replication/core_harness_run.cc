@@ -83,6 +83,7 @@ void CoreHarness::StartFaults() {
   if (options_.cut_mean > Duration(0)) CutSometimes();
   if (options_.checkpoint_mean > Duration(0)) CheckpointSometimes();
   if (options_.may_lead_mean > Duration(0)) FailMachinesSometimes();
+  if (options_.hang_mean > Duration(0)) HangDisksSometimes();
 }
 
 void CoreHarness::ProposeSometimes() {
@@ -169,6 +170,18 @@ void CoreHarness::FailMachinesSometimes() {
   });
 }
 
+void CoreHarness::HangDisksSometimes() {
+  After(options_.hang_mean, [this] {
+    if (!faulty_) return;
+    const int index = static_cast<int>(random_.Below(options_.nodes));
+    const bool noticed = random_.Chance(0.5);  // By the driver, which tells liveness (R8).
+    HangDisk(index, true, noticed);
+    At(now_ + random_.Between(0, options_.hang_max.count()),
+       [this, index] { HangDisk(index, false); });
+    HangDisksSometimes();
+  });
+}
+
 // ---- After the faults ----
 
 void CoreHarness::Heal() {
@@ -178,6 +191,7 @@ void CoreHarness::Heal() {
   for (auto& node : nodes_) {
     if (options_.leave_one_down && node->index == options_.nodes - 1) continue;
     Restart(node->index);
+    HangDisk(node->index, false);
     for (int group = 0; group < options_.groups; ++group) SetMayLead(node->index, true, group);
   }
 }
@@ -256,7 +270,8 @@ void CoreHarness::CheckProgress() {
 }
 
 void CoreHarness::CheckRest() {
-  RunFor(std::chrono::seconds(6));
+  // Late messages of the fault phase, and word to a peer that was down and needs a tree copy.
+  RunFor(std::chrono::seconds(6) + options_.slow_max);
   const uint64_t sent = group_messages_;
   RunFor(std::chrono::seconds(2));
   if (group_messages_ != sent) {
