@@ -1,5 +1,5 @@
-// A disk that calls a function before each write and sync, to put other work in the middle of a
-// checkpoint.
+// A disk that calls a function before each write and sync, of names too, to put other work in
+// the middle of a checkpoint.
 #ifndef TESTS_STORE_HOOKED_DISK_H_
 #define TESTS_STORE_HOOKED_DISK_H_
 
@@ -38,7 +38,10 @@ class HookedDisk final : public Disk {
   absl::StatusOr<std::vector<std::string>> List(std::string_view path) override {
     return disk_->List(path);
   }
-  absl::Status SyncDir(std::string_view path) override { return disk_->SyncDir(path); }
+  absl::Status SyncDir(std::string_view path) override {
+    CallHook();
+    return disk_->SyncDir(path);
+  }
   absl::StatusOr<std::unique_ptr<DiskLock>> Lock(std::string_view path) override {
     return disk_->Lock(path);
   }

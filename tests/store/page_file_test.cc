@@ -350,25 +350,36 @@ TEST(PageFileTest, WithTheNewestSuperblockGoneTheOlderOneCounts) {
   ExpectSound(*file);
 }
 
+// A process dies at the n-th write or sync, its kernel lives: what Open finds was never synced.
+// Then the power fails, and what Open had found must still be there.
 TEST(PageFileTest, OpeningMakesDurableWhatItFinds) {
-  // A process dies, its kernel lives: what Open finds was never synced. Then the power fails.
-  for (uint64_t call = 1;; ++call) {
-    sim::SimDisk disk(call);
-    auto file = OpenFile(disk);
-    Tree* tree = *file->CreateTree(TreeId{1});
-    ASSERT_THAT(PutNext(*tree, "a", "1"), IsOk());
-    disk.FailCall(call, sim::DiskFault::kPowerOff, sim::UnsyncedFate::kAllKept);
-    bool failed = !file->Checkpoint().ok();
-    file.reset();
-    disk.ClearFailCall();
-    if (!failed) break;
-    disk.Restart();
-    file = OpenFile(disk);
-    std::vector<TreeId> found = file->Trees();
-    file.reset();
-    disk.PowerOff(sim::UnsyncedFate::kAllLost);
-    disk.Restart();
-    EXPECT_EQ(OpenFile(disk)->Trees(), found);
+  bool died = true;
+  for (int call = 1; died; ++call) {
+    SCOPED_TRACE(call);
+    sim::SimDisk sim_disk(call);
+    HookedDisk disk(&sim_disk);
+    int calls = 0;
+    disk.SetHook([&] {
+      if (++calls == call) sim_disk.Crash();
+    });
+    {
+      auto file = PageFile::Open(kSmall, &disk, "pages");
+      if (file.ok()) {
+        ASSERT_THAT(PutNext(**(*file)->CreateTree(TreeId{1}), "a", "1"), IsOk());
+        absl::Status status = (*file)->Checkpoint();
+        EXPECT_EQ(status.ok(), calls < call);
+      }
+    }
+    died = calls >= call;
+    disk.SetHook(nullptr);
+    sim_disk.Crash();
+    sim_disk.Restart();
+    std::vector<TreeId> found = OpenFile(sim_disk)->Trees();
+    sim_disk.PowerOff(sim::UnsyncedFate::kAllLost);
+    sim_disk.Restart();
+    auto file = PageFile::Open({.create_if_missing = false}, &sim_disk, "pages");
+    ASSERT_THAT(file, IsOk());
+    EXPECT_EQ((*file)->Trees(), found);
   }
 }
 
