@@ -30,7 +30,7 @@ inline constexpr uint32_t kUnitBytes = 4096;
 // keys.
 inline constexpr uint32_t kPageTargetBytes = 2 * kUnitBytes;
 inline constexpr size_t kMaxKeyBytes = 8192;
-inline constexpr size_t kMaxValueBytes = 512 << 10;
+inline constexpr size_t kMaxValueBytes = 1 << 20;
 // Longer values lie in overflow pages of their own.
 inline constexpr size_t kMaxInlineValueBytes = 2048;
 

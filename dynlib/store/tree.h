@@ -16,7 +16,7 @@
 //   {
 //     ...; return true; });
 //
-// Keys are 0 to 8,192 bytes, compared as unsigned bytes; values 0 to 524,288 bytes. Values longer
+// Keys are 0 to 8,192 bytes, compared as unsigned bytes; values 0 to 1,048,576 bytes. Values longer
 // than 2,048 bytes lie in extents of their own, and do not slow down scans of their neighbours.
 //
 // Memory: pages are read from disk when first touched, and stay in memory for as long as a version
