@@ -215,6 +215,43 @@ TEST_F(UnknownTest, IsSettledByReleaseAndDrop) {
   EXPECT_THAT(Found(2).unknown, IsEmpty());
 }
 
+// What is copied forward is no news: it does not settle what a later batch left unknown.
+TEST(NodeLogDamageTest, CopyingAnOlderRecordDoesNotSettleTheUnknown) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 2, 1, "older"), State(1, 0, 1, "old vote")}));
+  uint64_t filler = 0;
+  while (h.log->GetStats().segments_in_use < 2) {
+    DYNLIB_ASSERT_OK(h.Append({Entry(4, ++filler, 1, std::string(1500, 'x'))}));
+  }
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 2, 3, "newer"), State(1, 0, 3, "new vote")}));
+  for (uint64_t i = 1; i <= 30; ++i) {  // Keeps the second segment from being copied.
+    DYNLIB_ASSERT_OK(h.Append({Entry(6, i, 1, std::string(1500, 'k'))}));
+  }
+  h.Kill();
+  const char second[] = "node/log/00000002.seg";
+  const size_t at = disk.ReadRaw(second).find("newernew vote");
+  disk.FlipBit(second, 8 * at);
+  disk.FlipBit(second, 8 * (at + 5));
+  DYNLIB_ASSERT_OK(h.Open());
+  h.log->Release(StreamId{4}, filler);
+  for (uint64_t i = 1; i <= 300; ++i) {
+    DYNLIB_ASSERT_OK(h.Append({Entry(5, i, 1, std::string(1500, 'x'))}));
+    h.log->Release(StreamId{5}, i);
+    if (i % 30 == 0) {
+      DYNLIB_ASSERT_OK(h.Append({Entry(7, i, 1, "laggard")}));
+    }
+  }
+  EXPECT_GT(h.log->GetStats().copied_forward_records, 0u);
+  DYNLIB_ASSERT_OK(h.Reopen());
+  const NodeLog::RecoveredStream& stream = h.found.streams.at(StreamId{1});
+  EXPECT_THAT(stream.entries, ElementsAre(Entry(1, 2, 1, "older")));
+  EXPECT_EQ(stream.state, State(1, 0, 1, "old vote"));
+  EXPECT_THAT(stream.unknown,
+              ElementsAre(Unknown{2, 3, RecordKind::kEntry}, Unknown{0, 3, RecordKind::kState}));
+}
+
 TEST(NodeLogDamageTest, ALossIsRememberedForTheStreamsThatWereThere) {
   Example example(/*clean_close=*/false);
   Files files = example.files;

@@ -1,0 +1,437 @@
+#include "dynlib/store/store.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "dynlib/base/random.h"
+#include "dynlib/runtime/disk.h"
+#include "dynlib/runtime/posix/posix_disk.h"
+#include "dynlib/runtime/posix/system_clock.h"
+#include "dynlib/runtime/posix/thread_executor.h"
+#include "dynlib/sim/disk.h"
+#include "dynlib/sim/file_image.h"
+#include "dynlib/store/store_record.h"
+#include "dynlib/store/tree.h"
+#include "dynlib/store/write_batch.h"
+#include "dynlib/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/store/log_harness.h"
+
+namespace dynlib::store {
+namespace {
+
+using sim::DiskFault;
+using sim::SimDisk;
+using sim::UnsyncedFate;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+using Contents = std::map<std::string, std::string>;
+
+Store::Options SmallStore() {
+  Store::Options options;
+  options.log = SmallLog();
+  options.pages.growth_bytes_min = 64 << 10;
+  options.checkpoint_after_bytes = 64 << 10;
+  return options;
+}
+
+WriteBatch Put(std::string key, std::string value) {
+  WriteBatch batch;
+  batch.Put(std::move(key), std::move(value));
+  return batch;
+}
+
+// A store on executors run by hand.
+class StoreHarness {
+ public:
+  explicit StoreHarness(Disk* disk) : disk_(disk) {}
+  ~StoreHarness() { Kill(); }
+
+  absl::Status Open() {
+    auto opened = Store::Open(options, disk_, "db", {&log_, &apply_, &checkpoint_}, &clock_,
+                              MetricsSink::None(), &found);
+    if (opened.ok()) store = *std::move(opened);
+    return opened.status();
+  }
+  void Run() {
+    bool ran = true;
+    while (ran) {
+      ran = log_.RunOne();
+      ran |= apply_.RunOne();
+      ran |= checkpoint_.RunOne();
+      ran |= caller.RunOne();
+    }
+  }
+  void Kill() {
+    store.reset();
+    Run();
+  }
+  absl::Status Reopen() {
+    Kill();
+    return Open();
+  }
+  absl::Status Write(const WriteBatch& batch) {
+    std::optional<absl::Status> answer;
+    store->Write(batch, &caller, [&](absl::Status s) { answer = std::move(s); });
+    Run();
+    return *answer;
+  }
+  absl::Status Checkpoint() {
+    std::optional<absl::Status> answer;
+    store->Checkpoint(&caller, [&](absl::Status s) { answer = std::move(s); });
+    Run();
+    return *answer;
+  }
+  absl::Status Close() {
+    std::optional<absl::Status> answer;
+    store->Close(&caller, [&](absl::Status s) { answer = std::move(s); });
+    Run();
+    store.reset();
+    Run();
+    return *answer;
+  }
+  Contents Scan() const {
+    Contents contents;
+    EXPECT_THAT(store->snapshot().Scan("", "", ScanOrder::kForward,
+                                       [&](std::string_view key, std::string_view value) {
+                                         contents.emplace(key, value);
+                                         return true;
+                                       }),
+                IsOk());
+    return contents;
+  }
+
+  Store::Options options = SmallStore();
+  Store::Recovery found;
+  std::unique_ptr<Store> store;
+  ManualExecutor caller;
+
+ private:
+  Disk* const disk_;
+  ManualExecutor log_;
+  ManualExecutor apply_;
+  ManualExecutor checkpoint_;
+  ManualClock clock_;
+};
+
+TEST(StoreRecordTest, WriteBatchComesBackAndDamageDoesNot) {
+  WriteBatch batch;
+  batch.Put("key", "value");
+  batch.Delete("gone");
+  batch.Put("", "");
+  const std::string bytes = EncodeWriteBatch(batch);
+  EXPECT_EQ(bytes, std::string("\x01\x03\x01\x03key\x05value\x02\x04gone\x01\x00\x00", 22));
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const WriteBatch decoded, DecodeWriteBatch(bytes));
+  EXPECT_EQ(EncodeWriteBatch(decoded), bytes);
+  for (size_t length = 0; length < bytes.size(); ++length) {
+    EXPECT_THAT(DecodeWriteBatch(bytes.substr(0, length)), StatusIs(absl::StatusCode::kDataLoss));
+  }
+}
+
+TEST(StoreTest, WritesAreReadBackNowAndAfterAPowerFailure) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  WriteBatch batch = Put("a", "1");
+  batch.Put("b", "2");
+  DYNLIB_ASSERT_OK(h.Write(batch));
+  batch.Clear();
+  batch.Delete("a");
+  DYNLIB_ASSERT_OK(h.Write(batch));
+  EXPECT_THAT(h.store->Get("a"), IsOkAndHolds(std::nullopt));
+  EXPECT_THAT(h.store->Get("b"), IsOkAndHolds("2"));
+  h.Kill();
+  disk.PowerOff(UnsyncedFate::kAllLost);
+  disk.Restart();
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_EQ(h.Scan(), (Contents{{"b", "2"}}));
+  EXPECT_EQ(h.found.replayed_batches, 2u);
+  EXPECT_FALSE(h.found.clean_close);
+}
+
+TEST(StoreTest, ACheckpointShortensTheReplay) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  for (int i = 0; i < 10; ++i) DYNLIB_ASSERT_OK(h.Write(Put("k" + std::to_string(i), "v")));
+  DYNLIB_ASSERT_OK(h.Checkpoint());
+  DYNLIB_ASSERT_OK(h.Write(Put("after", "v")));
+  DYNLIB_ASSERT_OK(h.Close());
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_TRUE(h.found.clean_close);
+  EXPECT_EQ(h.found.replayed_batches, 1u);
+  EXPECT_EQ(h.Scan().size(), 11u);
+}
+
+TEST(StoreTest, TheLogStaysBoundedUnderSteadyWrites) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  Contents expected;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string key = "k" + std::to_string(i % 50);
+    expected[key] = std::string(1000, static_cast<char>('a' + i % 26));
+    DYNLIB_ASSERT_OK(h.Write(Put(key, expected[key])));
+    ASSERT_LE(h.store->LogStats().segments_in_use, 6u);
+  }
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_EQ(h.Scan(), expected);
+}
+
+// A log too small for what the checkpoint interval lets gather: checkpoints free it.
+TEST(StoreTest, AFullLogIsFreedByCheckpoints) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  h.options.checkpoint_after_bytes = 1 << 30;
+  DYNLIB_ASSERT_OK(h.Open());
+  int refused = 0;
+  for (int i = 0; i < 600; ++i) {
+    absl::Status status = h.Write(Put("k" + std::to_string(i % 20), std::string(3000, 'x')));
+    for (int attempt = 0; !status.ok() && attempt < 4; ++attempt) {
+      EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted));
+      ++refused;
+      status = h.Write(Put("k" + std::to_string(i % 20), std::string(3000, 'x')));
+    }
+    DYNLIB_ASSERT_OK(status);
+  }
+  EXPECT_GT(refused, 0);
+}
+
+TEST(StoreTest, LimitsAreCheckedBeforeAnythingIsLogged) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_THAT(h.Write(Put(std::string(9000, 'k'), "v")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("limit is 8192")));
+  EXPECT_THAT(h.Write(Put("k", std::string(5000, 'v'))),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("max_batch_bytes")));
+  DYNLIB_ASSERT_OK(h.Write(Put("k", "v")));
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_EQ(h.Scan(), (Contents{{"k", "v"}}));
+}
+
+TEST(StoreTest, AFailedSyncEndsTheWrites) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Write(Put("a", "1")));
+  disk.FailCall(2, DiskFault::kEio);
+  EXPECT_THAT(h.Write(Put("b", "2")), StatusIs(absl::StatusCode::kUnknown));
+  EXPECT_THAT(h.Write(Put("c", "3")), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(h.store->Get("a"), IsOkAndHolds("1"));
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_THAT(h.store->Get("a"), IsOkAndHolds("1"));
+}
+
+TEST(StoreTest, DestroyingItAnswersEveryWrite) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  int answers = 0;
+  for (int i = 0; i < 5; ++i) {
+    h.store->Write(Put("k", "v"), &h.caller, [&](absl::Status s) {
+      EXPECT_THAT(s, StatusIs(absl::StatusCode::kCancelled));
+      ++answers;
+    });
+  }
+  h.Kill();
+  EXPECT_EQ(answers, 5);
+}
+
+TEST(StoreTest, ATornTailIsCutForGood) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Write(Put("a", "1")));
+  // Two writes in one batch of the log, the first of which is then damaged.
+  h.store->Write(Put("b", "torn"), &h.caller, [](absl::Status) {});
+  h.store->Write(Put("c", "behind"), &h.caller, [](absl::Status) {});
+  h.Run();
+  h.Kill();
+  const char segment[] = "db/log/00000001.seg";
+  disk.FlipBit(segment, 8 * disk.ReadRaw(segment).find("torn"));
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_EQ(h.Scan(), (Contents{{"a", "1"}}));
+  EXPECT_EQ(h.found.cut_batches, 2u);
+  EXPECT_FALSE(h.found.notes.empty());
+  DYNLIB_ASSERT_OK(h.Write(Put("d", "4")));
+  for (int i = 0; i < 2; ++i) {
+    DYNLIB_ASSERT_OK(h.Reopen());
+    EXPECT_EQ(h.Scan(), (Contents{{"a", "1"}, {"d", "4"}}));
+    EXPECT_EQ(h.found.cut_batches, 0u);
+  }
+}
+
+TEST(StoreTest, DamageInTheMiddleIsDataLossUnlessACheckpointHasIt) {
+  for (bool checkpointed : {false, true}) {
+    SimDisk disk(1);
+    StoreHarness h(&disk);
+    DYNLIB_ASSERT_OK(h.Open());
+    DYNLIB_ASSERT_OK(h.Write(Put("a", "damaged")));
+    if (checkpointed) {
+      DYNLIB_ASSERT_OK(h.Checkpoint());
+    }
+    DYNLIB_ASSERT_OK(h.Write(Put("b", "2")));
+    h.Kill();
+    const char segment[] = "db/log/00000001.seg";
+    disk.FlipBit(segment, 8 * disk.ReadRaw(segment).find("damaged"));
+    if (!checkpointed) {
+      EXPECT_THAT(h.Open(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr(segment)));
+      h.Run();
+      continue;
+    }
+    DYNLIB_ASSERT_OK(h.Open());
+    EXPECT_EQ(h.Scan(), (Contents{{"a", "damaged"}, {"b", "2"}}));
+    EXPECT_FALSE(h.found.notes.empty());
+  }
+}
+
+// Power off at every disk call, and again while recovering: the contents are those of a prefix of
+// the writes, and of one that has all that was acknowledged.
+class StoreCrashTest : public testing::TestWithParam<UnsyncedFate> {
+ protected:
+  void Workload(StoreHarness& h, const SimDisk& disk) {
+    Random random(5);
+    for (int i = 0; i < 120 && !disk.down(); ++i) {
+      WriteBatch batch;
+      for (uint64_t n = random.Between(1, 3); n > 0; --n) {
+        const std::string key = "k" + std::to_string(random.Below(25));
+        if (random.Chance(0.25)) {
+          batch.Delete(key);
+        } else {
+          batch.Put(key, std::string(random.Below(900), 'v') + std::to_string(i));
+        }
+      }
+      writes_.push_back(batch);
+      const size_t count = writes_.size();
+      h.store->Write(batch, &h.caller, [this, count](absl::Status s) {
+        if (s.ok()) acknowledged_ = std::max(acknowledged_, count);
+      });
+      if (random.Chance(0.5)) h.Run();
+      if (random.Chance(0.05)) h.store->Checkpoint(&h.caller, [](absl::Status) {});
+    }
+    h.Run();
+  }
+
+  void ExpectPrefix(const Contents& contents) {
+    Contents model;
+    bool matches = acknowledged_ == 0 && contents.empty();
+    for (size_t i = 0; i < writes_.size() && !matches; ++i) {
+      for (const WriteBatch::Operation& operation : writes_[i].operations()) {
+        if (operation.value.has_value()) {
+          model[operation.key] = *operation.value;
+        } else {
+          model.erase(operation.key);
+        }
+      }
+      matches = i + 1 >= acknowledged_ && model == contents;
+    }
+    EXPECT_TRUE(matches) << contents.size() << " keys; " << acknowledged_ << " acknowledged";
+  }
+
+  bool CrashAt(uint64_t call) {
+    SCOPED_TRACE(testing::Message() << "call " << call);
+    writes_.clear();
+    acknowledged_ = 0;
+    SimDisk disk(call);
+    bool struck = false;
+    {
+      StoreHarness h(&disk);
+      disk.FailCall(call, DiskFault::kPowerOff, GetParam());
+      if (h.Open().ok()) Workload(h, disk);
+      struck = disk.down();
+      disk.ClearFailCall();
+    }
+    if (!struck) disk.PowerOff(GetParam());
+    disk.Restart();
+    {
+      StoreHarness h(&disk);
+      disk.FailCall(1 + call % 40, DiskFault::kPowerOff, GetParam());
+      if (h.Open().ok()) ExpectPrefix(h.Scan());
+      disk.ClearFailCall();
+    }
+    if (!disk.down()) disk.PowerOff(GetParam());
+    disk.Restart();
+    StoreHarness h(&disk);
+    EXPECT_THAT(h.Open(), IsOk());
+    if (h.store == nullptr) return false;
+    const Contents before = h.Scan();
+    ExpectPrefix(before);
+    EXPECT_THAT(h.Write(Put("alive", "yes")), IsOk());
+    EXPECT_THAT(h.Reopen(), IsOk());
+    Contents after = before;
+    after["alive"] = "yes";
+    EXPECT_EQ(h.Scan(), after);
+    return struck;
+  }
+
+  std::vector<WriteBatch> writes_;
+  size_t acknowledged_ = 0;
+};
+
+TEST_P(StoreCrashTest, PowerOffAtEveryDiskCall) {
+  const uint64_t step = GetParam() == UnsyncedFate::kRandomSubset ? 1 : 3;
+  uint64_t call = 1;
+  while (CrashAt(call) && !HasFailure()) call += step;
+  EXPECT_GT(call, 150u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Fates, StoreCrashTest,
+                         testing::Values(UnsyncedFate::kAllLost, UnsyncedFate::kAllKept,
+                                         UnsyncedFate::kTorn, UnsyncedFate::kRandomSubset));
+
+TEST(StorePosixTest, ThreadsWriteAndReadOnRealFiles) {
+  const std::string root = testing::TempDir() + "/store_posix_test";
+  std::filesystem::remove_all(root);
+  DYNLIB_ASSERT_OK_AND_ASSIGN(std::unique_ptr<PosixDisk> disk, PosixDisk::Open({.root = root}));
+  SystemClock clock;
+  Store::Options options;
+  options.log.segment_bytes = 256 << 10;
+  options.checkpoint_after_bytes = 64 << 10;
+  for (int round = 0; round < 2; ++round) {
+    ThreadExecutor checkpoint;
+    ThreadExecutor apply;
+    ThreadExecutor log;
+    DYNLIB_ASSERT_OK_AND_ASSIGN(
+        std::unique_ptr<Store> store,
+        Store::Open(options, disk.get(), "db", {&log, &apply, &checkpoint}, &clock));
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 60; ++i) {
+          const std::string key = std::to_string(round) + "." + std::to_string(t * 1000 + i);
+          EXPECT_THAT(store->Write(Put(key, std::string(1000, 'v'))), IsOk());
+          EXPECT_THAT(store->Get(key), IsOkAndHolds(std::string(1000, 'v')));
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    size_t keys = 0;
+    DYNLIB_ASSERT_OK(store->snapshot().Scan("", "", ScanOrder::kForward,
+                                            [&](std::string_view, std::string_view) {
+                                              ++keys;
+                                              return true;
+                                            }));
+    EXPECT_EQ(keys, 180u * (round + 1));
+    store.reset();
+    log.ShutDown();
+    checkpoint.ShutDown();
+    apply.ShutDown();
+  }
+  std::filesystem::remove_all(root);
+}
+
+}  // namespace
+}  // namespace dynlib::store
