@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -75,6 +76,24 @@ TEST(ThreadExecutor, EachThreadsTasksRunInItsOrder) {
   executor.ShutDown();
   EXPECT_EQ(out_of_order, 0);
   EXPECT_EQ(next, std::vector<int>(kThreads, kTasks));
+}
+
+// The thread sleeps for a second at most: a timer that did not wake it would run up to that late.
+// A busy machine may be late now and then too.
+TEST(ThreadExecutor, ATimerThatIsEarlierThanAllOthersWakesTheThread) {
+  SystemClock clock;
+  RealTime<Environment> env;
+  ThreadExecutor executor;
+  executor.RunAt(clock.Now() + std::chrono::hours(1), [] {});
+  int late = 0;
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const Instant when = clock.Now() + std::chrono::milliseconds(1);
+    std::atomic<bool> ran{false};
+    executor.RunAt(when, [&] { ran = true; });
+    ASSERT_TRUE(env.RunUntil([&] { return ran.load(); }, std::chrono::seconds(10)));
+    late += clock.Now() - when > std::chrono::milliseconds(300);
+  }
+  EXPECT_LE(late, 2);
 }
 
 // Of a timer that one thread cancels while it falls due, exactly one happens.

@@ -198,7 +198,7 @@ TEST_F(TcpTransportTest, ManyMessagesArriveInOrderOnOneConnection) {
   EXPECT_EQ(counts_["transport.connects"], 1);
 }
 
-TEST_F(TcpTransportTest, TheQueueToADeadPeerIsBoundedAndDropped) {
+TEST_F(TcpTransportTest, WhatWaitsForADeadPeerIsDropped) {
   StartTwo();
   const std::string address = two_->address();
   two_.reset();
@@ -217,15 +217,9 @@ TEST_F(TcpTransportTest, TheQueueToAPeerThatDoesNotReadIsBounded) {
   const auto one = *TcpTransport::Start(
       {.self = kOne, .peers = {{kTwo, ShowAddress(silent.second)}}, .max_queued_bytes = 1 << 20},
       &counts_);
-  const std::string text(64 << 10, 'x');
-  // More than the bound and what the kernel holds for a loopback connection.
-  const bool dropped = env_.RunUntil(
-      [&] {
-        one->Send(kTwo, kChannel, text);
-        return counts_["transport.dropped"] > 100;
-      },
-      seconds(20));
-  EXPECT_TRUE(dropped);
+  // 64 MiB, much more than the bound and what the kernel holds for a connection.
+  for (int i = 0; i < 1000; ++i) one->Send(kTwo, kChannel, std::string(64 << 10, 'x'));
+  EXPECT_GT(counts_["transport.dropped"], 500);
 }
 
 TEST_F(TcpTransportTest, AGoodFrameByHandArrives) {
