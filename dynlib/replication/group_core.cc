@@ -98,7 +98,9 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, ReplicaId s
   chosen_ = recovered.applied;
   while (chosen_ < replay_limit && Readable(chosen_ + 1)) ++chosen_;
   stable_ = chosen_;
-  checkpoint_ = recovered.applied;
+  // What the older of the tree's two checkpoints holds is not known yet; what was released is
+  // surely in it.
+  checkpoint_ = log_.released();
   AdvanceStable();
   round_seen_ = promised_.round();
 
@@ -173,6 +175,7 @@ void GroupCore::Persisted(uint64_t last_record, Instant now) {
         continue;  // A higher ballot was promised since; the proposer hears of it.
       accepted->stable = stable_;
       accepted->chosen = std::min(chosen_, stable_);
+      accepted->checkpoint = checkpoint_;
       accepted->support_epoch = liveness_->EpochFor(NodeOf(message.to));
     }
     Send(std::move(message));
@@ -284,6 +287,7 @@ void GroupCore::Adopt(Ballot ballot, Instant now) {
   established_ = false;
   abandoned_ = false;
   stable_ = std::min(stable_, chosen_);
+  unchosen_since_ = Instant::Infinite();
   PersistState();
   ScheduleElection(now + options_.prepare_timeout);
 }
@@ -317,6 +321,13 @@ void GroupCore::AdvanceStable() {
   }
 }
 
+// An entry of an earlier ballot may lie here for ever, unchosen: only what this ballot proposed is
+// waited for.
+bool GroupCore::AwaitsChoice() const {
+  const SlotLog::Cell* cell = log_.Find(chosen_ + 1);
+  return cell != nullptr && cell->held() && cell->ballot == promised_;
+}
+
 void GroupCore::SetChosen(Slot chosen, Instant now) {
   if (chosen <= chosen_) return;
   if (role_ == Role::kLeader) {
@@ -324,7 +335,7 @@ void GroupCore::SetChosen(Slot chosen, Instant now) {
       unchosen_bytes_ -= log_.Find(slot)->payload->size();
   }
   chosen_ = chosen;
-  unchosen_since_ = log_.last() > chosen_ ? now : Instant::Infinite();
+  unchosen_since_ = AwaitsChoice() ? now : Instant::Infinite();
   AdvanceStable();
 }
 

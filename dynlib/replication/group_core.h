@@ -178,7 +178,8 @@ class GroupCore {
     size_t in_flight = 0;  // Bytes of the entries after `match` and before `next`.
     Slot told_chosen = 0;
     Slot heard_chosen = 0;
-    uint64_t epoch = 0;  // Of its node's support, as named at this ballot.
+    Slot checkpoint = 0;  // In the peer's durable tree.
+    uint64_t epoch = 0;   // Of its node's support, as named at this ballot.
     Instant resend_at = Instant::Infinite();
     bool too_far_behind = false;
     // As candidate.
@@ -209,6 +210,7 @@ class GroupCore {
   void AnnounceAbandoned();
   void StepDown(Instant now);
   void AdvanceStable();
+  bool AwaitsChoice() const;
   void SetChosen(Slot chosen, Instant now);
   void MaybeRelease();
   bool IsSelf(ReplicaId replica) const { return replica == self_; }

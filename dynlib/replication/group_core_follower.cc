@@ -76,7 +76,7 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
     }
     ++slot;
   }
-  if (log_.last() > chosen_ && unchosen_since_ == Instant::Infinite()) unchosen_since_ = now;
+  if (AwaitsChoice() && unchosen_since_ == Instant::Infinite()) unchosen_since_ = now;
   // What the leader calls chosen is what it proposed at this ballot; an older entry here may be
   // another's.
   Slot chosen = chosen_;
@@ -93,7 +93,8 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
                         .promised = promised_,
                         .stable = stable_,
                         .chosen = std::min(chosen_, stable_),
-                        .support_epoch = liveness_->EpochFor(SenderNode(message))};
+                        .support_epoch = liveness_->EpochFor(SenderNode(message)),
+                        .checkpoint = checkpoint_};
   SendWhenDurable(std::move(reply));
 }
 

@@ -60,6 +60,7 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
     AdvanceMatch(peer, stable);
     peer.resend_at = now + options_.resend;
   }
+  peer.checkpoint = std::max(peer.checkpoint, std::min(accepted.checkpoint, chosen_));
   peer.heard_chosen = std::max(peer.heard_chosen, std::min(accepted.chosen, chosen_));
   AdvanceChosen(now);
   if (!NeedsWord(peer)) {
@@ -85,8 +86,8 @@ void GroupCore::AdvanceChosen(Instant now) {
 }
 
 Slot GroupCore::HeldByAll() const {
-  Slot held = std::min(stable_, chosen_);
-  for (const Peer& peer : peers_) held = std::min(held, peer.match);
+  Slot held = checkpoint_;
+  for (const Peer& peer : peers_) held = std::min(held, peer.checkpoint);
   return held;
 }
 

@@ -101,8 +101,7 @@ HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> 
       changed_(std::move(changed)),
       applier_(std::make_shared<Applier>(Applier{.state_machine = state_machine,
                                                  .deduplicate = !options.faults.no_deduplication})),
-      applied_(state_machine->applied()),
-      checkpoint_(applied_) {}
+      applied_(state_machine->applied()) {}
 
 absl::Status HostedGroup::NotLeader() const {
   const std::optional<Member> leader = core_->leader();
@@ -287,10 +286,7 @@ void HostedGroup::FinishRead(ReadCallback done, Ballot ballot) {
   done(absl::OkStatus());
 }
 
-void HostedGroup::Checkpointed(Slot slot) {
-  checkpoint_ = std::max(checkpoint_, slot);
-  core_->SetCheckpoint(checkpoint_);
-}
+void HostedGroup::Checkpointed(Slot slot) { core_->SetCheckpoint(slot); }
 
 void HostedGroup::Close(absl::Status status) {
   if (closed_.has_value()) return;

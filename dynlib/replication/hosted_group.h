@@ -136,7 +136,6 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   absl::Status failure_;
   std::optional<absl::Status> closed_;
   Slot applied_ = 0;
-  Slot checkpoint_ = 0;
   std::map<Slot, Waiting> proposals_;
   std::deque<WaitingRead> reads_;
   WallTime next_expiry_;

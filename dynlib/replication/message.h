@@ -46,8 +46,10 @@ struct Accept {
   Slot first_slot = 0;
   std::vector<Payload> entries;
   Slot chosen = 0;
-  Slot held_by_all =
-      0;  // Durable on every member: what followers may release once their tree is durable.
+  // In the durable tree of every member: nobody needs the log up to here again, so all may release
+  // it. Holding it durably in the log would not be enough: a member whose frame is damaged later
+  // would find it gone everywhere.
+  Slot held_by_all = 0;
 };
 
 // Phase 2b.
@@ -57,7 +59,8 @@ struct Accepted {
   Slot stable = 0;  // Every slot up to here is durable here, and chosen or accepted at this ballot.
   Slot chosen = 0;
   uint64_t support_epoch =
-      0;  // As in Promise: this acceptor still stands by the ballot under this epoch.
+      0;                // As in Promise: this acceptor still stands by the ballot under this epoch.
+  Slot checkpoint = 0;  // In this member's durable tree.
 };
 
 // A follower that misses its leader asks before it elects (R8). The message's ballot is the

@@ -51,6 +51,7 @@ void ToWire(const Accepted& in, wire::GroupMessage& out) {
   accepted.set_stable(in.stable);
   accepted.set_chosen(in.chosen);
   accepted.set_support_epoch(in.support_epoch);
+  accepted.set_checkpoint(in.checkpoint);
 }
 
 void ToWire(const HealthQuery&, wire::GroupMessage& out) { out.mutable_health_query(); }
@@ -110,7 +111,8 @@ std::optional<GroupMessage> FromWire(wire::GroupMessage& in) {
                           .promised = Ballot::FromPacked(in.accepted().promised()),
                           .stable = in.accepted().stable(),
                           .chosen = in.accepted().chosen(),
-                          .support_epoch = in.accepted().support_epoch()};
+                          .support_epoch = in.accepted().support_epoch(),
+                          .checkpoint = in.accepted().checkpoint()};
       break;
     case wire::GroupMessage::kHealthQuery:
       out.body = HealthQuery{};

@@ -99,6 +99,7 @@ class Simulation {
   bool EveryKeyWorks();
   bool ReplicasSettle();
   bool ReplicasAgree();
+  std::string DescribeGroups();
   void Fail(std::string why) {
     if (result_.failure.empty()) result_.failure = std::move(why);
   }
@@ -385,7 +386,9 @@ bool Simulation::ReplicasSettle() {
           }
           for (const replication::GroupStatus& group : server.storage->Groups()) {
             if (group.failed) continue;
-            if (group.applied != group.last) return false;
+            // A follower's log may end with entries that no leader chose; a leader's does not.
+            const bool leads = group.role == replication::Role::kLeader;
+            if (group.applied != (leads ? group.last : group.chosen)) return false;
             applied[group.group].insert(group.applied);
           }
         }
@@ -395,9 +398,27 @@ bool Simulation::ReplicasSettle() {
       kProgressLimit);
 }
 
+std::string Simulation::DescribeGroups() {
+  std::string text;
+  for (auto& [id, server] : servers_) {
+    if (server.storage == nullptr) {
+      text += Cat("\nnode ", id, server.dead ? " is dead" : " is not open");
+      continue;
+    }
+    for (const replication::GroupStatus& group : server.storage->Groups()) {
+      text += Cat("\nnode ", id, " partition ", group.group, " ", replication::RoleName(group.role),
+                  " ballot ", group.promised.round(), ".", group.promised.proposer(),
+                  group.failed ? " failed" : "", group.holds_lease ? " lease" : "", " released ",
+                  group.released, " applied ", group.applied, " chosen ", group.chosen, " last ",
+                  group.last);
+    }
+  }
+  return text;
+}
+
 bool Simulation::ReplicasAgree() {
   if (!ReplicasSettle()) {
-    Fail("replicas did not come to hold the same slots after healing");
+    Fail(Cat("replicas did not come to hold the same slots after healing", DescribeGroups()));
     return false;
   }
   // The partition's rows, as each replica has them.
