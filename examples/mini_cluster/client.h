@@ -1,0 +1,96 @@
+// A client of the mini-cluster: an endpoint of its own on the network, a router on it, and waiting
+// forms of what a program with a thread to spare wants to do.
+//
+//   Client client(cluster.get(), {.id = NodeId{1000}, .client = ClientId{random}});
+//   absl::Status made = client.CreateTable({.name = "users", .schema = schema, .partitions = 4});
+//   client.executor().Post([&] { client.router().Put(...); });
+//
+// Threads: router() and rpc() on executor(); the waiting forms on any other thread.
+#ifndef DYNLIB_EXAMPLES_MINI_CLUSTER_CLIENT_H_
+#define DYNLIB_EXAMPLES_MINI_CLUSTER_CLIENT_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/time.h"
+#include "dynlib/cluster/catalogue.h"
+#include "dynlib/cluster/item.h"
+#include "dynlib/cluster/key.h"
+#include "dynlib/cluster/router.h"
+#include "dynlib/cluster/router_options.h"
+#include "dynlib/cluster/router_types.h"
+#include "dynlib/cluster/table_admin.h"
+#include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/posix/thread_executor.h"
+#include "dynlib/runtime/rpc.h"
+#include "dynlib/runtime/transport.h"
+#include "examples/mini_cluster/mini_cluster.h"
+
+namespace dynlib::mini_cluster {
+
+struct ReplicaState {
+  NodeId node{};
+  NodeId leader{};  // as the replica believes
+  bool holds_lease = false;
+  bool failed = false;
+  uint64_t chosen = 0;
+  uint64_t applied = 0;
+};
+
+class Client {
+ public:
+  struct Options {
+    NodeId id{1000};    // its address; no node's
+    ClientId client{};  // never used before
+    size_t max_in_flight = 1000;
+    Duration timeout = std::chrono::seconds(10);
+    uint64_t seed = 1;
+  };
+
+  Client(MiniCluster* cluster, const Options& options);
+  ~Client();
+
+  Executor& executor() { return executor_; }
+  cluster::Router& router() { return *router_; }
+  const Clock& clock() const { return *cluster_->clock(); }
+
+  absl::Status CreateTable(const cluster::TableSpec& spec);
+  absl::StatusOr<std::optional<cluster::Item>> Get(const std::string& table,
+                                                   cluster::PrimaryKey key);
+  absl::StatusOr<cluster::QueryPage> RunQuery(cluster::Query query);
+
+  // What each node that answers says of its replicas, by partition.
+  using States = std::map<PartitionId, std::vector<ReplicaState>>;
+  States GetStates();
+  // Waits until every partition has a leader with a lease, and every one of its `replicas` has
+  // applied everything that was chosen at some time during the call.
+  absl::Status WaitUntilCaughtUp(size_t replicas, Duration limit);
+
+  // Every item of the partition that this one replica has, in the order of the storage keys.
+  absl::Status ScanReplica(
+      const cluster::PartitionInfo& partition, NodeId node,
+      absl::FunctionRef<void(const std::string& key, const std::string& item)> visit);
+
+ private:
+  absl::StatusOr<std::string> Call(NodeId node, Rpc::Method method, std::string request);
+
+  MiniCluster* const cluster_;
+  ThreadExecutor executor_;
+  std::unique_ptr<Transport> transport_;
+  std::unique_ptr<Rpc> rpc_;
+  std::unique_ptr<cluster::Router> router_;
+  std::unique_ptr<cluster::TableAdmin> admin_;
+};
+
+}  // namespace dynlib::mini_cluster
+
+#endif  // DYNLIB_EXAMPLES_MINI_CLUSTER_CLIENT_H_

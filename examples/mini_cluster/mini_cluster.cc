@@ -1,0 +1,165 @@
+#include "examples/mini_cluster/mini_cluster.h"
+
+#include <utility>
+
+#include "dynlib/base/check.h"
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/cluster/storage_node.h"
+#include "dynlib/runtime/posix/posix_disk.h"
+#include "dynlib/runtime/posix/thread_executor.h"
+#include "dynlib/runtime/transport.h"
+#include "dynlib/testing/power_loss_disk.h"
+#include "examples/mini_cluster/wait.h"
+
+namespace dynlib::mini_cluster {
+namespace {
+
+constexpr size_t kZones = 3;
+
+cluster::StorageNodeOptions NodeOptions(NodeId id, uint64_t seed) {
+  cluster::StorageNodeOptions options;
+  options.id = id;
+  options.replication.seed = seed * 1000 + ToUint(id);
+  // Small segments: a node is made quickly, and the log of a demo is recycled too.
+  options.log.segment_bytes = 8 << 20;
+  options.log.max_batch_bytes = 2 << 20;
+  options.log.copy_forward_above = 24;
+  options.log.max_segments = 96;
+  options.checkpoint_log_bytes = 16 << 20;
+  return options;
+}
+
+}  // namespace
+
+cluster::ClusterConfig ConfigOf(size_t nodes) {
+  cluster::ClusterConfig config;
+  for (size_t i = 0; i < nodes; ++i) {
+    const std::string zone(1, static_cast<char>('a' + i % kZones));
+    const std::string number = Cat(i / kZones);
+    config.nodes.push_back({NodeId{i + 1},
+                            {.zone = Cat("zone-", zone),
+                             .rack = Cat("rack-", zone, number),
+                             .power = Cat("feed-", zone, number)}});
+    if (i < kZones) config.catalogue_nodes.push_back(NodeId{i + 1});
+  }
+  return config;
+}
+
+// A storage node and all that it runs on; members in the order in which they depend on each other.
+class MiniCluster::Node {
+ public:
+  Node(NodeId id, LocalNetwork* network)
+      : id_(id),
+        network_(network),
+        transport_(network->Attach(id)),
+        main_({.name = Cat("n", id, "-main")}),
+        log_({.name = Cat("n", id, "-log")}),
+        checkpoint_({.name = Cat("n", id, "-checkpoint")}),
+        apply_({.name = Cat("n", id, "-apply")}) {}
+
+  ~Node() {
+    PowerOff();
+    for (ThreadExecutor* executor : {&main_, &log_, &checkpoint_, &apply_}) executor->ShutDown();
+    node_ = nullptr;  // nothing of it runs any more
+  }
+
+  absl::Status Open(const ClusterOptions& options, const cluster::ClusterConfig& config,
+                    const Clock* clock, MetricsSink* metrics) {
+    DYNLIB_ASSIGN_OR_RETURN(below_,
+                            PosixDisk::Open({.root = Cat(options.directory, "/node-", id_)}));
+    disk_ = std::make_unique<PowerLossDisk>(below_.get());
+    DYNLIB_ASSIGN_OR_RETURN(node_,
+                            cluster::StorageNode::Open(NodeOptions(id_, options.seed), config,
+                                                       {.disk = disk_.get(),
+                                                        .transport = transport_.get(),
+                                                        .clock = clock,
+                                                        .executor = &main_,
+                                                        .log_executor = &log_,
+                                                        .checkpoint_executor = &checkpoint_,
+                                                        .apply_executor = &apply_,
+                                                        .metrics = metrics}));
+    return absl::OkStatus();
+  }
+
+  absl::Status Start() {
+    return RunAndWait<absl::Status>(main_, [this](auto done) { node_->Start(std::move(done)); });
+  }
+
+  absl::Status Stop() {
+    return RunAndWait<absl::Status>(main_, [this](auto done) { node_->Stop(std::move(done)); });
+  }
+
+  void PowerOff() {
+    if (disk_ != nullptr) disk_->PowerOff();
+    network_->Detach(id_);
+  }
+  void PowerOffDisk() { disk_->PowerOff(); }
+
+ private:
+  const NodeId id_;
+  LocalNetwork* const network_;
+  std::unique_ptr<PosixDisk> below_;
+  std::unique_ptr<PowerLossDisk> disk_;
+  std::unique_ptr<Transport> transport_;
+  ThreadExecutor main_, log_, checkpoint_, apply_;
+  std::unique_ptr<cluster::StorageNode> node_;
+};
+
+MiniCluster::MiniCluster(const ClusterOptions& options, MetricsSink* metrics)
+    : options_(options), metrics_(metrics), config_(ConfigOf(options.nodes)), network_({}) {}
+
+MiniCluster::~MiniCluster() {
+  // All at once, so that none goes on while another is being torn down.
+  PowerOffAll();
+}
+
+absl::StatusOr<std::unique_ptr<MiniCluster>> MiniCluster::Start(const ClusterOptions& options,
+                                                                MetricsSink* metrics) {
+  if (options.nodes == 0 || options.nodes % kZones != 0 || options.nodes > 30) {
+    return absl::InvalidArgumentError(
+        Cat("nodes is ", options.nodes, "; allowed: 3, 6, ... 30: as many in each of three zones"));
+  }
+  std::unique_ptr<MiniCluster> cluster(new MiniCluster(options, metrics));
+  // All are opened before one starts: if a directory is refused nothing has changed.
+  for (const cluster::NodeInfo& info : cluster->config_.nodes) {
+    auto node = std::make_unique<Node>(info.id, &cluster->network_);
+    DYNLIB_RETURN_IF_ERROR(node->Open(options, cluster->config_, &cluster->clock_, metrics));
+    std::lock_guard lock(cluster->mutex_);
+    cluster->nodes_[info.id] = std::move(node);
+  }
+  for (auto& [id, node] : cluster->nodes_) DYNLIB_RETURN_IF_ERROR(node->Start());
+  return cluster;
+}
+
+void MiniCluster::PowerOff(NodeId node) {
+  nodes_.at(node)->PowerOff();
+  std::unique_lock lock(mutex_);
+  auto off = nodes_.extract(node);
+  lock.unlock();  // its end takes a while
+}
+
+absl::Status MiniCluster::Restart(NodeId id) {
+  DYNLIB_CHECK(!nodes_.contains(id));
+  auto node = std::make_unique<Node>(id, &network_);
+  DYNLIB_RETURN_IF_ERROR(node->Open(options_, config_, &clock_, metrics_));
+  DYNLIB_RETURN_IF_ERROR(node->Start());
+  std::lock_guard lock(mutex_);
+  nodes_[id] = std::move(node);
+  return absl::OkStatus();
+}
+
+void MiniCluster::PowerOffAll() {
+  std::lock_guard lock(mutex_);
+  for (auto& [id, node] : nodes_) node->PowerOffDisk();
+}
+
+absl::Status MiniCluster::Stop() {
+  absl::Status first;
+  for (auto& [id, node] : nodes_) first.Update(node->Stop());
+  std::lock_guard lock(mutex_);
+  nodes_.clear();
+  return first;
+}
+
+}  // namespace dynlib::mini_cluster

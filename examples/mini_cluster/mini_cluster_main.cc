@@ -1,0 +1,183 @@
+// The mini-cluster: see run.h for what it does, and --help for its options.
+
+#include <unistd.h>
+
+#include <climits>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/metrics.h"
+#include "dynlib/base/strings.h"
+#include "examples/mini_cluster/record_source.h"
+#include "examples/mini_cluster/run.h"
+
+ABSL_FLAG(std::string, dir, "mini-cluster-data",
+          "Directory of the cluster's files. Made if it is missing; a run on one that is there "
+          "goes on with what it holds.");
+ABSL_FLAG(uint32_t, nodes, 3, "Storage nodes, as many in each of three zones: 3, 6, ... 30.");
+ABSL_FLAG(uint32_t, partitions, 4, "Partitions of the table, 1 to 256.");
+ABSL_FLAG(std::string, input, dynlib::mini_cluster::kUnicodeDataPath,
+          "The file whose records are the items.");
+ABSL_FLAG(std::string, format, "auto", "Of the input: auto (by its name), csv, jsonl or unicode.");
+ABSL_FLAG(std::string, partition_key, "",
+          "The attribute that is the partition key. Needed unless the input is Unicode data.");
+ABSL_FLAG(std::string, sort_key, "", "The attribute that is the sort key; empty: none.");
+ABSL_FLAG(uint32_t, repeat, 1,
+          "Writes each record so many times, under different sort keys: 1 to 1000.");
+ABSL_FLAG(uint64_t, seed, 1, "Of the load's choices and of election jitter.");
+ABSL_FLAG(uint32_t, clients, 256, "Writes in flight while loading: 1 to 4000.");
+ABSL_FLAG(uint32_t, mixed_seconds, 6,
+          "How long reads and writes go on around the power failure; 0: neither of them.");
+ABSL_FLAG(bool, reload, false, "Writes all items although they are there already.");
+ABSL_FLAG(bool, verify, true, "Compares the directory with the input at the end.");
+ABSL_FLAG(bool, verify_only, false, "Compares the directory with the input and does nothing else.");
+ABSL_FLAG(std::string, counters_file, "",
+          "With --verify-only: a file that says what the counters must be.");
+ABSL_FLAG(std::string, journal, "",
+          "Notes each acknowledged write in this file, for a check after a kill.");
+ABSL_FLAG(std::string, verify_journal, "",
+          "Checks that what this journal notes is there and nothing is half written, and does "
+          "nothing else.");
+ABSL_FLAG(uint32_t, power_off_after_ms, 0,
+          "Cuts the power of all nodes after this time and ends with status 42; 0: does not.");
+ABSL_FLAG(bool, verbose, false, "Prints what the cluster reports of itself to stderr.");
+
+namespace dynlib::mini_cluster {
+namespace {
+
+constexpr int kUsageStatus = 2;
+
+class PrintedEvents : public MetricsSink {
+ public:
+  void Event(std::string_view name, std::span<const EventField> fields) override {
+    std::string line = Cat("event ", name);
+    for (const EventField& field : fields) line += Cat(" ", field.name, "=", field.value);
+    std::fprintf(stderr, "%s\n", line.c_str());
+  }
+};
+
+// --partition-key is --partition_key.
+std::vector<std::string> WithUnderscores(int argc, char** argv) {
+  std::vector<std::string> arguments(argv, argv + argc);
+  for (std::string& argument : arguments) {
+    if (argument == "--") break;
+    if (argument.substr(0, 2) != "--") continue;
+    for (size_t i = 2; i < argument.size() && argument[i] != '='; ++i) {
+      if (argument[i] == '-') argument[i] = '_';
+    }
+  }
+  return arguments;
+}
+
+std::optional<RecordFormat> FormatOf(const std::string& name) {
+  if (name == "auto") return RecordFormat::kByName;
+  if (name == "csv") return RecordFormat::kCsv;
+  if (name == "jsonl") return RecordFormat::kJsonLines;
+  if (name == "unicode") return RecordFormat::kUnicodeData;
+  return std::nullopt;
+}
+
+bool IsUnicodeData(const std::string& path, RecordFormat format) {
+  constexpr std::string_view kName = "UnicodeData.txt";
+  return format == RecordFormat::kUnicodeData ||
+         (format == RecordFormat::kByName && path.size() >= kName.size() &&
+          path.compare(path.size() - kName.size(), kName.size(), kName) == 0);
+}
+
+absl::StatusOr<RunOptions> OptionsFromFlags() {
+  RunOptions options;
+  options.directory = absl::GetFlag(FLAGS_dir);
+  options.nodes = absl::GetFlag(FLAGS_nodes);
+  options.partitions = absl::GetFlag(FLAGS_partitions);
+  options.data.records.path = absl::GetFlag(FLAGS_input);
+  const std::string format = absl::GetFlag(FLAGS_format);
+  const std::optional<RecordFormat> known = FormatOf(format);
+  if (!known.has_value()) {
+    return absl::InvalidArgumentError(
+        Cat("--format is '", format, "'; allowed: auto, csv, jsonl, unicode"));
+  }
+  options.data.records.format = *known;
+  options.data.partition_key = absl::GetFlag(FLAGS_partition_key);
+  options.data.sort_key = absl::GetFlag(FLAGS_sort_key);
+  if (options.data.partition_key.empty() && options.data.sort_key.empty() &&
+      IsUnicodeData(options.data.records.path, *known)) {
+    options.data.partition_key = kUnicodePartitionKey;
+    options.data.sort_key = kUnicodeSortKey;
+  }
+  options.data.repeat = absl::GetFlag(FLAGS_repeat);
+  options.seed = absl::GetFlag(FLAGS_seed);
+  options.in_flight = absl::GetFlag(FLAGS_clients);
+  options.mixed_load_seconds = absl::GetFlag(FLAGS_mixed_seconds);
+  options.reload = absl::GetFlag(FLAGS_reload);
+  options.verify = absl::GetFlag(FLAGS_verify);
+  options.counters_file = absl::GetFlag(FLAGS_counters_file);
+  options.journal = absl::GetFlag(FLAGS_journal);
+  if (options.directory.empty())
+    return absl::InvalidArgumentError("--dir is empty; allowed: a directory's path");
+  return options;
+}
+
+int Fail(const absl::Status& status, int exit_status) {
+  std::string message(ToStd(status.message()));
+  for (char& c : message) c = c == '\n' ? ' ' : c;  // one line
+  std::printf("FAILED: %s\n", message.c_str());
+  return exit_status;
+}
+
+int Main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "Runs a small dynlib cluster, three zones in one process, on real files: loads a data set, "
+      "cuts the power of a partition's leader under load, brings it back, and verifies every item "
+      "in a process of its own. The last line is \"OK: N written, N verified, 0 lost\" or "
+      "\"FAILED: ...\".");
+  const std::vector<std::string> arguments = WithUnderscores(argc, argv);
+  std::vector<char*> pointers;
+  for (const std::string& argument : arguments)
+    pointers.push_back(const_cast<char*>(argument.c_str()));
+  const std::vector<char*> rest =
+      absl::ParseCommandLine(static_cast<int>(pointers.size()), pointers.data());
+  if (rest.size() > 1) {
+    return Fail(absl::InvalidArgumentError(Cat("unexpected argument '", rest[1], "'; see --help")),
+                kUsageStatus);
+  }
+  absl::StatusOr<RunOptions> options = OptionsFromFlags();
+  if (!options.ok()) return Fail(options.status(), kUsageStatus);
+  PrintedEvents events;
+  if (absl::GetFlag(FLAGS_verbose)) options->metrics = &events;
+  char self[PATH_MAX] = {};
+  if (::readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
+    return Fail(absl::UnavailableError("/proc/self/exe cannot be read"), 1);
+  options->command = arguments;
+  options->command[0] = self;
+
+  if (const uint32_t after = absl::GetFlag(FLAGS_power_off_after_ms); after > 0)
+    PowerOffAfter(after);
+  absl::StatusOr<std::string> last_line;
+  if (absl::GetFlag(FLAGS_verify_only)) {
+    last_line = RunVerification(*options);
+  } else if (!absl::GetFlag(FLAGS_verify_journal).empty()) {
+    options->journal = absl::GetFlag(FLAGS_verify_journal);
+    last_line = RunJournalVerification(*options);
+  } else {
+    last_line = Run(*options);
+  }
+  if (!last_line.ok()) return Fail(last_line.status(), 1);
+  std::printf("%s\n", last_line->c_str());
+  return last_line->substr(0, 3) == "OK:" ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace dynlib::mini_cluster
+
+int main(int argc, char** argv) { return dynlib::mini_cluster::Main(argc, argv); }

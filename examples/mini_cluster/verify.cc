@@ -1,0 +1,178 @@
+#include "examples/mini_cluster/verify.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "dynlib/base/checksum.h"
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/cluster/item.h"
+#include "dynlib/cluster/key.h"
+#include "examples/mini_cluster/names.h"
+#include "examples/mini_cluster/window.h"
+
+namespace dynlib::mini_cluster {
+namespace {
+
+constexpr size_t kExamplesMax = 5;
+constexpr Duration kCatchUpLimit = std::chrono::seconds(60);
+
+class Verifier {
+ public:
+  Verifier(Client& client, const DataSet& data, const cluster::TableInfo& table,
+           VerifyOptions options)
+      : client_(client), data_(data), table_(table), options_(std::move(options)) {}
+
+  absl::StatusOr<VerifyResult> Run() {
+    const Instant start = client_.clock().Now();
+    rows_.resize(data_.rows());
+    DYNLIB_RETURN_IF_ERROR(ReadStrongly());
+    DYNLIB_RETURN_IF_ERROR(client_.WaitUntilCaughtUp(kReplicas, kCatchUpLimit));
+    for (const cluster::PartitionInfo& partition : table_.partitions) {
+      for (const cluster::PartitionMember& member : partition.members)
+        DYNLIB_RETURN_IF_ERROR(ReadReplica(partition, member.node));
+    }
+    DYNLIB_RETURN_IF_ERROR(ReadCounters());
+    Judge();
+    result_.took = client_.clock().Now() - start;
+    return std::move(result_);
+  }
+
+ private:
+  // What is known of a row of the data set.
+  struct Row {
+    Digest128 item;
+    uint8_t copies = 0;  // replicas that have it, whole
+    bool read = false;   // strongly, whole
+    bool different = false;
+  };
+
+  bool MustBeThere(uint64_t row) const {
+    return !options_.rows.has_value() || options_.rows->contains(row);
+  }
+
+  void Example(std::string what) {
+    if (result_.examples.size() < kExamplesMax) result_.examples.push_back(std::move(what));
+  }
+
+  absl::Status ReadStrongly() {
+    Window window(options_.in_flight);
+    Instant next_progress = client_.clock().Now() + std::chrono::seconds(1);
+    absl::Status failed;
+    const absl::Status read = data_.ForEach([&](uint64_t row, cluster::Item item) {
+      absl::StatusOr<std::string> storage_key = cluster::EncodeItemKey(table_.schema, item);
+      if (failed.Update(storage_key.status()); !failed.ok()) return false;
+      rows_[row].item = Digest(cluster::EncodeItem(item));
+      by_key_[*std::move(storage_key)] = row;
+      cluster::PrimaryKey key = *cluster::KeyOf(table_.schema, item);
+      if (!window.Enter()) return false;
+      client_.executor().Post(
+          [&, row, key = std::move(key)]() mutable { ReadRow(row, std::move(key), window); });
+      if (const Instant now = client_.clock().Now(); now >= next_progress) {
+        next_progress = now + std::chrono::seconds(1);
+        if (options_.progress) options_.progress(row);
+      }
+      return true;
+    });
+    DYNLIB_RETURN_IF_ERROR(window.Drain());
+    DYNLIB_RETURN_IF_ERROR(failed);
+    return read;
+  }
+
+  // On the client's executor, as is its callback.
+  void ReadRow(uint64_t row, cluster::PrimaryKey key, Window& window) {
+    client_.router().Get(kRecordsTable, std::move(key), cluster::Consistency::kStrong,
+                         [this, row, &window, begin = client_.clock().Now()](
+                             absl::StatusOr<std::optional<cluster::Item>> found) {
+                           result_.read_latencies.Add(client_.clock().Now() - begin);
+                           if (found.ok() && found->has_value()) {
+                             result_.present++;
+                             if (Digest(cluster::EncodeItem(**found)) == rows_[row].item) {
+                               rows_[row].read = true;
+                             } else {
+                               rows_[row].different = true;
+                               Example(Cat("item ", row, " read strongly has other contents"));
+                             }
+                           }
+                           window.Leave(found.status());
+                         });
+  }
+
+  absl::Status ReadReplica(const cluster::PartitionInfo& partition, NodeId node) {
+    result_.replicas++;
+    absl::Status scanned =
+        client_.ScanReplica(partition, node, [&](const std::string& key, const std::string& item) {
+          const auto found = by_key_.find(key);
+          if (found == by_key_.end()) {
+            result_.unexpected++;
+            return Example(Cat("node ", node, " has an item that is not in ", data_.path(),
+                               ", at storage key ", Escape(key)));
+          }
+          Row& row = rows_[found->second];
+          if (Digest(item) == row.item) {
+            row.copies++;
+          } else {
+            row.different = true;
+            Example(Cat("item ", found->second, " on node ", node, " has other contents"));
+          }
+        });
+    if (scanned.ok()) return scanned;
+    return absl::Status(scanned.code(), Cat("reading partition ", partition.id, " from node ", node,
+                                            ": ", ToStd(scanned.message())));
+  }
+
+  absl::Status ReadCounters() {
+    for (const auto& [name, range] : options_.counters) {
+      DYNLIB_ASSIGN_OR_RETURN(
+          std::optional<cluster::Item> item,
+          client_.Get(kCountersTable, {.partition = cluster::Value::String(name), .sort = {}}));
+      uint64_t value = 0;
+      if (item.has_value())
+        value = std::strtoull(item->at(kCounterValue).number().ToString().c_str(), nullptr, 10);
+      if (value >= range.low && value <= range.high) {
+        result_.counters++;
+        continue;
+      }
+      result_.counters_wrong++;
+      Example(Cat(name, " is ", value, "; it must be from ", range.low, " to ", range.high));
+    }
+    return absl::OkStatus();
+  }
+
+  void Judge() {
+    for (uint64_t i = 0; i < rows_.size(); ++i) {
+      const Row& row = rows_[i];
+      const bool must = MustBeThere(i);
+      if (must) result_.expected++;
+      if (row.different) {
+        result_.different++;
+      } else if (row.read && row.copies == kReplicas) {
+        if (must) result_.verified++;
+      } else if (must || row.read || row.copies > 0) {
+        // There or not: but the same everywhere.
+        result_.lost++;
+        Example(Cat("item ", i, " was ", row.read ? "" : "not ", "found by a strong read, and in ",
+                    static_cast<int>(row.copies), " of ", kReplicas, " replicas"));
+      }
+    }
+  }
+
+  Client& client_;
+  const DataSet& data_;
+  const cluster::TableInfo& table_;
+  VerifyOptions options_;
+  std::vector<Row> rows_;
+  std::map<std::string, uint64_t> by_key_;  // storage key to row
+  VerifyResult result_;
+};
+
+}  // namespace
+
+absl::StatusOr<VerifyResult> Verify(Client& client, const DataSet& data,
+                                    const cluster::TableInfo& table, VerifyOptions options) {
+  return Verifier(client, data, table, std::move(options)).Run();
+}
+
+}  // namespace dynlib::mini_cluster
