@@ -427,7 +427,7 @@ bool LogIndex::CheckInvariants() const {
   std::map<StreamId, uint64_t> in_segments;
   for (const auto& [id, stream] : streams_) {
     uint64_t retained = 0;
-    const auto count = [&](const Ref& ref) {
+    const auto count = [&, id = id](const Ref& ref) {
       auto segment = segments_.find(ref.generation);
       if (segment == segments_.end() || !segment->second.streams.contains(id)) return false;
       ++live[ref.generation].first;

@@ -1,7 +1,6 @@
 #include "dynlib/store/store.h"
 
 #include <algorithm>
-#include <future>
 #include <mutex>
 #include <utility>
 
@@ -72,7 +71,6 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void Close(Executor* executor, Done done);
   void Stop();
 
-  Executor* apply_executor() const { return executors_.apply; }
   Snapshot snapshot() const { return tree_->snapshot(); }
   absl::Status Health() const {
     std::lock_guard lock(mutex_);
@@ -340,14 +338,6 @@ Store::~Store() { impl_->Stop(); }
 
 void Store::Write(const WriteBatch& batch, Executor* executor, Done done) {
   impl_->Write(batch, executor, std::move(done));
-}
-
-absl::Status Store::Write(const WriteBatch& batch) {
-  // Answered on the apply executor, which the caller by contract is not on.
-  std::promise<absl::Status> answer;
-  impl_->Write(batch, impl_->apply_executor(),
-               [&](absl::Status status) { answer.set_value(std::move(status)); });
-  return answer.get_future().get();
 }
 
 absl::StatusOr<std::optional<std::string>> Store::Get(std::string_view key) const {

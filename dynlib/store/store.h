@@ -10,8 +10,11 @@
 //   DYNLIB_ASSIGN_OR_RETURN(auto store, store::Store::Open({}, disk, "db", on, &clock));
 //   store::WriteBatch batch;
 //   batch.Put("k", "v");
-//   DYNLIB_RETURN_IF_ERROR(store->Write(batch));
+//   store->Write(batch, executor, [](absl::Status durable) { ... });
 //   DYNLIB_ASSIGN_OR_RETURN(std::optional<std::string> value, store->Get("k"));
+//
+// Nothing here waits for another thread, so that it runs in a simulation; a thread that wants to
+// wait for its write gives it a callback that fulfils a promise.
 //
 // Guarantees: a batch is in whole or not at all. Once a write has answered OK it is durable, and a
 // Get or snapshot that starts after that sees it. Batches take effect in the order of the calls.
@@ -92,8 +95,6 @@ class Store {
   // `done` runs on `executor`.
   void Write(const WriteBatch& batch, Executor* executor,
              absl::AnyInvocable<void(absl::Status)> done);
-  // Waits for the answer: not on one of the store's own executors, and not in a simulation.
-  absl::Status Write(const WriteBatch& batch);
 
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key) const;
   // One version of everything; scans are made on it. position() is its sequence number.
