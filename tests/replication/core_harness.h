@@ -214,7 +214,6 @@ class CoreHarness {
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<std::vector<bool>> cut_;
   std::vector<GroupTruth> truth_;
-  std::set<std::pair<int, int>> too_far_behind_;  // (node, group)
   std::map<GroupCore::Event::Kind, int> events_;
   bool faulty_ = false;
   uint64_t payloads_ = 0;
