@@ -1,18 +1,10 @@
 #include "benchmarks/etcd_cluster.h"
 
-#include <arpa/inet.h>
 #include <grpcpp/grpcpp.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -21,6 +13,7 @@
 #include "benchmarks/cleanup.h"
 #include "benchmarks/etcd_rpc.grpc.pb.h"
 #include "benchmarks/load.h"
+#include "benchmarks/member_processes.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 
@@ -29,40 +22,6 @@ namespace {
 
 constexpr int kMembers = 3;
 constexpr uint64_t kStartLimitNs = 30'000'000'000;
-
-// Ports of the loopback address that nobody listened on a moment ago: all are held at once, so they
-// differ.
-absl::StatusOr<std::vector<int>> FreePorts(int count) {
-  std::vector<int> sockets;
-  std::vector<int> ports;
-  for (int i = 0; i < count; ++i) {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0) sockets.push_back(fd);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    auto* const generic = reinterpret_cast<sockaddr*>(&address);
-    if (fd < 0 || bind(fd, generic, size) != 0 || getsockname(fd, generic, &size) != 0) break;
-    ports.push_back(ntohs(address.sin_port));
-  }
-  for (const int fd : sockets) close(fd);
-  if (ports.size() < static_cast<size_t>(count)) {
-    return absl::UnavailableError(
-        Cat("no free port on the loopback address: ", std::strerror(errno)));
-  }
-  return ports;
-}
-
-std::string Address(int port) { return Cat("127.0.0.1:", port); }
-
-std::string Tail(const std::filesystem::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  std::ostringstream contents;
-  contents << stream.rdbuf();
-  const std::string text = contents.str();
-  return text.substr(text.size() - std::min<size_t>(text.size(), 2000));
-}
 
 class EtcdCluster {
  public:
@@ -87,10 +46,11 @@ class EtcdCluster {
   std::vector<std::string> Arguments(int member) const {
     std::string cluster;
     for (int other = 0; other < kMembers; ++other) {
-      cluster += Cat(other == 0 ? "" : ",", "m", other, "=http://", Address(PeerPort(other)));
+      cluster +=
+          Cat(other == 0 ? "" : ",", "m", other, "=http://", LoopbackAddress(PeerPort(other)));
     }
-    const std::string client_url = Cat("http://", Address(ClientPort(member)));
-    const std::string peer_url = Cat("http://", Address(PeerPort(member)));
+    const std::string client_url = Cat("http://", LoopbackAddress(ClientPort(member)));
+    const std::string peer_url = Cat("http://", LoopbackAddress(PeerPort(member)));
     return {"etcd",
             Cat("--name=m", member),
             Cat("--data-dir=", (folder_ / Cat("m", member)).string()),
@@ -107,8 +67,8 @@ class EtcdCluster {
   absl::Status AwaitLeader() {
     std::vector<std::unique_ptr<etcdserverpb::Maintenance::Stub>> stubs;
     for (int member = 0; member < kMembers; ++member) {
-      stubs.push_back(etcdserverpb::Maintenance::NewStub(
-          grpc::CreateChannel(Address(ClientPort(member)), grpc::InsecureChannelCredentials())));
+      stubs.push_back(etcdserverpb::Maintenance::NewStub(grpc::CreateChannel(
+          LoopbackAddress(ClientPort(member)), grpc::InsecureChannelCredentials())));
     }
     const uint64_t limit_ns = NowNs() + kStartLimitNs;
     while (NowNs() < limit_ns) {
@@ -117,7 +77,7 @@ class EtcdCluster {
           return absl::UnavailableError(Cat("etcd ended: ", Tail(Output(member))));
         }
         if (Leads(*stubs[static_cast<size_t>(member)])) {
-          leader_ = Address(ClientPort(member));
+          leader_ = LoopbackAddress(ClientPort(member));
           return absl::OkStatus();
         }
       }
