@@ -180,6 +180,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void Halt(const absl::Status& why);
   void ReportFatal(absl::Status why);
   void OnMessage(NodeId from, const std::string& bytes);
+  void AnswerForLost(NodeId from, const GroupMessage& message);
   void OnTimer();
   void ProbeLog(Instant now);
   void ArmTimer();
@@ -513,15 +514,34 @@ void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
   if (!message->liveness.empty()) RequestFlush();
   for (const GroupMessage& body : message->groups) {
     Group* group = Find(body.group);
-    if (group == nullptr || group->hosted->lost()) continue;
+    if (group == nullptr) continue;
     const Member* sender = group->hosted->core().configuration().Find(body.from);
     if (sender == nullptr || sender->node != from) {
       metrics_->Count("replication.foreign_messages", 1);
       continue;
     }
+    if (group->hosted->lost()) {
+      AnswerForLost(from, body);
+      continue;
+    }
     group->hosted->core().Step(body, now);
     MarkDirty(body.group);
   }
+}
+
+// A replica that lost its ballots says nothing but that it does not lead and never will at this
+// ballot: its node lives, and without that word its group would wait for it (R3, R5).
+void GroupHost::Impl::AnswerForLost(NodeId from, const GroupMessage& message) {
+  if (!std::holds_alternative<HealthQuery>(message.body)) return;
+  GroupMessage reply{
+      .group = message.group,
+      .from = message.to,
+      .to = message.from,
+      .epoch = message.epoch,
+      .ballot = message.ballot,
+      .body = HealthReply{.healthy = false, .abandoned = message.ballot.proposer() == message.to}};
+  outbox_[from].groups.push_back(std::move(reply));
+  RequestFlush();
 }
 
 void GroupHost::Impl::ArmTimer() {

@@ -135,8 +135,10 @@ Simulation::Simulation(const SimulationOptions& options)
   }
   // What a group survives: damage on one member.
   world_.AllowCorruption(ids[random_.Below(ids.size())]);
+  // In every third world all nodes may be down at once, as when a building loses its power.
+  const size_t nodes_down = options_.seed % 3 == 0 ? kNodes : 1;
   injector_ = std::make_unique<sim::FaultInjector>(
-      &world_, sim::FaultInjector::Options{.nodes = ids, .max_nodes_down = 1},
+      &world_, sim::FaultInjector::Options{.nodes = ids, .max_nodes_down = nodes_down},
       [this](NodeId id) { servers_[id].storage = nullptr; }, [this](NodeId id) { OpenServer(id); });
   for (NodeId id : ids) OpenServer(id);
   MakeClients();
