@@ -211,7 +211,7 @@ PageFile::PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
   file_id_ = newest.superblock.file_id;
   tree_units_ = newest.tree_units;
   nodes_->allocator().SetLive(tree_units_);
-  nodes_->allocator().SetCheckpoints({Held(records_[0]), Held(records_[1])});
+  HoldCheckpoints();
   for (const TreeRecord& record : newest.trees) {
     NodeRef root;
     if (!record.root.null()) root = NodeRef(new Node(nodes_.get(), record.id, record.root));
@@ -221,6 +221,11 @@ PageFile::PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
     tree->SetDurable(record.position, fallback <= record.position ? fallback : 0);
     trees_.emplace(record.id, std::move(tree));
   }
+}
+
+void PageFile::HoldCheckpoints() {
+  if (options_.reuse_pages_early_for_test) return;
+  nodes_->allocator().SetCheckpoints({Held(records_[0]), Held(records_[1])});
 }
 
 PageFile::~PageFile() = default;
@@ -377,7 +382,7 @@ void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees)
   ++checkpoints_;
   records_[generation_ % 2] = record;
   // From here on the space of the checkpoint before the last is free, but for what lives on (L5).
-  nodes_->allocator().SetCheckpoints({Held(records_[0]), Held(records_[1])});
+  HoldCheckpoints();
   ReleaseBlobs(nodes_->allocator(), superblock);  // held by the record alone
 }
 

@@ -63,6 +63,9 @@ class PageFile {
     uint64_t growth_bytes_max = 64 << 20;
     // Bytes gathered into one write of a checkpoint; 4,096 to 16 MiB.
     uint64_t write_bytes_max = 1 << 20;
+    // Breaks rule L5 on purpose, for tests of the tests (rule S3): what a checkpoint on disk holds
+    // is given out again.
+    bool reuse_pages_early_for_test = false;
   };
 
   struct Stats {
@@ -134,6 +137,7 @@ class PageFile {
                                                         std::string_view path,
                                                         MetricsSink* metrics);
 
+  void HoldCheckpoints();
   absl::Status RunCheckpoint();
   std::vector<CapturedTree> CaptureTrees();
   RecordPtr NewestRecord() const;
