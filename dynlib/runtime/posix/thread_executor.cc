@@ -31,9 +31,9 @@ ThreadExecutor::~ThreadExecutor() { ShutDown(); }
 void ThreadExecutor::ShutDown() {
   DYNLIB_CHECK(!IsCurrent());
   {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     closed_ = true;
-    WakeLocked();
+    Wake(lock);
   }
   if (thread_.joinable()) thread_.join();
   // Destroyed outside of the lock: what a task holds may call this executor.
@@ -52,7 +52,7 @@ void ThreadExecutor::Post(Task task) {
     return;
   }
   posted_.push_back(std::move(task));
-  if (sleeping_) WakeLocked();
+  if (sleeping_) Wake(lock);
 }
 
 Executor::TimerId ThreadExecutor::RunAt(Instant when, Task task) {
@@ -64,7 +64,7 @@ Executor::TimerId ThreadExecutor::RunAt(Instant when, Task task) {
   }
   const auto at = timers_.emplace(TimerKey{when, id}, std::move(task)).first;
   timer_times_.emplace(id, when);
-  if (sleeping_ && at == timers_.begin()) WakeLocked();
+  if (sleeping_ && at == timers_.begin()) Wake(lock);
   return TimerId{id};
 }
 
@@ -106,10 +106,10 @@ bool ThreadExecutor::TakeBatch(std::vector<Task>& batch) {
 void ThreadExecutor::WaitForWork(std::unique_lock<std::mutex>& lock) {
   sleeping_ = true;
   if (timers_.empty()) {
-    while (sleeping_) wake_.wait(lock);
+    while (sleeping_) wake_->wait(lock);
   } else {
     const Duration left = timers_.begin()->first.first - clock_.Now();
-    if (left > Duration::zero()) wake_.wait_for(lock, std::min(left, kLongestSleep));
+    if (left > Duration::zero()) wake_->wait_for(lock, std::min(left, kLongestSleep));
   }
   sleeping_ = false;
 }
@@ -131,10 +131,14 @@ void ThreadExecutor::RunDueTimers() {
   }
 }
 
-// Notifies under the lock: after it, the task that was posted may have led to this executor's end.
-void ThreadExecutor::WakeLocked() {
+// Unlocks first, lest the thread that wakes, on this processor often at once, finds the mutex taken
+// and sleeps again. What is notified is shared: once unlocked, the task that was posted may lead to
+// this executor's end.
+void ThreadExecutor::Wake(std::unique_lock<std::mutex>& lock) {
   sleeping_ = false;
-  wake_.notify_one();
+  const std::shared_ptr<std::condition_variable> wake = wake_;
+  lock.unlock();
+  wake->notify_one();
 }
 
 }  // namespace dynlib

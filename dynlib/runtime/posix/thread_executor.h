@@ -18,6 +18,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -59,11 +60,12 @@ class ThreadExecutor final : public Executor {
   bool TakeBatch(std::vector<Task>& batch);
   void WaitForWork(std::unique_lock<std::mutex>& lock);
   void RunDueTimers();
-  void WakeLocked();
+  void Wake(std::unique_lock<std::mutex>& lock);
 
   SystemClock clock_;
   std::mutex mutex_;
-  std::condition_variable wake_;
+  const std::shared_ptr<std::condition_variable> wake_ =
+      std::make_shared<std::condition_variable>();
   // Guarded by mutex_.
   std::vector<Task> posted_;
   std::map<TimerKey, Task> timers_;
