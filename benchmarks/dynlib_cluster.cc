@@ -168,8 +168,9 @@ class MemberProcesses {
     return absl::OkStatus();
   }
 
-  // `status`, with what a member that ended had to say.
-  absl::Status Explain(const absl::Status& status) {
+  // What a member that ended had to say, or else `status`: a cluster that lost one is not the one
+  // that was to be measured.
+  absl::Status CheckAll(const absl::Status& status) {
     for (uint64_t id = 1; id <= kDynlibMembers; ++id) {
       if (!processes_[id - 1].Running()) return Ended(id);
     }
@@ -214,7 +215,7 @@ Runner DynlibPuts(int clients, size_t value_bytes) {
                             LoopbackTransport(kDynlibClient, ports));
     Client client(std::move(transport), clients, value_bytes);
     auto result = PrepareAndRun(client, context.seconds);
-    if (!result.ok()) return members.Explain(result.status());
+    DYNLIB_RETURN_IF_ERROR(members.CheckAll(result.status()));
     return result;
   };
 }
