@@ -6,87 +6,25 @@
 #include <utility>
 
 #include "dynlib/base/check.h"
-#include "dynlib/base/coding.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/replication/log_records.h"
 #include "dynlib/replication/message_codec.h"
 
 namespace dynlib::replication {
 namespace {
 
-constexpr PartitionId kNodeStream{0};
 constexpr Duration kLogRetry = std::chrono::milliseconds(50);
+// What groups say to a node goes in messages of about this much.
+constexpr size_t kMessageBytes = 8 << 20;
 
-// The node's own durable state: how often it booted, and the longest support that it ever granted.
-struct NodeState {
-  uint64_t incarnation = 0;
-  Duration support{0};
-};
-
-std::string EncodeNodeState(const NodeState& state) {
-  std::string out;
-  PutVarint(out, state.incarnation);
-  PutVarint(out, static_cast<uint64_t>(ToMicros(state.support)));
-  return out;
-}
-
-absl::StatusOr<NodeState> RecoverNodeState(const RecoveredStream& stream) {
-  if (stream.lost) {
-    return absl::DataLossError(
-        "the node's boot count may be lost: the node must get a new id (R3)");
+size_t PayloadBytes(const GroupMessage& message) {
+  size_t bytes = 0;
+  if (const auto* accept = std::get_if<Accept>(&message.body)) {
+    for (const Payload& entry : accept->entries) bytes += entry->size();
+  } else if (const auto* promise = std::get_if<Promise>(&message.body)) {
+    for (const Entry& entry : promise->entries) bytes += entry.payload->size();
   }
-  NodeState state;
-  if (stream.state.has_value()) {
-    ByteReader in(*stream.state);
-    state.incarnation = in.Varint();
-    state.support = std::chrono::microseconds(in.Varint());
-    if (!in.done()) return absl::DataLossError("the node's state in the log does not parse");
-  }
-  // A state whose payload is lost counts by what the batch's listing says of it.
-  for (const RecoveredStream::Unknown& unknown : stream.unknown) {
-    state.incarnation = std::max(state.incarnation, unknown.slot);
-    state.support =
-        std::max(state.support, Duration(std::chrono::microseconds(unknown.ballot.packed())));
-  }
-  return state;
-}
-
-GroupCore::Recovered RecoverGroup(const RecoveredStream& stream, Slot applied) {
-  GroupCore::Recovered recovered{.applied = applied};
-  if (stream.state.has_value()) {
-    ByteReader in(*stream.state);
-    recovered.promised = Ballot::FromPacked(in.Fixed64());
-    recovered.chosen = in.Fixed64();
-  }
-  for (const Entry& entry : stream.entries) {
-    ByteReader in(*entry.payload);
-    recovered.chosen = std::max(recovered.chosen, in.Varint());
-    recovered.entries.push_back(
-        {entry.slot, entry.ballot, std::make_shared<const std::string>(in.rest())});
-  }
-  for (const RecoveredStream::Unknown& unknown : stream.unknown) {
-    if (unknown.is_state) {
-      recovered.promised = std::max(recovered.promised, unknown.ballot);
-    } else {
-      recovered.unknown.push_back({unknown.slot, unknown.ballot});
-    }
-  }
-  return recovered;
-}
-
-LogFrame ToFrame(PartitionId group, GroupCore::Record record) {
-  LogFrame frame{.group = group,
-                 .is_state = record.is_state,
-                 .slot = record.slot,
-                 .ballot = record.ballot,
-                 .header = {},
-                 .payload = std::move(record.payload)};
-  if (record.is_state) {
-    PutFixed64(frame.header, record.ballot.packed());
-    PutFixed64(frame.header, record.chosen);
-  } else {
-    PutVarint(frame.header, record.chosen);
-  }
-  return frame;
+  return bytes;
 }
 
 std::string_view EventName(GroupCore::Event::Kind kind) {
@@ -184,7 +122,6 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void OnTimer();
   void ProbeLog(Instant now);
   void ArmTimer();
-  LogFrame NodeFrame() const;
 
   HostOptions options_;
   const NodeId self_;
@@ -211,6 +148,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   uint64_t first_batch_ = 0;  // Index of batches_.front().
   size_t at_log_ = 0;         // Given to the log and not yet answered.
   bool log_blocked_ = false;
+  uint64_t refused_from_ = 0;  // While blocked: the first batch that did not fit.
   bool retry_scheduled_ = false;
   Instant last_append_;
 
@@ -231,7 +169,7 @@ void GroupHost::Impl::Start(const RecoveredStream& node_stream,
   node_state_.incarnation = recovered->incarnation + 1;
   node_state_.support = std::max(recovered->support, options_.liveness.support);
   std::vector<LogFrame> frames;
-  frames.push_back(NodeFrame());
+  frames.push_back(NodeFrame(node_state_));
   log_->Append(std::move(frames), [self = shared_from_this(), done = std::move(done),
                                    boot_wait](absl::Status status) mutable {
     if (self->stopped_) status = absl::CancelledError("shut down");
@@ -243,15 +181,6 @@ void GroupHost::Impl::Start(const RecoveredStream& node_stream,
     }
     done(status);
   });
-}
-
-LogFrame GroupHost::Impl::NodeFrame() const {
-  return {.group = kNodeStream,
-          .is_state = true,
-          .slot = node_state_.incarnation,
-          .ballot = Ballot::FromPacked(static_cast<uint64_t>(ToMicros(node_state_.support))),
-          .header = EncodeNodeState(node_state_),
-          .payload = nullptr};
 }
 
 void GroupHost::Impl::FinishStart() {
@@ -401,7 +330,20 @@ void GroupHost::Impl::TakeLivenessEffects(Instant now) {
 
 void GroupHost::Impl::SendOutbox() {
   for (auto& [node, message] : std::exchange(outbox_, {})) {
-    if (!halted_) transport_->Send(node, channel_, Encode(message));
+    if (halted_) continue;
+    // Groups that catch up together may have more to say than one message can carry.
+    NodeMessage part{.groups = {}, .liveness = std::move(message.liveness)};
+    size_t bytes = 0;
+    for (GroupMessage& group : message.groups) {
+      const size_t size = PayloadBytes(group);
+      if (!part.groups.empty() && bytes + size > kMessageBytes) {
+        transport_->Send(node, channel_, Encode(std::exchange(part, {})));
+        bytes = 0;
+      }
+      bytes += size;
+      part.groups.push_back(std::move(group));
+    }
+    transport_->Send(node, channel_, Encode(part));
   }
 }
 
@@ -443,10 +385,12 @@ void GroupHost::Impl::OnAppended(uint64_t index, absl::Status status) {
   --at_log_;
   if (stopped_ || halted_) return;
   if (status.ok()) {
-    // After one that did not fit, what came later is given again too: the newest state must be the
-    // last in the log.
-    if (!log_blocked_) batches_[index - first_batch_].durable = true;
+    // What came after one that did not fit is given again too: the newest state must be the last in
+    // the log. What came before it stands, also when its answer comes later: so each round of
+    // retries gets further, however much waits.
+    if (!log_blocked_ || index < refused_from_) batches_[index - first_batch_].durable = true;
   } else if (status.code() == absl::StatusCode::kResourceExhausted) {
+    refused_from_ = log_blocked_ ? std::min(refused_from_, index) : index;
     log_blocked_ = true;
     metrics_->Count("replication.log_full", 1);
   } else {
@@ -514,9 +458,14 @@ void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
   if (!message->liveness.empty()) RequestFlush();
   for (const GroupMessage& body : message->groups) {
     Group* group = Find(body.group);
-    if (group == nullptr) continue;
-    const Member* sender = group->hosted->core().configuration().Find(body.from);
-    if (sender == nullptr || sender->node != from) {
+    if (group == nullptr) {
+      metrics_->Count("replication.unknown_group_messages", 1);
+      continue;
+    }
+    const GroupCore& core = group->hosted->core();
+    const Member* sender = core.configuration().Find(body.from);
+    if (sender == nullptr || sender->node != from || body.to != core.self() ||
+        body.epoch != core.configuration().epoch) {
       metrics_->Count("replication.foreign_messages", 1);
       continue;
     }
@@ -576,9 +525,9 @@ void GroupHost::Impl::ProbeLog(Instant now) {
   const std::optional<Instant> pending = log_->OldestPendingSince();
   liveness_->SetLogHealthy(!log_blocked_ &&
                            (!pending.has_value() || now - *pending <= options_.log_overdue));
-  if (at_log_ > 0 || now - last_append_ < options_.log_probe) return;
+  if (at_log_ > 0 || log_blocked_ || now - last_append_ < options_.log_probe) return;
   Batch probe;
-  probe.frames.push_back(NodeFrame());
+  probe.frames.push_back(NodeFrame(node_state_));
   Append(std::move(probe));
 }
 

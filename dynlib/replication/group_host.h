@@ -78,8 +78,8 @@ class GroupHost {
                         const RecoveredStream& recovered);
 
   void Propose(PartitionId group, Command command, ProposeCallback done);
-  // A read of the newest state. `read` runs on the apply executor, or never if the status is not
-  // OK.
+  // A read of the newest state. `read` runs on the apply executor, at most once. Unless the status
+  // is OK, it may not have run, and what it saw may be old.
   void Read(PartitionId group, absl::AnyInvocable<void()> read, ReadCallback done);
 
   // The group's state machine holds everything up to `slot` durably; the log is released behind it.

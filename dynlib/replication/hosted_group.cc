@@ -233,10 +233,11 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
 void HostedGroup::Read(absl::AnyInvocable<void()> read, ReadCallback done) {
   if (closed_.has_value()) return EndRead(std::move(done), *closed_);
   if (core_->role() != Role::kLeader) return EndRead(std::move(done), NotLeader());
-  if (reads_.size() >= options_.waiting_reads_max) {
+  const size_t waiting_reads = reads_.size() + reads_running_;
+  if (waiting_reads >= options_.waiting_reads_max) {
     return EndRead(std::move(done),
                    absl::ResourceExhaustedError(
-                       Cat(reads_.size(), " reads wait; allowed: ", options_.waiting_reads_max)));
+                       Cat(waiting_reads, " reads wait; allowed: ", options_.waiting_reads_max)));
   }
   const Instant now = clock_->Now();
   WaitingRead waiting{.read = std::move(read),
@@ -266,6 +267,7 @@ bool HostedGroup::TryRead(WaitingRead& read, Instant now) {
     read.point = core_->read_point();
   }
   if (applied_ < read.point && !options_.faults.reply_before_apply) return false;
+  ++reads_running_;
   apply_executor_->Post([self = shared_from_this(), body = std::move(read.read),
                          done = std::move(read.done), ballot = read.ballot]() mutable {
     body();
@@ -279,6 +281,7 @@ bool HostedGroup::TryRead(WaitingRead& read, Instant now) {
 
 // R7: only a lease that still holds makes what was read the newest state.
 void HostedGroup::FinishRead(ReadCallback done, Ballot ballot) {
+  --reads_running_;
   if (closed_.has_value()) return done(*closed_);
   if (core_->role() != Role::kLeader || core_->promised() != ballot) return done(NotLeader());
   if (!core_->HoldsLease(clock_->Now()))

@@ -138,6 +138,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   Slot applied_ = 0;
   std::map<Slot, Waiting> proposals_;
   std::deque<WaitingRead> reads_;
+  size_t reads_running_ = 0;  // On the apply executor.
   WallTime next_expiry_;
 };
 
