@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
 #include <thread>
 
 #include "dynlib/base/status_macros.h"
@@ -25,21 +24,20 @@ absl::Status ToStatus(const cluster::wire::Outcome& outcome) {
 
 // Why the partition is not yet as WaitUntilCaughtUp wants it; empty: it is. `target`: what it is to
 // have applied.
-std::string Behind(PartitionId partition, const std::vector<ReplicaState>& states, size_t replicas,
+std::string Behind(const cluster::PartitionInfo& partition, const std::vector<ReplicaState>& states,
                    uint64_t target) {
-  if (states.size() != replicas)
-    return Cat("partition ", partition, ": ", states.size(), " of ", replicas, " replicas answer");
+  const std::string name = Cat("partition ", partition.id, ": ");
+  if (states.size() != partition.members.size())
+    return Cat(name, states.size(), " of ", partition.members.size(), " replicas answer");
   bool led = false;
   for (const ReplicaState& state : states) {
-    led = led || state.holds_lease;
-    if (state.failed)
-      return Cat("partition ", partition, ": the replica on node ", state.node, " has failed");
+    led = led || state.leads;
+    if (state.failed) return Cat(name, "the replica on node ", state.node, " has failed");
     if (state.applied < target) {
-      return Cat("partition ", partition, ": node ", state.node, " has applied ", state.applied,
-                 " of ", target);
+      return Cat(name, "node ", state.node, " has applied ", state.applied, " of ", target);
     }
   }
-  return led ? "" : Cat("partition ", partition, " has no leader");
+  return led ? "" : Cat(name, "no leader");
 }
 
 }  // namespace
@@ -107,7 +105,7 @@ Client::States Client::GetStates() {
     if (!bytes.ok() || !reply.ParseFromString(*bytes)) continue;
     for (const cluster::wire::ReplicaStatus& replica : reply.replicas()) {
       states[PartitionId{replica.partition()}].push_back({.node = info.id,
-                                                          .leader = NodeId{replica.leader_node()},
+                                                          .leads = replica.role() == "leader",
                                                           .holds_lease = replica.holds_lease(),
                                                           .failed = replica.failed(),
                                                           .chosen = replica.chosen(),
@@ -117,20 +115,21 @@ Client::States Client::GetStates() {
   return states;
 }
 
-absl::Status Client::WaitUntilCaughtUp(size_t replicas, Duration limit) {
+absl::Status Client::WaitUntilCaughtUp(const cluster::TableInfo& table, Duration limit) {
   const Instant deadline = clock().Now() + limit;
   // What had been chosen when all were first seen.
   std::map<PartitionId, uint64_t> targets;
   std::string behind;
   do {
-    const States states = GetStates();
-    behind = states.empty() ? "no node answers" : "";
-    for (const auto& [partition, replica_states] : states) {
-      if (!targets.contains(partition) && replica_states.size() == replicas) {
-        for (const ReplicaState& state : replica_states)
-          targets[partition] = std::max(targets[partition], state.chosen);
+    States states = GetStates();
+    behind.clear();
+    for (const cluster::PartitionInfo& partition : table.partitions) {
+      const std::vector<ReplicaState>& replicas = states[partition.id];
+      if (replicas.size() == partition.members.size() && !targets.contains(partition.id)) {
+        for (const ReplicaState& replica : replicas)
+          targets[partition.id] = std::max(targets[partition.id], replica.chosen);
       }
-      std::string why = Behind(partition, replica_states, replicas, targets[partition]);
+      std::string why = Behind(partition, replicas, targets[partition.id]);
       if (!why.empty()) behind = std::move(why);
     }
     if (behind.empty()) return absl::OkStatus();

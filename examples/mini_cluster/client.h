@@ -39,8 +39,8 @@ namespace dynlib::mini_cluster {
 
 struct ReplicaState {
   NodeId node{};
-  NodeId leader{};  // as the replica believes
-  bool holds_lease = false;
+  bool leads = false;        // it won the last election that it knows of
+  bool holds_lease = false;  // a leader that nobody asks for anything may not
   bool failed = false;
   uint64_t chosen = 0;
   uint64_t applied = 0;
@@ -71,9 +71,9 @@ class Client {
   // What each node that answers says of its replicas, by partition.
   using States = std::map<PartitionId, std::vector<ReplicaState>>;
   States GetStates();
-  // Waits until every partition has a leader with a lease, and every one of its `replicas` has
+  // Waits until each of the partitions has a leader, and each of its replicas has
   // applied everything that was chosen at some time during the call.
-  absl::Status WaitUntilCaughtUp(size_t replicas, Duration limit);
+  absl::Status WaitUntilCaughtUp(const cluster::TableInfo& table, Duration limit);
 
   // Every item of the partition that this one replica has, in the order of the storage keys.
   absl::Status ScanReplica(

@@ -134,6 +134,8 @@ absl::Status DataSet::ForEach(
         return absl::FailedPreconditionError(Cat(path(), " changed while it was read"));
       cluster::Item item = ToItem(*std::move(record));
       DYNLIB_RETURN_IF_ERROR(Repeat(item, copy));
+      if (options_.generation != 0)
+        item[kGeneration] = cluster::Value::Number(static_cast<int64_t>(options_.generation));
       if (!visit(row++, std::move(item))) return absl::OkStatus();
     }
   }

@@ -28,11 +28,16 @@
 
 namespace dynlib::mini_cluster {
 
+inline constexpr char kGeneration[] = "_generation";  // a number
+
 struct DataSetOptions {
   RecordOptions records;      // its key_columns are set from the two below
   std::string partition_key;  // an attribute's name
   std::string sort_key;       // empty: none
   uint64_t repeat = 1;        // 1 to 1000
+  // Unless 0, every item gets it as attribute kGeneration: so that an overwrite that was lost
+  // shows.
+  uint64_t generation = 0;
 };
 
 class DataSet {
@@ -43,7 +48,8 @@ class DataSet {
   const std::string& path() const { return options_.records.path; }
   // Items, repetitions included.
   uint64_t rows() const { return records_ * options_.repeat; }
-  // Of every item, in order, and of the schema.
+  uint64_t generation() const { return options_.generation; }
+  // Of every item, in order, and of the schema; the same for every generation.
   Digest128 digest() const { return digest_; }
 
   // Visits each item with its number, from 0, until `visit` returns false.

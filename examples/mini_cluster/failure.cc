@@ -11,7 +11,6 @@
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/key.h"
 #include "examples/mini_cluster/latencies.h"
-#include "examples/mini_cluster/names.h"
 
 namespace dynlib::mini_cluster {
 namespace {
@@ -24,7 +23,8 @@ constexpr Duration kCatchUpLimit = std::chrono::seconds(60);
 absl::StatusOr<NodeId> LeaderOf(Client& client, PartitionId partition) {
   const Instant deadline = client.clock().Now() + kRecoverLimit;
   while (client.clock().Now() < deadline) {
-    for (const ReplicaState& state : client.GetStates()[partition]) {
+    Client::States states = client.GetStates();
+    for (const ReplicaState& state : states[partition]) {
       if (state.holds_lease) return state.node;
     }
     std::this_thread::sleep_for(kPoll);
@@ -34,8 +34,9 @@ absl::StatusOr<NodeId> LeaderOf(Client& client, PartitionId partition) {
 
 class Drill {
  public:
-  Drill(MiniCluster& cluster, Client& client, MixedLoad& load, Duration duration)
-      : cluster_(cluster), client_(client), load_(load), phase_(duration / 3) {}
+  Drill(MiniCluster& cluster, Client& client, const cluster::TableInfo& table, MixedLoad& load,
+        Duration duration)
+      : cluster_(cluster), client_(client), table_(table), load_(load), phase_(duration / 3) {}
 
   absl::Status Run(FailureReport& report) {
     std::this_thread::sleep_for(phase_);
@@ -48,7 +49,7 @@ class Drill {
     report.down = client_.clock().Now() - off;
     const Instant on = client_.clock().Now();
     DYNLIB_RETURN_IF_ERROR(cluster_.Restart(report.node));
-    DYNLIB_RETURN_IF_ERROR(client_.WaitUntilCaughtUp(kReplicas, kCatchUpLimit));
+    DYNLIB_RETURN_IF_ERROR(client_.WaitUntilCaughtUp(table_, kCatchUpLimit));
     report.caught_up = client_.clock().Now() - on;
     std::this_thread::sleep_for(phase_);
     return absl::OkStatus();
@@ -67,6 +68,7 @@ class Drill {
 
   MiniCluster& cluster_;
   Client& client_;
+  const cluster::TableInfo& table_;
   MixedLoad& load_;
   const Duration phase_;
 };
@@ -84,7 +86,7 @@ absl::StatusOr<FailureReport> FailUnderLoad(MiniCluster& cluster, Client& client
   report.partition = table.PartitionOf(key).id;
   MixedLoad load(&client, table, std::move(sample), options);
   load.Start();
-  const absl::Status drilled = Drill(cluster, client, load, duration).Run(report);
+  const absl::Status drilled = Drill(cluster, client, table, load, duration).Run(report);
   report.load = load.Stop();
   DYNLIB_RETURN_IF_ERROR(drilled);
   report.unavailable = report.load.longest_gap[report.partition];

@@ -23,7 +23,9 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const std::string& path) 
 
 Journal::~Journal() { ::close(fd_); }
 
-void Journal::Row(uint64_t row) { Append(Cat("row ", row, "\n")); }
+void Journal::Row(uint64_t row, uint64_t generation) {
+  Append(Cat("row ", row, " ", generation, "\n"));
+}
 
 void Journal::Counter(std::string_view name, uint64_t value) {
   Append(Cat("counter ", name, " ", value, "\n"));
@@ -43,18 +45,15 @@ absl::StatusOr<JournalContents> ReadJournal(const std::string& path) {
     if (file.eof()) break;  // its end is missing: killed while it was written
     std::istringstream in(line);
     std::string kind, name;
-    uint64_t value = 0;
+    uint64_t row = 0, value = 0;
     in >> kind;
+    if (kind == "row") in >> row;
     if (kind == "counter") in >> name;
     in >> value;
     if (in.fail() || (kind != "row" && kind != "counter"))
       return absl::InvalidArgumentError(Cat(path, ":", number, ": '", Escape(line), "'"));
-    if (kind == "row") {
-      contents.rows.insert(value);
-    } else {
-      uint64_t& highest = contents.counters[name];
-      highest = std::max(highest, value);
-    }
+    uint64_t& highest = kind == "row" ? contents.rows[row] : contents.counters[name];
+    highest = std::max(highest, value);
   }
   return contents;
 }

@@ -2,7 +2,7 @@
 // can ask for it.
 //
 //   DYNLIB_ASSIGN_OR_RETURN(auto journal, Journal::Open("acked"));
-//   journal->Row(17);              // in the callback of the write of row 17
+//   journal->Row(17, 3);           // in the callback of the write of row 17, generation 3
 //   journal->Counter("cas-3", 9);
 //   ...
 //   DYNLIB_ASSIGN_OR_RETURN(JournalContents acked, ReadJournal("acked"));
@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 
@@ -33,7 +32,7 @@ class Journal {
   static absl::StatusOr<std::unique_ptr<Journal>> Open(const std::string& path);
   ~Journal();
 
-  void Row(uint64_t row);
+  void Row(uint64_t row, uint64_t generation);
   void Counter(std::string_view name, uint64_t value);
 
  private:
@@ -43,7 +42,7 @@ class Journal {
 };
 
 struct JournalContents {
-  std::set<uint64_t> rows;
+  std::map<uint64_t, uint64_t> rows;         // the highest generation of each
   std::map<std::string, uint64_t> counters;  // the highest value
 };
 // A last line without its end is left out. kInvalidArgument "file:line: " for one that is no entry.

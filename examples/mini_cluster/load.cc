@@ -27,7 +27,7 @@ absl::StatusOr<LoadResult> Load(Client& client, const DataSet& data, size_t in_f
                         [&, row, begin = client.clock().Now()](absl::Status status) {
                           if (status.ok()) {
                             result.latencies.Add(client.clock().Now() - begin);
-                            if (journal != nullptr) journal->Row(row);
+                            if (journal != nullptr) journal->Row(row, data.generation());
                             written++;
                           } else {
                             status = absl::Status(

@@ -16,6 +16,7 @@ namespace dynlib::mini_cluster {
 namespace {
 
 constexpr size_t kZones = 3;
+constexpr size_t kNodesMax = 30;
 
 cluster::StorageNodeOptions NodeOptions(NodeId id, uint64_t seed) {
   cluster::StorageNodeOptions options;
@@ -31,6 +32,12 @@ cluster::StorageNodeOptions NodeOptions(NodeId id, uint64_t seed) {
 }
 
 }  // namespace
+
+absl::Status ValidateNodes(size_t nodes) {
+  if (nodes > 0 && nodes % kZones == 0 && nodes <= kNodesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(Cat("nodes is ", nodes, "; allowed: 3, 6, ... ", kNodesMax,
+                                        ": as many in each of three zones"));
+}
 
 cluster::ClusterConfig ConfigOf(size_t nodes) {
   cluster::ClusterConfig config;
@@ -116,10 +123,7 @@ MiniCluster::~MiniCluster() {
 
 absl::StatusOr<std::unique_ptr<MiniCluster>> MiniCluster::Start(const ClusterOptions& options,
                                                                 MetricsSink* metrics) {
-  if (options.nodes == 0 || options.nodes % kZones != 0 || options.nodes > 30) {
-    return absl::InvalidArgumentError(
-        Cat("nodes is ", options.nodes, "; allowed: 3, 6, ... 30: as many in each of three zones"));
-  }
+  DYNLIB_RETURN_IF_ERROR(ValidateNodes(options.nodes));
   std::unique_ptr<MiniCluster> cluster(new MiniCluster(options, metrics));
   // All are opened before one starts: if a directory is refused nothing has changed.
   for (const cluster::NodeInfo& info : cluster->config_.nodes) {

@@ -75,6 +75,8 @@ class MiniCluster {
   std::map<NodeId, std::unique_ptr<Node>> nodes_;  // those that are up
 };
 
+absl::Status ValidateNodes(size_t nodes);
+
 // Three zones; node i is in zone i mod 3, each with a rack and a power feed of its own.
 cluster::ClusterConfig ConfigOf(size_t nodes);
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
 #include <cstdint>
 #include <cstdio>
@@ -35,6 +36,9 @@ ABSL_FLAG(std::string, partition_key, "",
 ABSL_FLAG(std::string, sort_key, "", "The attribute that is the sort key; empty: none.");
 ABSL_FLAG(uint32_t, repeat, 1,
           "Writes each record so many times, under different sort keys: 1 to 1000.");
+ABSL_FLAG(uint64_t, generation, 0,
+          "Unless 0, every item gets an attribute _generation with this number: so that an "
+          "overwrite that was lost shows. For --journal.");
 ABSL_FLAG(uint64_t, seed, 1, "Of the load's choices and of election jitter.");
 ABSL_FLAG(uint32_t, clients, 256, "Writes in flight while loading: 1 to 4000.");
 ABSL_FLAG(uint32_t, mixed_seconds, 6,
@@ -116,6 +120,7 @@ absl::StatusOr<RunOptions> OptionsFromFlags() {
     options.data.sort_key = kUnicodeSortKey;
   }
   options.data.repeat = absl::GetFlag(FLAGS_repeat);
+  options.data.generation = absl::GetFlag(FLAGS_generation);
   options.seed = absl::GetFlag(FLAGS_seed);
   options.in_flight = absl::GetFlag(FLAGS_clients);
   options.mixed_load_seconds = absl::GetFlag(FLAGS_mixed_seconds);
@@ -135,6 +140,18 @@ int Fail(const absl::Status& status, int exit_status) {
   return exit_status;
 }
 
+// Wrong options end the process within ParseCommandLine, which says on stderr what is wrong.
+bool options_parsed = false;
+void SayThatOptionsAreWrong() {
+  if (!options_parsed) std::printf("FAILED: wrong options: see above, and --help\n");
+}
+
+bool AsksForHelp(const std::vector<std::string>& arguments) {
+  return std::any_of(arguments.begin(), arguments.end(), [](const std::string& argument) {
+    return argument.substr(0, 6) == "--help" || argument == "--version";
+  });
+}
+
 int Main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Runs a small dynlib cluster, three zones in one process, on real files: loads a data set, "
@@ -142,11 +159,13 @@ int Main(int argc, char** argv) {
       "in a process of its own. The last line is \"OK: N written, N verified, 0 lost\" or "
       "\"FAILED: ...\".");
   const std::vector<std::string> arguments = WithUnderscores(argc, argv);
+  if (!AsksForHelp(arguments)) std::atexit(SayThatOptionsAreWrong);
   std::vector<char*> pointers;
   for (const std::string& argument : arguments)
     pointers.push_back(const_cast<char*>(argument.c_str()));
   const std::vector<char*> rest =
       absl::ParseCommandLine(static_cast<int>(pointers.size()), pointers.data());
+  options_parsed = true;
   if (rest.size() > 1) {
     return Fail(absl::InvalidArgumentError(Cat("unexpected argument '", rest[1], "'; see --help")),
                 kUsageStatus);

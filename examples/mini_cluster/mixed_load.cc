@@ -185,7 +185,8 @@ void MixedLoad::Impl::Overwrite(size_t worker) {
       [this, worker, &sample, begun = Now()](const absl::Status& status) {
         if (status.ok()) {
           NoteAcknowledged(sample.partition, begun);
-          if (options_.journal != nullptr) options_.journal->Row(sample.item.row);
+          if (options_.journal != nullptr)
+            options_.journal->Row(sample.item.row, options_.generation);
         }
         Next(worker);
       });

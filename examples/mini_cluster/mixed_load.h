@@ -51,6 +51,7 @@ class MixedLoad {
     size_t workers = 24;
     uint64_t seed = 1;
     Journal* journal = nullptr;  // of acknowledged writes; null: none
+    uint64_t generation = 0;     // of the sample, for the journal
   };
   struct Report {
     uint64_t writes = 0;   // acknowledged

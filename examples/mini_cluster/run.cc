@@ -111,6 +111,7 @@ absl::StatusOr<Setup> SetUp(const RunOptions& options) {
     return absl::InvalidArgumentError(
         Cat("--clients is ", options.in_flight, "; allowed: 1 to 4000"));
   }
+  DYNLIB_RETURN_IF_ERROR(ValidateNodes(options.nodes));
   Setup setup;
   DYNLIB_ASSIGN_OR_RETURN(setup.data, DataSet::Open(options.data));
   setup.spec = {
@@ -131,13 +132,23 @@ Client::Options ClientOptions(const RunOptions& options) {
   return {.client = NewClientId(), .max_in_flight = 4000, .seed = options.seed};
 }
 
-absl::Status CreateTables(Client& client, const cluster::TableSpec& records) {
-  DYNLIB_RETURN_IF_ERROR(client.WaitUntilCaughtUp(kReplicas, kStartLimit));
+cluster::TableSpec CountersSpec() {
+  return {.name = kCountersTable,
+          .schema = {.partition_key = {kCounterName, cluster::KeyType::kString}, .sort_key = {}},
+          .partitions = kCounterPartitions};
+}
+
+// Waits until each partition of both can be used.
+absl::Status CreateTables(Client& client, uint64_t nodes, const cluster::TableSpec& records) {
+  DYNLIB_RETURN_IF_ERROR(client.WaitUntilCaughtUp(
+      cluster::CatalogueTable(ConfigOf(nodes).catalogue_nodes), kStartLimit));
   DYNLIB_RETURN_IF_ERROR(client.CreateTable(records));
-  return client.CreateTable(
-      {.name = kCountersTable,
-       .schema = {.partition_key = {kCounterName, cluster::KeyType::kString}, .sort_key = {}},
-       .partitions = kCounterPartitions});
+  DYNLIB_RETURN_IF_ERROR(client.CreateTable(CountersSpec()));
+  for (const cluster::TableSpec& spec : {records, CountersSpec()}) {
+    DYNLIB_ASSIGN_OR_RETURN(cluster::TableInfo table, cluster::PlaceTable(ConfigOf(nodes), spec));
+    DYNLIB_RETURN_IF_ERROR(client.WaitUntilCaughtUp(table, kStartLimit));
+  }
+  return absl::OkStatus();
 }
 
 std::vector<SampleItem> TakeSample(const DataSet& data) {
@@ -208,7 +219,7 @@ class Runner {
                             PoweredCluster::Start(options_));
     {
       Client client(&**cluster, ClientOptions(options_));
-      DYNLIB_RETURN_IF_ERROR(CreateTables(client, setup_.spec));
+      DYNLIB_RETURN_IF_ERROR(CreateTables(client, options_.nodes, setup_.spec));
       DYNLIB_RETURN_IF_ERROR(LoadAll(client));
       DYNLIB_RETURN_IF_ERROR(FailOnce(**cluster, client));
       DYNLIB_RETURN_IF_ERROR(PrintSampleQueries(client, setup_.table, setup_.data));
@@ -242,7 +253,9 @@ class Runner {
     Progress("reads and writes go on; the power of a leader is cut among them");
     DYNLIB_ASSIGN_OR_RETURN(failure_,
                             FailUnderLoad(cluster, client, setup_.table, TakeSample(setup_.data),
-                                          {.seed = options_.seed, .journal = journal_.get()},
+                                          {.seed = options_.seed,
+                                           .journal = journal_.get(),
+                                           .generation = options_.data.generation},
                                           std::chrono::seconds(options_.mixed_load_seconds)));
     const MixedLoad::Report& load = failure_.load;
     Say("power cut   node ", failure_.node, ", leader of partition ",
@@ -296,7 +309,7 @@ absl::StatusOr<VerifyResult> VerifyDirectory(const RunOptions& options, const Se
   {
     Client client(&**cluster, ClientOptions(options));
     // A run that was killed at its beginning has no tables yet.
-    DYNLIB_RETURN_IF_ERROR(CreateTables(client, setup.spec));
+    DYNLIB_RETURN_IF_ERROR(CreateTables(client, options.nodes, setup.spec));
     verify.in_flight = options.in_flight;
     verify.progress = [&](uint64_t read) {
       Progress("verified ", WithCommas(read), " of ", WithCommas(setup.data.rows()));

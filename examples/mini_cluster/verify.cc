@@ -19,6 +19,10 @@ namespace {
 constexpr size_t kExamplesMax = 5;
 constexpr Duration kCatchUpLimit = std::chrono::seconds(60);
 
+uint64_t ToUint64(const cluster::Value& value) {
+  return std::strtoull(value.number().ToString().c_str(), nullptr, 10);
+}
+
 class Verifier {
  public:
   Verifier(Client& client, const DataSet& data, const cluster::TableInfo& table,
@@ -29,7 +33,7 @@ class Verifier {
     const Instant start = client_.clock().Now();
     rows_.resize(data_.rows());
     DYNLIB_RETURN_IF_ERROR(ReadStrongly());
-    DYNLIB_RETURN_IF_ERROR(client_.WaitUntilCaughtUp(kReplicas, kCatchUpLimit));
+    DYNLIB_RETURN_IF_ERROR(client_.WaitUntilCaughtUp(table_, kCatchUpLimit));
     for (const cluster::PartitionInfo& partition : table_.partitions) {
       for (const cluster::PartitionMember& member : partition.members)
         DYNLIB_RETURN_IF_ERROR(ReadReplica(partition, member.node));
@@ -43,14 +47,20 @@ class Verifier {
  private:
   // What is known of a row of the data set.
   struct Row {
-    Digest128 item;
-    uint8_t copies = 0;  // replicas that have it, whole
+    Digest128 wanted;  // without its generation
+    Digest128 found;   // by the strong read, if `read`
+    uint64_t generation = 0;
+    uint8_t copies = 0;  // replicas that have what was found
     bool read = false;   // strongly, whole
     bool different = false;
   };
 
-  bool MustBeThere(uint64_t row) const {
-    return !options_.rows.has_value() || options_.rows->contains(row);
+  // The least generation that must be there; nothing: it may be missing.
+  std::optional<uint64_t> MustBeThere(uint64_t row) const {
+    if (!options_.rows.has_value()) return 0;
+    const auto found = options_.rows->find(row);
+    if (found == options_.rows->end()) return std::nullopt;
+    return found->second;
   }
 
   void Example(std::string what) {
@@ -64,7 +74,8 @@ class Verifier {
     const absl::Status read = data_.ForEach([&](uint64_t row, cluster::Item item) {
       absl::StatusOr<std::string> storage_key = cluster::EncodeItemKey(table_.schema, item);
       if (failed.Update(storage_key.status()); !failed.ok()) return false;
-      rows_[row].item = Digest(cluster::EncodeItem(item));
+      item.erase(kGeneration);
+      rows_[row].wanted = Digest(cluster::EncodeItem(item));
       by_key_[*std::move(storage_key)] = row;
       cluster::PrimaryKey key = *cluster::KeyOf(table_.schema, item);
       if (!window.Enter()) return false;
@@ -87,17 +98,23 @@ class Verifier {
                          [this, row, &window, begin = client_.clock().Now()](
                              absl::StatusOr<std::optional<cluster::Item>> found) {
                            result_.read_latencies.Add(client_.clock().Now() - begin);
-                           if (found.ok() && found->has_value()) {
-                             result_.present++;
-                             if (Digest(cluster::EncodeItem(**found)) == rows_[row].item) {
-                               rows_[row].read = true;
-                             } else {
-                               rows_[row].different = true;
-                               Example(Cat("item ", row, " read strongly has other contents"));
-                             }
-                           }
+                           if (found.ok() && found->has_value()) NoteFound(row, **std::move(found));
                            window.Leave(found.status());
                          });
+  }
+
+  void NoteFound(uint64_t number, cluster::Item item) {
+    result_.present++;
+    Row& row = rows_[number];
+    row.found = Digest(cluster::EncodeItem(item));
+    if (const auto generation = item.find(kGeneration); generation != item.end()) {
+      row.generation = ToUint64(generation->second);
+      item.erase(generation);
+    }
+    row.read = Digest(cluster::EncodeItem(item)) == row.wanted;
+    if (row.read) return;
+    row.different = true;
+    Example(Cat("item ", number, " read strongly has other contents"));
   }
 
   absl::Status ReadReplica(const cluster::PartitionInfo& partition, NodeId node) {
@@ -111,12 +128,10 @@ class Verifier {
                                ", at storage key ", Escape(key)));
           }
           Row& row = rows_[found->second];
-          if (Digest(item) == row.item) {
-            row.copies++;
-          } else {
-            row.different = true;
-            Example(Cat("item ", found->second, " on node ", node, " has other contents"));
-          }
+          row.copies++;
+          if (!row.read || Digest(item) == row.found) return;
+          row.different = true;
+          Example(Cat("item ", found->second, " on node ", node, " has other contents"));
         });
     if (scanned.ok()) return scanned;
     return absl::Status(scanned.code(), Cat("reading partition ", partition.id, " from node ", node,
@@ -129,8 +144,7 @@ class Verifier {
           std::optional<cluster::Item> item,
           client_.Get(kCountersTable, {.partition = cluster::Value::String(name), .sort = {}}));
       uint64_t value = 0;
-      if (item.has_value())
-        value = std::strtoull(item->at(kCounterValue).number().ToString().c_str(), nullptr, 10);
+      if (item.has_value()) value = ToUint64(item->at(kCounterValue));
       if (value >= range.low && value <= range.high) {
         result_.counters++;
         continue;
@@ -144,13 +158,17 @@ class Verifier {
   void Judge() {
     for (uint64_t i = 0; i < rows_.size(); ++i) {
       const Row& row = rows_[i];
-      const bool must = MustBeThere(i);
-      if (must) result_.expected++;
+      const std::optional<uint64_t> must = MustBeThere(i);
+      if (must.has_value()) result_.expected++;
       if (row.different) {
         result_.different++;
+      } else if (row.read && row.generation < must.value_or(0)) {
+        result_.lost++;
+        Example(Cat("item ", i, " is of generation ", row.generation, "; ", *must,
+                    " was acknowledged"));
       } else if (row.read && row.copies == kReplicas) {
-        if (must) result_.verified++;
-      } else if (must || row.read || row.copies > 0) {
+        if (must.has_value()) result_.verified++;
+      } else if (must.has_value() || row.read || row.copies > 0) {
         // There or not: but the same everywhere.
         result_.lost++;
         Example(Cat("item ", i, " was ", row.read ? "" : "not ", "found by a strong read, and in ",

@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -29,8 +28,9 @@ namespace dynlib::mini_cluster {
 
 struct VerifyOptions {
   size_t in_flight = 256;
-  // Rows that must be there; nothing: all. What else is there must still be whole.
-  std::optional<std::set<uint64_t>> rows;
+  // Rows that must be there, with the least generation that each must be of; nothing: all, and of
+  // no generation. What else is there must still be whole.
+  std::optional<std::map<uint64_t, uint64_t>> rows;
   std::map<std::string, CounterRange> counters;
   // Called now and then with how many items were read strongly so far.
   absl::AnyInvocable<void(uint64_t)> progress;
@@ -39,8 +39,8 @@ struct VerifyOptions {
 struct VerifyResult {
   uint64_t expected = 0;    // that must be there
   uint64_t verified = 0;    // of those, found equal by the strong read and in every replica
-  uint64_t lost = 0;        // not found by one of them
-  uint64_t different = 0;   // found with other contents somewhere
+  uint64_t lost = 0;        // not found by one of them, or of an older generation
+  uint64_t different = 0;   // found with other contents somewhere, or not the same everywhere
   uint64_t unexpected = 0;  // copies of items that nobody wrote
   uint64_t present = 0;     // items found by the strong reads, expected or not
   uint64_t counters = 0;    // that are what they must be
