@@ -87,6 +87,9 @@ SessionTable::Decision SessionTable::Admit(const LoggedCommand& command) {
   auto refuse = [](absl::StatusCode code, std::string why) {
     return Decision{.verdict = Verdict::kRefused, .refusal = {code, std::move(why)}};
   };
+  // A refusal must not make a client that no stored record tells of.
+  if (command.sequence == 0)
+    return refuse(absl::StatusCode::kInvalidArgument, "sequence is 0; allowed: at least 1");
   auto it = clients_.find(command.client);
   if (it == clients_.end()) {
     if (command.issued < expired_before_) {

@@ -1,0 +1,208 @@
+#include "dynlib/replication/message_codec.h"
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/random.h"
+#include "dynlib/replication/replication.pb.h"
+#include "dynlib/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace dynlib::replication {
+namespace {
+
+using testing::SizeIs;
+
+const Ballot kBallot(9, ReplicaId{2});
+
+Payload Bytes(std::string bytes) { return std::make_shared<const std::string>(std::move(bytes)); }
+
+GroupMessage Make(std::variant<Prepare, Promise, Accept, Accepted, HealthQuery, HealthReply> body) {
+  return {.group = PartitionId{4},
+          .from = ReplicaId{2},
+          .to = ReplicaId{3},
+          .epoch = 17,
+          .ballot = kBallot,
+          .body = std::move(body)};
+}
+
+Promise SomePromise() {
+  Promise promise{.granted = true,
+                  .promised = Ballot(12, ReplicaId{1}),
+                  .lease_remaining = std::chrono::nanoseconds(123'456'789),
+                  .support_epoch = 5,
+                  .from_slot = 6,
+                  .through = UINT64_MAX,
+                  .chosen = 7,
+                  .released = 3};
+  promise.entries.push_back({8, kBallot, Bytes("eight")});
+  promise.entries.push_back({9, Ballot(3, ReplicaId{3}), Bytes("")});
+  promise.unknown.push_back({10, kBallot});
+  return promise;
+}
+
+Accept SomeAccept() {
+  return {.first_slot = 21,
+          .entries = {Bytes(std::string("\0\xff", 2)), Bytes("")},
+          .chosen = 20,
+          .held_by_all = 11};
+}
+
+// Every kind, with every field unlike its default.
+NodeMessage Everything() {
+  NodeMessage message;
+  message.groups.push_back(Make(Prepare{.from_slot = 5}));
+  message.groups.push_back(Make(SomePromise()));
+  message.groups.push_back(Make(SomeAccept()));
+  message.groups.push_back(Make(Accepted{.granted = true,
+                                         .promised = Ballot(30, ReplicaId{1}),
+                                         .stable = 22,
+                                         .chosen = 20,
+                                         .support_epoch = 4,
+                                         .checkpoint = 10}));
+  message.groups.push_back(Make(HealthQuery{}));
+  message.groups.push_back(Make(HealthReply{.healthy = true, .abandoned = true}));
+  message.liveness.push_back({SupportRequest{
+      .incarnation = 3, .sent_at = -5, .heard_incarnation = 2, .heard_age_us = -1}});
+  message.liveness.push_back({SupportGrant{.incarnation = 4,
+                                           .holder_incarnation = 3,
+                                           .request_sent_at = 77,
+                                           .epoch = 9,
+                                           .duration = std::chrono::milliseconds(300)}});
+  return message;
+}
+
+TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(Encode(Everything())));
+  ASSERT_THAT(out.groups, SizeIs(6));
+  for (const GroupMessage& message : out.groups) {
+    EXPECT_EQ(message.group, PartitionId{4});
+    EXPECT_EQ(message.from, ReplicaId{2});
+    EXPECT_EQ(message.to, ReplicaId{3});
+    EXPECT_EQ(message.epoch, 17u);
+    EXPECT_EQ(message.ballot, kBallot);
+  }
+  EXPECT_EQ(std::get<Prepare>(out.groups[0].body).from_slot, 5u);
+
+  const Promise& promise = std::get<Promise>(out.groups[1].body);
+  EXPECT_TRUE(promise.granted);
+  EXPECT_EQ(promise.promised, Ballot(12, ReplicaId{1}));
+  EXPECT_EQ(promise.lease_remaining, std::chrono::nanoseconds(123'456'789));
+  EXPECT_EQ(promise.support_epoch, 5u);
+  EXPECT_EQ(promise.from_slot, 6u);
+  EXPECT_EQ(promise.through, UINT64_MAX);
+  EXPECT_EQ(promise.chosen, 7u);
+  EXPECT_EQ(promise.released, 3u);
+  ASSERT_THAT(promise.entries, SizeIs(2));
+  EXPECT_EQ(promise.entries[0].slot, 8u);
+  EXPECT_EQ(promise.entries[0].ballot, kBallot);
+  EXPECT_EQ(*promise.entries[0].payload, "eight");
+  EXPECT_EQ(promise.entries[1].ballot, Ballot(3, ReplicaId{3}));
+  ASSERT_NE(promise.entries[1].payload, nullptr);
+  EXPECT_EQ(*promise.entries[1].payload, "");
+  ASSERT_THAT(promise.unknown, SizeIs(1));
+  EXPECT_EQ(promise.unknown[0].slot, 10u);
+  EXPECT_EQ(promise.unknown[0].ballot, kBallot);
+
+  const Accept& accept = std::get<Accept>(out.groups[2].body);
+  EXPECT_EQ(accept.first_slot, 21u);
+  EXPECT_EQ(accept.chosen, 20u);
+  EXPECT_EQ(accept.held_by_all, 11u);
+  ASSERT_THAT(accept.entries, SizeIs(2));
+  EXPECT_EQ(*accept.entries[0], std::string("\0\xff", 2));
+  EXPECT_EQ(*accept.entries[1], "");
+
+  const Accepted& accepted = std::get<Accepted>(out.groups[3].body);
+  EXPECT_TRUE(accepted.granted);
+  EXPECT_EQ(accepted.promised, Ballot(30, ReplicaId{1}));
+  EXPECT_EQ(accepted.stable, 22u);
+  EXPECT_EQ(accepted.chosen, 20u);
+  EXPECT_EQ(accepted.support_epoch, 4u);
+  EXPECT_EQ(accepted.checkpoint, 10u);
+
+  EXPECT_TRUE(std::holds_alternative<HealthQuery>(out.groups[4].body));
+  EXPECT_TRUE(std::get<HealthReply>(out.groups[5].body).healthy);
+  EXPECT_TRUE(std::get<HealthReply>(out.groups[5].body).abandoned);
+
+  ASSERT_THAT(out.liveness, SizeIs(2));
+  const auto& request = std::get<SupportRequest>(out.liveness[0].body);
+  EXPECT_EQ(request.incarnation, 3u);
+  EXPECT_EQ(request.sent_at, -5);
+  EXPECT_EQ(request.heard_incarnation, 2u);
+  EXPECT_EQ(request.heard_age_us, -1);
+  const auto& grant = std::get<SupportGrant>(out.liveness[1].body);
+  EXPECT_EQ(grant.incarnation, 4u);
+  EXPECT_EQ(grant.holder_incarnation, 3u);
+  EXPECT_EQ(grant.request_sent_at, 77);
+  EXPECT_EQ(grant.epoch, 9u);
+  EXPECT_EQ(grant.duration, std::chrono::milliseconds(300));
+}
+
+TEST(MessageCodecTest, BodiesOfDefaultsKeepTheirKind) {
+  NodeMessage message;
+  message.groups = {Make(Prepare{}),  Make(Promise{}),     Make(Accept{}),
+                    Make(Accepted{}), Make(HealthQuery{}), Make(HealthReply{})};
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(Encode(message)));
+  ASSERT_THAT(out.groups, SizeIs(6));
+  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(out.groups[i].body.index(), i);
+}
+
+TEST(MessageCodecTest, ABodyOfAnUnknownKindIsLeftOutAlone) {
+  wire::NodeMessage message;
+  message.add_groups()->set_group(1);  // As one with a newer body looks to this version.
+  // Field 15, of a length.
+  message.mutable_groups(0)
+      ->GetReflection()
+      ->MutableUnknownFields(message.mutable_groups(0))
+      ->AddLengthDelimited(15, "from the future");
+  message.add_groups()->mutable_prepare()->set_from_slot(3);
+  message.add_requests()->set_incarnation(8);
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(message.SerializeAsString()));
+  ASSERT_THAT(out.groups, SizeIs(1));
+  EXPECT_EQ(std::get<Prepare>(out.groups[0].body).from_slot, 3u);
+  EXPECT_THAT(out.liveness, SizeIs(1));
+}
+
+TEST(MessageCodecTest, NoBytesAreAnEmptyMessage) {
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(""));
+  EXPECT_TRUE(out.groups.empty());
+  EXPECT_TRUE(out.liveness.empty());
+}
+
+TEST(MessageCodecTest, DamagedBytesAreRefusedOrReadButNeverCrash) {
+  const std::string good = Encode(Everything());
+  size_t refused = 0;
+  for (size_t length = 0; length < good.size(); ++length) {
+    absl::StatusOr<NodeMessage> out = DecodeNodeMessage(good.substr(0, length));
+    if (out.ok()) continue;
+    EXPECT_THAT(out, StatusIs(absl::StatusCode::kInvalidArgument));
+    ++refused;
+  }
+  EXPECT_GT(refused, good.size() / 2);
+  Random random(11);
+  for (int i = 0; i < 20'000; ++i) {
+    std::string bytes = good;
+    if (i % 2 == 0) {
+      bytes.resize(random.Below(60));
+      for (char& byte : bytes) byte = static_cast<char>(random.Below(256));
+    } else {
+      for (int flips = 0; flips < 3; ++flips)
+        bytes[random.Below(bytes.size())] ^= static_cast<char>(1 << random.Below(8));
+    }
+    absl::StatusOr<NodeMessage> out = DecodeNodeMessage(bytes);
+    if (!out.ok()) continue;
+    for (const GroupMessage& message : out->groups) {
+      if (const auto* accept = std::get_if<Accept>(&message.body)) {
+        for (const Payload& payload : accept->entries) ASSERT_NE(payload, nullptr);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace dynlib::replication
