@@ -1,5 +1,6 @@
 #include "dynlib/cluster/node_directory.h"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,22 +40,19 @@ std::pair<std::string, std::string> ParseFormat(std::string_view text) {
   return {std::string(format.substr(7)), std::string(node.substr(5))};
 }
 
-}  // namespace
-
-absl::StatusOr<NodeDirectory> OpenNodeDirectory(Disk* disk, NodeId node) {
+// True if the directory is fresh; an error if it is not this node's.
+absl::StatusOr<bool> Inspect(Disk* disk, NodeId node) {
   DYNLIB_ASSIGN_OR_RETURN(std::vector<std::string> names, disk->List(""));
-  NodeDirectory directory{.lock = nullptr, .fresh = true};
+  const bool fresh = std::find(names.begin(), names.end(), kFormatFile) == names.end();
   for (const std::string& name : names) {
-    if (name == kFormatFile) directory.fresh = false;
-  }
-  for (const std::string& name : names) {
-    const bool ours = name == "LOCK" || name == "log" || name == "pages" || name == kFormatPart;
-    if (directory.fresh && !ours) {
+    const bool ours = name == "LOCK" || name == "log" || name == "pages" || name == "pages.new" ||
+                      name == kFormatPart;
+    if (fresh && !ours) {
       return absl::FailedPreconditionError(
           Cat("the directory holds \"", name, "\" and no FORMAT: it is no storage node's"));
     }
   }
-  if (!directory.fresh) {
+  if (!fresh) {
     DYNLIB_ASSIGN_OR_RETURN(std::string text, ReadAll(disk, kFormatFile));
     if (!std::string_view(text).starts_with(kFirstLine)) {
       return absl::FailedPreconditionError(
@@ -70,7 +68,18 @@ absl::StatusOr<NodeDirectory> OpenNodeDirectory(Disk* disk, NodeId node) {
           Cat("the directory belongs to node ", Escape(owner), ", not to node ", node));
     }
   }
+  return fresh;
+}
+
+}  // namespace
+
+// Looks before it locks, so that nothing is written to what is not ours, and again with the lock
+// held: another process may have made the directory its own meanwhile.
+absl::StatusOr<NodeDirectory> OpenNodeDirectory(Disk* disk, NodeId node) {
+  DYNLIB_RETURN_IF_ERROR(Inspect(disk, node).status());
+  NodeDirectory directory;
   DYNLIB_ASSIGN_OR_RETURN(directory.lock, disk->Lock("LOCK"));
+  DYNLIB_ASSIGN_OR_RETURN(directory.fresh, Inspect(disk, node));
   return directory;
 }
 

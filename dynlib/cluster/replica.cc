@@ -21,13 +21,20 @@ absl::Status Replica::CheckRange(std::string_view range_first, std::string_view 
 }
 
 absl::Status ParseDescription(std::string_view description, Replica& replica) {
+  if (description.size() > kDescriptionBytesMax) {
+    return absl::InvalidArgumentError(Cat("the partition's description is ", description.size(),
+                                          " bytes; allowed: up to ", kDescriptionBytesMax));
+  }
   wire::CreateReplicaRequest request;
   if (!request.ParseFromArray(description.data(), static_cast<int>(description.size()))) {
     return absl::InvalidArgumentError("the partition's description does not parse");
   }
   const wire::Partition& partition = request.partition();
-  if (partition.id() == 0)
-    return absl::InvalidArgumentError("partition.id is 0; allowed: at least 1");
+  // The log numbers its streams from 1, the node's own among them, so the last id has none.
+  if (partition.id() == 0 || partition.id() == UINT64_MAX) {
+    return absl::InvalidArgumentError(
+        Cat("partition.id is ", partition.id(), "; allowed: 1 to ", UINT64_MAX - 1));
+  }
   if (!partition.end().empty() && partition.end() <= partition.first()) {
     return absl::InvalidArgumentError(Cat("partition ", partition.id(), " ends at ",
                                           Escape(partition.end()), ", not after its first key ",

@@ -32,6 +32,9 @@ struct Replica {
   absl::Status CheckRange(std::string_view range_first, std::string_view range_end) const;
 };
 
+// A description is one value in the replica's tree.
+inline constexpr size_t kDescriptionBytesMax = 64 << 10;
+
 // Parses and checks a description (encoded wire::CreateReplicaRequest): kInvalidArgument naming
 // what is wrong.
 absl::Status ParseDescription(std::string_view description, Replica& replica);

@@ -13,8 +13,9 @@
 //   RESOURCE_EXHAUSTED   all                a bound was reached; nothing was logged: later
 //   UNAVAILABLE          strong reads       no lease now: again
 //   UNKNOWN              Write              may be applied or not: again with the same client and
-//   sequence DATA_LOSS            reads              a page is damaged on this replica: another has
-//   it
+//                                           sequence
+//   CANCELLED            all                the node shuts down; a write may be applied or not
+//   DATA_LOSS            reads              a page is damaged on this replica: another has it
 #ifndef DYNLIB_CLUSTER_SERVICE_H_
 #define DYNLIB_CLUSTER_SERVICE_H_
 

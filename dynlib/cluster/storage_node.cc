@@ -33,6 +33,10 @@ absl::Status Validate(const StorageNodeOptions& options) {
   if (ToUint(options.id) == 0)
     return absl::InvalidArgumentError("node.id is 0; allowed: at least 1");
   DYNLIB_RETURN_IF_ERROR(replication::Validate(options.replication));
+  if (options.rpc.max_calls < 1)
+    return absl::InvalidArgumentError("rpc.max_calls is 0; allowed: at least 1");
+  if (options.rpc.max_serving < 1)
+    return absl::InvalidArgumentError("rpc.max_serving is 0; allowed: at least 1");
   const uint64_t proposal = options.replication.group.proposal_bytes_max + 1024;
   if (LogBatchBytes(options.log) < proposal) {
     return absl::InvalidArgumentError(
@@ -112,6 +116,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   std::vector<replication::GroupStatus> Groups() const;
   PartitionRange RangeOf(PartitionId partition) const;
   void Abandon();
+  void Quiesce();
   void OnFatal(absl::AnyInvocable<void(absl::Status)> callback) { on_fatal_ = std::move(callback); }
 
  private:
@@ -266,6 +271,7 @@ void StorageNode::Impl::CreateReplica(const std::string& bytes, Rpc::Reply reply
     message.mutable_outcome()->set_message(std::string(ToStd(status.message())));
     reply(message.SerializeAsString());
   };
+  if (stopping_) return answer(absl::CancelledError("shut down"));
   Replica parsed(nullptr);
   if (absl::Status status = ParseDescription(bytes, parsed); !status.ok()) return answer(status);
   if (parsed.configuration.FindNode(options_.id) == nullptr) {
@@ -312,9 +318,14 @@ void StorageNode::Impl::FinishCreateReplica(absl::StatusOr<std::shared_ptr<Repli
   reply(message.SerializeAsString());
 }
 
-void StorageNode::Impl::NodeStatus(const std::string&, Rpc::Reply reply) {
+void StorageNode::Impl::NodeStatus(const std::string& bytes, Rpc::Reply reply) {
   wire::NodeStatusReply message;
-  message.mutable_outcome();
+  wire::Outcome& outcome = *message.mutable_outcome();
+  if (!wire::NodeStatusRequest().ParseFromString(bytes)) {
+    outcome.set_code(static_cast<int>(absl::StatusCode::kInvalidArgument));
+    outcome.set_message("the request does not parse");
+    return reply(message.SerializeAsString());
+  }
   for (const replication::GroupStatus& group : host_->AllStatus()) {
     wire::ReplicaStatus& replica = *message.add_replicas();
     replica.set_partition(ToUint(group.group));
@@ -345,6 +356,11 @@ void StorageNode::Impl::OnAppended(size_t bytes) {
 }
 
 void StorageNode::Impl::Checkpoint(Done done) {
+  if (stopping_) {  // The directory may be another's by now.
+    env_.executor->Post(
+        [done = std::move(done)]() mutable { done(absl::CancelledError("shut down")); });
+    return;
+  }
   checkpoint_waiters_.push_back(std::move(done));
   RequestCheckpoint();
 }
@@ -407,7 +423,7 @@ PartitionRange StorageNode::Impl::RangeOf(PartitionId partition) const {
 // In turn: no more requests, what is being applied ends, the trees become durable, the log closes.
 void StorageNode::Impl::Stop(Done done) {
   DYNLIB_CHECK(!stopping_);
-  Abandon();
+  Quiesce();
   env_.apply_executor->Post([self = shared_from_this(), done = std::move(done)]() mutable {
     Executor* checkpoint_executor = self->env_.checkpoint_executor;
     checkpoint_executor->Post([self = std::move(self), done = std::move(done)]() mutable {
@@ -422,6 +438,7 @@ void StorageNode::Impl::Stop(Done done) {
 }
 
 void StorageNode::Impl::CloseLog(absl::Status checkpointed, Done done) {
+  rpc_ = nullptr;  // Every request was answered by now.
   log_->Close(env_.executor, [self = shared_from_this(), checkpointed = std::move(checkpointed),
                               done = std::move(done)](absl::Status closed) mutable {
     self->directory_.lock = nullptr;
@@ -432,11 +449,17 @@ void StorageNode::Impl::CloseLog(absl::Status checkpointed, Done done) {
 }
 
 void StorageNode::Impl::Abandon() {
+  Quiesce();
+  rpc_ = nullptr;
+}
+
+// What waits is answered, and what comes is refused, for as long as there is an rpc_ to say so.
+void StorageNode::Impl::Quiesce() {
   if (stopping_) return;
   stopping_ = true;
   if (checkpoint_timer_ != Executor::kNoTimer) env_.executor->Cancel(checkpoint_timer_);
   if (host_ != nullptr) host_->Stop();
-  rpc_ = nullptr;
+  if (service_ != nullptr) service_->Stop();
 }
 
 StorageNode::StorageNode(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -124,6 +124,7 @@ void StorageService::Register(Rpc* rpc) {
 }
 
 absl::StatusOr<std::shared_ptr<Replica>> StorageService::Find(uint64_t partition) const {
+  if (stopped_) return absl::CancelledError("shut down");
   auto it = replicas_->find(PartitionId{partition});
   if (it == replicas_->end())
     return absl::NotFoundError(Cat("partition ", partition, " is not on this node"));

@@ -28,6 +28,8 @@ class StorageService {
 
   // Registers kWrite, kRead and kQuery.
   void Register(Rpc* rpc);
+  // From now on every request is answered with CANCELLED.
+  void Stop() { stopped_ = true; }
 
  private:
   void Write(const std::string& bytes, Rpc::Reply reply);
@@ -41,6 +43,7 @@ class StorageService {
   Executor* const executor_;
   Executor* const apply_executor_;
   const bool condition_at_leader_;
+  bool stopped_ = false;
 };
 
 }  // namespace dynlib::cluster

@@ -8,6 +8,7 @@
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/condition.h"
 #include "dynlib/cluster/item.h"
+#include "dynlib/store/page.h"
 #include "dynlib/store/write_batch.h"
 
 namespace dynlib::cluster {
@@ -87,6 +88,12 @@ absl::StatusOr<std::string> TableStateMachine::EvaluateOne(std::string_view byte
   if (!command.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
     return result.SerializeAsString();
   const std::string key = ItemKey(command.key());
+  const bool puts = command.change_case() == wire::WriteCommand::kPut;
+  if (!puts && command.change_case() != wire::WriteCommand::kErase)
+    return result.SerializeAsString();
+  // More than the tree takes would fail the step, and with it every replica.
+  if (key.size() > store::kMaxKeyBytes || (puts && command.put().size() > store::kMaxValueBytes))
+    return result.SerializeAsString();
   if (!command.condition().empty()) {
     absl::StatusOr<Condition> condition = DecodeCondition(command.condition());
     if (!condition.ok()) return result.SerializeAsString();
@@ -97,7 +104,7 @@ absl::StatusOr<std::string> TableStateMachine::EvaluateOne(std::string_view byte
     }
     if (!Holds(*condition, item.has_value() ? &*item : nullptr)) return result.SerializeAsString();
   }
-  if (command.change_case() == wire::WriteCommand::kPut) {
+  if (puts) {
     pending_[key] = std::move(*command.mutable_put());
   } else {
     pending_[key] = std::nullopt;
