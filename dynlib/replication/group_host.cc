@@ -197,6 +197,13 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const Configuration& conf
                                        StateMachine* state_machine, Executor* apply_executor,
                                        const RecoveredStream& recovered) {
   if (absl::Status status = Validate(configuration); !status.ok()) return status;
+  const size_t frame_max = options_.group.proposal_bytes_max + 2 * ReplicaLog::kFrameOverheadBytes;
+  if (frame_max > log_->append_bytes_max()) {
+    return absl::InvalidArgumentError(
+        Cat("group.proposal_bytes_max is ", options_.group.proposal_bytes_max,
+            "; allowed here: up to ", log_->append_bytes_max(), " - ",
+            2 * ReplicaLog::kFrameOverheadBytes, ", what the log takes at a time"));
+  }
   if (id == kNodeStream)
     return absl::InvalidArgumentError("partition id is 0; allowed: at least 1");
   if (configuration.FindNode(self_) == nullptr) {

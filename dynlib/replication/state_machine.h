@@ -34,7 +34,9 @@ struct SessionRecord {
 // leading, and nothing of the step may be visible.
 class StateMachine {
  public:
-  static constexpr size_t kResultBytesMax = 1024;
+  // Small, since a client may have thousands of results that it has not acknowledged, all in one
+  // record.
+  static constexpr size_t kResultBytesMax = 128;
 
   virtual ~StateMachine() = default;
 

@@ -286,7 +286,7 @@ class GroupHostTest : public testing::Test {
         seconds(10));
   }
 
-  HostOptions options_;
+  HostOptions options_{.group = {.proposal_bytes_max = 2 << 10}};
   size_t size_ = 0;
   sim::World world_{/*seed=*/3};
   std::map<uint64_t, Stored> stored_;
@@ -625,6 +625,10 @@ TEST_F(GroupHostTest, AddGroupSaysWhatIsWrong) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("partition id is 0")));
   EXPECT_THAT(add(5, {{ReplicaId{1}, NodeId{1}}}),
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("5")));
+  server.log.bytes_max = 2 << 10;  // A proposal may not fit.
+  EXPECT_THAT(
+      add(8, {{ReplicaId{1}, NodeId{1}}}),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("proposal_bytes_max is 2048")));
   EXPECT_EQ(server.host->AllStatus().size(), 1u);
 }
 
