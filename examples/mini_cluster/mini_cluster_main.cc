@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,8 +17,8 @@
 #include "absl/flags/usage.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "dynlib/base/metrics.h"
 #include "dynlib/base/strings.h"
+#include "examples/mini_cluster/events.h"
 #include "examples/mini_cluster/record_source.h"
 #include "examples/mini_cluster/run.h"
 
@@ -61,15 +60,6 @@ namespace dynlib::mini_cluster {
 namespace {
 
 constexpr int kUsageStatus = 2;
-
-class PrintedEvents : public MetricsSink {
- public:
-  void Event(std::string_view name, std::span<const EventField> fields) override {
-    std::string line = Cat("event ", name);
-    for (const EventField& field : fields) line += Cat(" ", field.name, "=", field.value);
-    std::fprintf(stderr, "%s\n", line.c_str());
-  }
-};
 
 // --partition-key is --partition_key.
 std::vector<std::string> WithUnderscores(int argc, char** argv) {
@@ -133,6 +123,13 @@ absl::StatusOr<RunOptions> OptionsFromFlags() {
   return options;
 }
 
+absl::Status WithTrouble(const absl::Status& status, const Events& events) {
+  const std::string trouble = events.last_trouble();
+  if (trouble.empty()) return status;
+  return absl::Status(status.code(),
+                      Cat(ToStd(status.message()), "; the cluster reported: ", trouble));
+}
+
 int Fail(const absl::Status& status, int exit_status) {
   std::string message(ToStd(status.message()));
   for (char& c : message) c = c == '\n' ? ' ' : c;  // one line
@@ -172,8 +169,8 @@ int Main(int argc, char** argv) {
   }
   absl::StatusOr<RunOptions> options = OptionsFromFlags();
   if (!options.ok()) return Fail(options.status(), kUsageStatus);
-  PrintedEvents events;
-  if (absl::GetFlag(FLAGS_verbose)) options->metrics = &events;
+  Events events(absl::GetFlag(FLAGS_verbose));
+  options->metrics = &events;
   char self[PATH_MAX] = {};
   if (::readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
     return Fail(absl::UnavailableError("/proc/self/exe cannot be read"), 1);
@@ -191,7 +188,7 @@ int Main(int argc, char** argv) {
   } else {
     last_line = Run(*options);
   }
-  if (!last_line.ok()) return Fail(last_line.status(), 1);
+  if (!last_line.ok()) return Fail(WithTrouble(last_line.status(), events), 1);
   std::printf("%s\n", last_line->c_str());
   return last_line->substr(0, 3) == "OK:" ? 0 : 1;
 }
