@@ -31,6 +31,18 @@ for i in {0..199}; do printf '%04X;NAME %d;L%s;0;L;;;;;N;;;;;\n' "$i" "$i" "$((i
 run --dir=unicode --input=UnicodeData.txt --nodes=6 --mixed-seconds=0
 [[ $status == 0 && $last == "OK: 200 written, 200 verified, 0 lost" ]] || fail "the last line is '$last'"
 
+# A check of a journal can tell when something acknowledged is missing or older than it was.
+run --dir=journaled --input=items.csv "${keys[@]}" --mixed-seconds=1 --noverify --journal=journal --generation=5
+expect_ok
+run --dir=journaled --input=items.csv "${keys[@]}" --verify-journal=journal
+[[ $status == 0 && $last == "OK: 3000 acknowledged, 3000 verified, 0 lost; 3000 present" ]] || fail "the last line is '$last'"
+{ cat journal; echo "row 17 6"; } >newer
+run --dir=journaled --input=items.csv "${keys[@]}" --verify-journal=newer
+expect_failure "2999 verified, 1 lost"
+{ cat journal; echo "counter counter-0 1000000"; } >newer
+run --dir=journaled --input=items.csv "${keys[@]}" --verify-journal=newer
+expect_failure "1 counters wrong"
+
 # The verification can tell when the directory holds something else: each of these is passed off as the other's.
 data_of() { sed -n '/^data /p' "$1/CLUSTER"; }
 pass_off() { sed -i "s/^data .*/$(data_of "$2")/" "$1/CLUSTER"; }
