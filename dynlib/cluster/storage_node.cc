@@ -402,7 +402,10 @@ void StorageNode::Impl::FinishCheckpoint(const absl::Status& status) {
     // Without space a later checkpoint may succeed; anything else is for good (L3).
     if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) ReportFatal(status);
   }
-  if (std::exchange(checkpoint_again_, false) && !stopping_) RequestCheckpoint();
+  // After a failure the next one waits for as much log, or as long, as ever.
+  const bool again = std::exchange(checkpoint_again_, false);
+  if (stopping_ || (!status.ok() && checkpoint_waiters_.empty())) return;
+  if (again) RequestCheckpoint();
 }
 
 void StorageNode::Impl::ReportFatal(const absl::Status& why) {

@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint8_t kRecordVersion = 1;
 constexpr char kClientKey = 'c';
+constexpr char kExpired[] = "the client's session expired; the command may be applied already";
 constexpr char kExpiryKey[] = "x";
 
 std::string ClientKey(ClientId client) {
@@ -93,8 +94,7 @@ SessionTable::Decision SessionTable::Admit(const LoggedCommand& command) {
   auto it = clients_.find(command.client);
   if (it == clients_.end()) {
     if (command.issued < expired_before_) {
-      return refuse(absl::StatusCode::kUnknown,
-                    "the client's session expired; the command may be applied already");
+      return refuse(absl::StatusCode::kUnknown, kExpired);
     }
     it = clients_.try_emplace(command.client).first;
   }
@@ -114,6 +114,8 @@ SessionTable::Decision SessionTable::Admit(const LoggedCommand& command) {
   }
   if (client.results.contains(command.sequence))
     return {.verdict = Verdict::kDuplicate, .refusal = {}};
+  // The client may have been dropped and have come again since.
+  if (command.issued < expired_before_) return refuse(absl::StatusCode::kUnknown, kExpired);
   if (client.results.size() >= kResultsMax) {
     return refuse(absl::StatusCode::kResourceExhausted,
                   Cat("client has ", kResultsMax, " results that it did not acknowledge"));

@@ -138,6 +138,8 @@ TEST(SessionTableTest, ExpiryDropsWhoWasSilentAndRefusesTheirOldCommands) {
   EXPECT_EQ(table.clients(), 1u);
   // Issued since: certainly new.
   EXPECT_EQ(table.Admit(Send(2, 0, 150, 300)).verdict, Verdict::kApply);
+  // The client is known again, but a late copy of what it sent before is still not new.
+  EXPECT_EQ(table.Admit(Send(1, 0, 100, 350)).refusal.code, absl::StatusCode::kUnknown);
   // The other one was heard of.
   EXPECT_EQ(table.Admit(Send(1, 0, 100, 300, ClientId{8})).verdict, Verdict::kDuplicate);
   // Time does not run backwards.
