@@ -35,6 +35,24 @@ inline constexpr Rpc::Method kRead{2};
 inline constexpr Rpc::Method kQuery{3};
 inline constexpr Rpc::Method kCreateReplica{4};
 inline constexpr Rpc::Method kNodeStatus{5};
+// Of storage nodes, asked by the admin.
+inline constexpr Rpc::Method kAddLearner{6};
+inline constexpr Rpc::Method kChangeMembers{7};
+inline constexpr Rpc::Method kSplit{8};
+inline constexpr Rpc::Method kMerge{9};
+inline constexpr Rpc::Method kDropReplica{10};
+inline constexpr Rpc::Method kCopyTree{11};
+inline constexpr Rpc::Method kUnpin{12};
+inline constexpr Rpc::Method kScrubMark{13};
+inline constexpr Rpc::Method kScrubDigest{14};
+inline constexpr Rpc::Method kRepair{15};
+// Of metadata nodes.
+inline constexpr Rpc::Method kLookUp{20};
+inline constexpr Rpc::Method kDescribeTable{21};
+inline constexpr Rpc::Method kPush{22};
+inline constexpr Rpc::Method kMetadataSync{23};
+inline constexpr Rpc::Method kAdmissionReport{24};
+inline constexpr Rpc::Method kMetadataStatus{25};
 
 // The catalogue is a table like others, of one partition, that every cluster is born with: table
 // "catalogue", partition key "name" (string); attribute "table" (binary) holds the encoded

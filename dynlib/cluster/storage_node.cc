@@ -10,10 +10,12 @@
 #include "dynlib/base/check.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/cluster/checkpointer.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/node_directory.h"
 #include "dynlib/cluster/node_log_adapter.h"
 #include "dynlib/cluster/replica.h"
+#include "dynlib/cluster/replica_set.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/storage_service.h"
 #include "dynlib/replication/group_host.h"
@@ -112,7 +114,9 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   absl::Status Open();
   void Start(absl::AnyInvocable<void(absl::Status)> done);
   void Stop(absl::AnyInvocable<void(absl::Status)> done);
-  void Checkpoint(absl::AnyInvocable<void(absl::Status)> done);
+  void Checkpoint(absl::AnyInvocable<void(absl::Status)> done) {
+    checkpointer_->Run(std::move(done));
+  }
   std::vector<replication::GroupStatus> Groups() const;
   PartitionRange RangeOf(PartitionId partition) const;
   void Abandon();
@@ -122,17 +126,12 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
  private:
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
-  absl::Status OpenTrees(bool fresh);
-  absl::StatusOr<std::shared_ptr<Replica>> MakeReplica(std::string description);
+  absl::Status LoadReplicas();
   void FinishStart();
   void Handle(Rpc::Method method, void (Impl::*handler)(const std::string&, Rpc::Reply));
   void CreateReplica(const std::string& bytes, Rpc::Reply reply);
-  void FinishCreateReplica(absl::StatusOr<std::shared_ptr<Replica>> replica, PartitionId partition,
-                           Rpc::Reply reply);
   void NodeStatus(const std::string& bytes, Rpc::Reply reply);
-  void OnAppended(size_t bytes);
-  void RequestCheckpoint();
-  void FinishCheckpoint(const absl::Status& status);
+  void OnCheckpoint(const absl::Status& status);
   void ReportFatal(const absl::Status& why);
   void CloseLog(absl::Status checkpointed, Done done);
 
@@ -145,19 +144,13 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   std::unique_ptr<store::NodeLog> log_;
   std::unique_ptr<store::PageFile> pages_;
   std::unique_ptr<NodeLogAdapter> replica_log_;
-  ReplicaMap replicas_;
-  std::set<PartitionId> creating_;
   std::unique_ptr<replication::GroupHost> host_;
+  std::shared_ptr<ReplicaSet> replicas_;
+  std::shared_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<StorageService> service_;
   std::unique_ptr<Rpc> rpc_;
   bool stopping_ = false;
   Done on_fatal_;
-
-  uint64_t logged_bytes_ = 0;  // Since the last checkpoint began.
-  bool checkpointing_ = false;
-  bool checkpoint_again_ = false;
-  std::vector<Done> checkpoint_waiters_;
-  Executor::TimerId checkpoint_timer_ = Executor::kNoTimer;
 };
 
 absl::Status StorageNode::Impl::Open() {
@@ -178,70 +171,51 @@ absl::Status StorageNode::Impl::Open() {
   page_options.file_id = {.low = ToUint(options_.id), .high = 1};
   DYNLIB_ASSIGN_OR_RETURN(pages_,
                           store::PageFile::Open(page_options, env_.disk, kPagesFile, env_.metrics));
-  DYNLIB_RETURN_IF_ERROR(OpenTrees(directory_.fresh));
-  if (directory_.fresh) {
-    DYNLIB_RETURN_IF_ERROR(env_.disk->SyncDir(""));
-    DYNLIB_RETURN_IF_ERROR(WriteFormat(env_.disk, options_.id));
-  }
   replica_log_ =
       std::make_unique<NodeLogAdapter>(log_.get(), LogBatchBytes(options_.log), env_.executor,
-                                       [this](size_t bytes) { OnAppended(bytes); });
+                                       [this](size_t bytes) { checkpointer_->OnLogged(bytes); });
   host_ = std::make_unique<replication::GroupHost>(
       options_.replication, options_.id, env_.transport, kReplicationChannel, replica_log_.get(),
       env_.executor, env_.clock, env_.metrics);
+  replicas_ =
+      std::make_shared<ReplicaSet>(ReplicaSet::Parts{.self = options_.id,
+                                                     .pages = pages_.get(),
+                                                     .host = host_.get(),
+                                                     .executor = env_.executor,
+                                                     .file_executor = env_.checkpoint_executor,
+                                                     .apply_executor = env_.apply_executor});
+  DYNLIB_RETURN_IF_ERROR(LoadReplicas());
+  checkpointer_ = std::make_shared<Checkpointer>(
+      Checkpointer::Options{.log_bytes = options_.checkpoint_log_bytes,
+                            .interval = options_.checkpoint_interval,
+                            .skip_for_test = options_.faults.checkpoint_before_log},
+      pages_.get(), env_.executor, env_.checkpoint_executor, env_.clock,
+      [this](absl::Status status) { OnCheckpoint(status); });
   service_ =
-      std::make_unique<StorageService>(&replicas_, host_.get(), env_.executor, env_.apply_executor,
-                                       options_.faults.condition_at_leader);
+      std::make_unique<StorageService>(replicas_.get(), host_.get(), env_.executor,
+                                       env_.apply_executor, options_.faults.condition_at_leader);
   return absl::OkStatus();
 }
 
-absl::Status StorageNode::Impl::OpenTrees(bool fresh) {
+// Those of the catalogue are born with it; a directory counts as made when they are durable.
+absl::Status StorageNode::Impl::LoadReplicas() {
   const std::vector<NodeId>& holders = config_.catalogue_nodes;
-  if (fresh && std::find(holders.begin(), holders.end(), options_.id) != holders.end() &&
-      pages_->FindTree(store::TreeId{ToUint(kCataloguePartition)}) == nullptr) {
-    DYNLIB_ASSIGN_OR_RETURN(std::shared_ptr<Replica> catalogue,
-                            MakeReplica(CatalogueDescription(config_)));
-    DYNLIB_RETURN_IF_ERROR(pages_->Checkpoint());
+  if (directory_.fresh) {
+    if (std::find(holders.begin(), holders.end(), options_.id) != holders.end())
+      DYNLIB_RETURN_IF_ERROR(replicas_->MakeDurable(CatalogueDescription(config_)));
+    DYNLIB_RETURN_IF_ERROR(env_.disk->SyncDir(""));
+    DYNLIB_RETURN_IF_ERROR(WriteFormat(env_.disk, options_.id));
   }
-  for (store::TreeId id : pages_->Trees()) {
-    auto replica = std::make_shared<Replica>(pages_->FindTree(id));
-    DYNLIB_ASSIGN_OR_RETURN(std::string description, TableStateMachine::Describe(*replica->tree));
-    if (absl::Status status = ParseDescription(description, *replica); !status.ok()) {
-      return absl::DataLossError(Cat("tree ", id, ": ", ToStd(status.message())));
-    }
-    replicas_[replica->partition] = std::move(replica);
-  }
-  return absl::OkStatus();
-}
-
-// A tree with its description in it; durable with the next checkpoint.
-absl::StatusOr<std::shared_ptr<Replica>> StorageNode::Impl::MakeReplica(std::string description) {
-  Replica parsed(nullptr);
-  DYNLIB_RETURN_IF_ERROR(ParseDescription(description, parsed));
-  const store::TreeId id{ToUint(parsed.partition)};
-  store::Tree* tree = pages_->FindTree(id);  // There already if a creation failed midway.
-  if (tree == nullptr) {
-    DYNLIB_ASSIGN_OR_RETURN(tree, pages_->CreateTree(id));
-  }
-  auto replica = std::make_shared<Replica>(tree);
-  DYNLIB_RETURN_IF_ERROR(ParseDescription(description, *replica));
-  DYNLIB_RETURN_IF_ERROR(TableStateMachine::Initialise(*tree, std::move(description)));
-  return replica;
+  return replicas_->Load();
 }
 
 void StorageNode::Impl::Start(Done done) {
   host_->OnFatal([this](absl::Status why) { ReportFatal(why); });
-  for (auto& [partition, replica] : replicas_) {
-    const absl::Status added =
-        host_->AddGroup(partition, replica->configuration, &replica->state_machine,
-                        env_.apply_executor, TakeStream(recovery_, partition));
-    if (!added.ok()) {
-      env_.executor->Post([done = std::move(done), added]() mutable { done(added); });
-      return;
-    }
-  }
   const replication::RecoveredStream node_stream = TakeStream(recovery_, PartitionId{0});
-  recovery_ = {};
+  if (absl::Status added = replicas_->AddGroups(std::exchange(recovery_, {})); !added.ok()) {
+    env_.executor->Post([done = std::move(done), added]() mutable { done(added); });
+    return;
+  }
   host_->Start(node_stream,
                [self = shared_from_this(), done = std::move(done)](absl::Status status) mutable {
                  if (status.ok() && !self->stopping_) self->FinishStart();
@@ -265,57 +239,12 @@ void StorageNode::Impl::Handle(Rpc::Method method,
 }
 
 void StorageNode::Impl::CreateReplica(const std::string& bytes, Rpc::Reply reply) {
-  auto answer = [&](const absl::Status& status) {
+  replicas_->Create(bytes, [reply = std::move(reply)](absl::Status status) mutable {
     wire::CreateReplicaReply message;
     message.mutable_outcome()->set_code(static_cast<int>(status.code()));
     message.mutable_outcome()->set_message(std::string(ToStd(status.message())));
     reply(message.SerializeAsString());
-  };
-  if (stopping_) return answer(absl::CancelledError("shut down"));
-  Replica parsed(nullptr);
-  if (absl::Status status = ParseDescription(bytes, parsed); !status.ok()) return answer(status);
-  if (parsed.configuration.FindNode(options_.id) == nullptr) {
-    return answer(absl::InvalidArgumentError(
-        Cat("partition ", parsed.partition, " has no member on node ", options_.id)));
-  }
-  if (auto it = replicas_.find(parsed.partition); it != replicas_.end()) {
-    if (it->second->description == bytes) return answer(absl::OkStatus());
-    return answer(absl::AlreadyExistsError(
-        Cat("partition ", parsed.partition, " is here with another description")));
-  }
-  if (!creating_.insert(parsed.partition).second) {
-    return answer(absl::UnavailableError(Cat("partition ", parsed.partition, " is being made")));
-  }
-  // Durable before the replica speaks: a vote of a replica that is forgotten would be a lost vote
-  // (R3).
-  env_.checkpoint_executor->Post([self = shared_from_this(), partition = parsed.partition, bytes,
-                                  reply = std::move(reply)]() mutable {
-    absl::StatusOr<std::shared_ptr<Replica>> replica = self->MakeReplica(bytes);
-    if (replica.ok()) {
-      if (absl::Status status = self->pages_->Checkpoint(); !status.ok()) replica = status;
-    }
-    Executor* executor = self->env_.executor;
-    executor->Post([self = std::move(self), partition, replica = std::move(replica),
-                    reply = std::move(reply)]() mutable {
-      self->FinishCreateReplica(std::move(replica), partition, std::move(reply));
-    });
   });
-}
-
-void StorageNode::Impl::FinishCreateReplica(absl::StatusOr<std::shared_ptr<Replica>> replica,
-                                            PartitionId partition, Rpc::Reply reply) {
-  creating_.erase(partition);
-  absl::Status status = replica.status();
-  if (stopping_) status = absl::CancelledError("shut down");
-  if (status.ok()) {
-    replicas_[partition] = *replica;
-    status = host_->AddGroup(partition, (*replica)->configuration, &(*replica)->state_machine,
-                             env_.apply_executor, {});
-  }
-  wire::CreateReplicaReply message;
-  message.mutable_outcome()->set_code(static_cast<int>(status.code()));
-  message.mutable_outcome()->set_message(std::string(ToStd(status.message())));
-  reply(message.SerializeAsString());
 }
 
 void StorageNode::Impl::NodeStatus(const std::string& bytes, Rpc::Reply reply) {
@@ -336,76 +265,26 @@ void StorageNode::Impl::NodeStatus(const std::string& bytes, Rpc::Reply reply) {
     replica.set_failed(group.failed);
     replica.set_chosen(group.chosen);
     replica.set_applied(group.applied);
-    replica.set_durable(replicas_.at(group.group)->tree->durable_position());
+    replica.set_durable(replicas_->Find(group.group)->tree->durable_position());
   }
   reply(message.SerializeAsString());
 }
 
-void StorageNode::Impl::OnAppended(size_t bytes) {
-  logged_bytes_ += bytes;
-  if (stopping_) return;
-  if (logged_bytes_ >= options_.checkpoint_log_bytes) {
-    RequestCheckpoint();
-  } else if (checkpoint_timer_ == Executor::kNoTimer) {
-    checkpoint_timer_ = env_.executor->RunAt(env_.clock->Now() + options_.checkpoint_interval,
-                                             [self = shared_from_this()] {
-                                               self->checkpoint_timer_ = Executor::kNoTimer;
-                                               if (!self->stopping_) self->RequestCheckpoint();
-                                             });
-  }
-}
-
-void StorageNode::Impl::Checkpoint(Done done) {
-  if (stopping_) {  // The directory may be another's by now.
-    env_.executor->Post(
-        [done = std::move(done)]() mutable { done(absl::CancelledError("shut down")); });
-    return;
-  }
-  checkpoint_waiters_.push_back(std::move(done));
-  RequestCheckpoint();
-}
-
-void StorageNode::Impl::RequestCheckpoint() {
-  if (checkpointing_) {
-    checkpoint_again_ = true;
-    return;
-  }
-  checkpointing_ = true;
-  logged_bytes_ = 0;
-  env_.checkpoint_executor->Post([self = shared_from_this(),
-                                  waiters = std::exchange(checkpoint_waiters_, {})]() mutable {
-    const absl::Status status =
-        self->options_.faults.checkpoint_before_log ? absl::OkStatus() : self->pages_->Checkpoint();
-    Executor* executor = self->env_.executor;
-    executor->Post([self = std::move(self), status, waiters = std::move(waiters)]() mutable {
-      self->FinishCheckpoint(status);
-      for (Done& done : waiters) done(status);
-    });
-  });
-}
-
-void StorageNode::Impl::FinishCheckpoint(const absl::Status& status) {
-  checkpointing_ = false;
+void StorageNode::Impl::OnCheckpoint(const absl::Status& status) {
   if (status.ok()) {
-    for (auto& [partition, replica] : replicas_) {
-      // From the older of the two checkpoints on, so that the loss of the newest superblock loses
-      // nothing.
+    for (const auto& [partition, replica] : replicas_->replicas()) {
       const Slot durable = options_.faults.checkpoint_before_log
                                ? replica->tree->position()
                                : replica->tree->fallback_position();
       host_->Checkpointed(partition, durable);
     }
-  } else {
-    const EventField fields[] = {{"node", Cat(options_.id)},
-                                 {"why", std::string(ToStd(status.message()))}};
-    env_.metrics->Event("node.checkpoint_failed", fields);
-    // Without space a later checkpoint may succeed; anything else is for good (L3).
-    if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) ReportFatal(status);
+    return;
   }
-  // After a failure the next one waits for as much log, or as long, as ever.
-  const bool again = std::exchange(checkpoint_again_, false);
-  if (stopping_ || (!status.ok() && checkpoint_waiters_.empty())) return;
-  if (again) RequestCheckpoint();
+  const EventField fields[] = {{"node", Cat(options_.id)},
+                               {"why", std::string(ToStd(status.message()))}};
+  env_.metrics->Event("node.checkpoint_failed", fields);
+  // Without space a later checkpoint may succeed; anything else is for good (L3).
+  if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) ReportFatal(status);
 }
 
 void StorageNode::Impl::ReportFatal(const absl::Status& why) {
@@ -418,9 +297,8 @@ std::vector<replication::GroupStatus> StorageNode::Impl::Groups() const {
 }
 
 PartitionRange StorageNode::Impl::RangeOf(PartitionId partition) const {
-  auto it = replicas_.find(partition);
-  return it == replicas_.end() ? PartitionRange{}
-                               : PartitionRange{it->second->first, it->second->end};
+  const std::shared_ptr<Replica> replica = replicas_->Find(partition);
+  return replica == nullptr ? PartitionRange{} : PartitionRange{replica->first, replica->end};
 }
 
 // In turn: no more requests, what is being applied ends, the trees become durable, the log closes.
@@ -445,8 +323,7 @@ void StorageNode::Impl::CloseLog(absl::Status checkpointed, Done done) {
   log_->Close(env_.executor, [self = shared_from_this(), checkpointed = std::move(checkpointed),
                               done = std::move(done)](absl::Status closed) mutable {
     self->directory_.lock = nullptr;
-    for (Done& waiter : std::exchange(self->checkpoint_waiters_, {}))
-      waiter(absl::CancelledError("shut down"));
+    self->checkpointer_->Cancel();
     done(checkpointed.ok() ? closed : checkpointed);
   });
 }
@@ -460,7 +337,8 @@ void StorageNode::Impl::Abandon() {
 void StorageNode::Impl::Quiesce() {
   if (stopping_) return;
   stopping_ = true;
-  if (checkpoint_timer_ != Executor::kNoTimer) env_.executor->Cancel(checkpoint_timer_);
+  if (checkpointer_ != nullptr) checkpointer_->Stop();
+  if (replicas_ != nullptr) replicas_->Stop();
   if (host_ != nullptr) host_->Stop();
   if (service_ != nullptr) service_->Stop();
 }

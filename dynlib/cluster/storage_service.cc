@@ -102,7 +102,7 @@ void RunScan(const Replica& replica, const wire::QueryRequest& request, QueryRes
 
 }  // namespace
 
-StorageService::StorageService(const ReplicaMap* replicas, replication::GroupHost* host,
+StorageService::StorageService(const ReplicaSet* replicas, replication::GroupHost* host,
                                Executor* executor, Executor* apply_executor,
                                bool condition_at_leader_for_test)
     : replicas_(replicas),
@@ -125,10 +125,10 @@ void StorageService::Register(Rpc* rpc) {
 
 absl::StatusOr<std::shared_ptr<Replica>> StorageService::Find(uint64_t partition) const {
   if (stopped_) return absl::CancelledError("shut down");
-  auto it = replicas_->find(PartitionId{partition});
-  if (it == replicas_->end())
+  std::shared_ptr<Replica> replica = replicas_->Find(PartitionId{partition});
+  if (replica == nullptr)
     return absl::NotFoundError(Cat("partition ", partition, " is not on this node"));
-  return it->second;
+  return replica;
 }
 
 NodeId StorageService::LeaderOf(PartitionId partition) const {

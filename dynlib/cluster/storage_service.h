@@ -7,23 +7,21 @@
 #ifndef DYNLIB_CLUSTER_STORAGE_SERVICE_H_
 #define DYNLIB_CLUSTER_STORAGE_SERVICE_H_
 
-#include <map>
 #include <memory>
 #include <string>
 
 #include "dynlib/base/ids.h"
 #include "dynlib/cluster/replica.h"
+#include "dynlib/cluster/replica_set.h"
 #include "dynlib/replication/group_host.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/rpc.h"
 
 namespace dynlib::cluster {
 
-using ReplicaMap = std::map<PartitionId, std::shared_ptr<Replica>>;
-
 class StorageService {
  public:
-  StorageService(const ReplicaMap* replicas, replication::GroupHost* host, Executor* executor,
+  StorageService(const ReplicaSet* replicas, replication::GroupHost* host, Executor* executor,
                  Executor* apply_executor, bool condition_at_leader_for_test);
 
   // Registers kWrite, kRead and kQuery.
@@ -38,7 +36,7 @@ class StorageService {
   absl::StatusOr<std::shared_ptr<Replica>> Find(uint64_t partition) const;
   NodeId LeaderOf(PartitionId partition) const;
 
-  const ReplicaMap* const replicas_;
+  const ReplicaSet* const replicas_;
   replication::GroupHost* const host_;
   Executor* const executor_;
   Executor* const apply_executor_;
