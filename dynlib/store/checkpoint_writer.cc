@@ -62,7 +62,10 @@ absl::Status CheckpointWriter::Flush() {
   nodes_->counters().bytes_written.fetch_add(buffer_.size(), std::memory_order_relaxed);
   nodes_->metrics()->Count("store.checkpoint_pages", static_cast<int64_t>(gathered_.size()));
   nodes_->metrics()->Count("store.checkpoint_bytes", static_cast<int64_t>(buffer_.size()));
-  for (const Gathered& page : gathered_) tree_units_->Add(page.extent);
+  for (const Gathered& page : gathered_) {
+    tree_units_->Add(page.extent);
+    page.node->SetOnDisk();
+  }
   gathered_.clear();
   buffer_.clear();
   return absl::OkStatus();

@@ -43,6 +43,11 @@ void UnitSet::AddAll(const UnitSet& other) {
   for (size_t i = 0; i < other.words_.size(); ++i) words_[i] |= other.words_[i];
 }
 
+void UnitSet::RemoveAll(const UnitSet& other) {
+  size_t common = std::min(words_.size(), other.words_.size());
+  for (size_t i = 0; i < common; ++i) words_[i] &= ~other.words_[i];
+}
+
 uint64_t UnitSet::Count() const { return CountWithout(UnitSet()); }
 
 uint64_t UnitSet::CountWithout(const UnitSet& other) const {
@@ -115,6 +120,12 @@ void ExtentAllocator::Release(Extent extent) {
     if (held != nullptr && held->ContainsAny(extent)) return;
   }
   used_.Remove(extent);
+}
+
+void ExtentAllocator::ReleaseAll(const UnitSet& units) {
+  std::lock_guard lock(mutex_);
+  live_.RemoveAll(units);
+  Recount();
 }
 
 void ExtentAllocator::SetLive(const UnitSet& live) {

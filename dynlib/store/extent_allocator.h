@@ -31,6 +31,7 @@ class UnitSet {
   }
   bool ContainsAny(Extent extent) const;
   void AddAll(const UnitSet& other);
+  void RemoveAll(const UnitSet& other);
   uint64_t Count() const;
   // Of this set, without `other`'s.
   uint64_t CountWithout(const UnitSet& other) const;
@@ -60,6 +61,7 @@ class ExtentAllocator {
   std::optional<Extent> Allocate(uint64_t units);
   // No longer live.
   void Release(Extent extent);
+  void ReleaseAll(const UnitSet& units);
   // Marks what is on disk already, at opening.
   void SetLive(const UnitSet& live);
 

@@ -13,7 +13,7 @@
 // Internal to the store.
 //
 // Threads: references and content from any thread. The address is the checkpoint's alone, and the
-// destructor's.
+// destructor's; anyone's once on_disk() has said so.
 #ifndef DYNLIB_STORE_NODE_H_
 #define DYNLIB_STORE_NODE_H_
 
@@ -31,8 +31,12 @@ class Node;
 class NodeStore;
 
 enum class ReadMode {
-  kMayBlock,    // reads pages from disk as needed
+  kMayBlock,    // reads pages from disk as needed, and keeps them in memory
   kMemoryOnly,  // never touches the disk: kUnavailable when a page is not in memory
+  kNotKept,     // as kMayBlock, but what was read is not kept: for passes over a whole tree
+  // Trusts no page in memory that was written: reads it from disk, against the checksum in its
+  // parent, and does not keep it. Only pages that no checkpoint has written yet are read in memory.
+  kFromDisk,
 };
 
 // Shared ownership of a Node.
@@ -69,12 +73,12 @@ struct NodeContent {
 
 class Node {
  public:
-  // A page that the writer made. `epoch` is the tree's count of captures when it began.
-  Node(NodeStore* nodes, TreeId tree, uint64_t epoch, NodeContent* content)
-      : nodes_(nodes), tree_(tree), epoch_(epoch), content_(content) {}
+  // A page that the writer made. `epoch` is the page file's count of captures when it began.
+  Node(NodeStore* nodes, uint64_t epoch, NodeContent* content)
+      : nodes_(nodes), epoch_(epoch), content_(content) {}
   // A page on disk.
-  Node(NodeStore* nodes, TreeId tree, const PageRef& address)
-      : nodes_(nodes), tree_(tree), address_(address) {}
+  Node(NodeStore* nodes, const PageRef& address)
+      : nodes_(nodes), address_(address), on_disk_(true) {}
   ~Node();
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
@@ -84,11 +88,13 @@ class Node {
   // Takes ownership, unless another thread was faster; returns the one that counts.
   const NodeContent* SetContent(NodeContent* content);
 
-  TreeId tree() const { return tree_; }
   uint64_t epoch() const { return epoch_; }
   // Null until a checkpoint wrote the page.
   const PageRef& address() const { return address_; }
   void set_address(const PageRef& address) { address_ = address; }
+  // The write that gave the page its address has succeeded: the address no longer changes.
+  void SetOnDisk() { on_disk_.store(true, std::memory_order_release); }
+  bool on_disk() const { return on_disk_.load(std::memory_order_acquire); }
   // Of the page, read or not.
   uint32_t length() const {
     const NodeContent* there = content();
@@ -102,12 +108,12 @@ class Node {
   friend class NodeRef;
 
   NodeStore* const nodes_;
-  const TreeId tree_;
   const uint64_t epoch_ = 0;
   PageRef address_;
   std::atomic<NodeContent*> content_{nullptr};
   std::atomic<uint32_t> references_{0};
   std::atomic<bool> retired_{false};
+  std::atomic<bool> on_disk_{false};
 };
 
 inline NodeRef::NodeRef(Node* node) : node_(node) {

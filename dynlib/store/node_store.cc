@@ -23,11 +23,10 @@ const NodeContent* Node::SetContent(NodeContent* content) {
   return there;
 }
 
-NodeRef NodeStore::MakeNode(TreeId tree, uint64_t epoch, PageBytes bytes,
-                            std::vector<NodeRef> children) {
+NodeRef NodeStore::MakeNode(uint64_t epoch, PageBytes bytes, std::vector<NodeRef> children) {
   counters_.page_memory_bytes.fetch_add(bytes.length, std::memory_order_relaxed);
   auto* content = new NodeContent{std::move(bytes), std::move(children)};
-  return NodeRef(new Node(this, tree, epoch, content));
+  return NodeRef(new Node(this, epoch, content));
 }
 
 void NodeStore::Forget(const NodeContent* content, const PageRef& retired_address) {
@@ -46,7 +45,7 @@ absl::Status NodeStore::Damaged(const PageRef& ref, std::string_view what) {
   return absl::DataLossError(message);
 }
 
-absl::StatusOr<PageBytes> NodeStore::ReadPage(const PageRef& ref, TreeId tree) {
+absl::StatusOr<PageBytes> NodeStore::ReadPage(const PageRef& ref) {
   if (ref.length < kPageHeaderBytes || ref.extent().end() > allocator_.file_units()) {
     return Damaged(ref, "the reference points outside the file");
   }
@@ -61,43 +60,81 @@ absl::StatusOr<PageBytes> NodeStore::ReadPage(const PageRef& ref, TreeId tree) {
   }
   absl::Status checked = CheckPage(page.view());
   if (!checked.ok()) return Damaged(ref, ToStd(checked.message()));
-  TreeId found = PageView(page.data.get()).tree();
-  if (found != tree) return Damaged(ref, Cat("of tree ", found, ", expected tree ", tree));
+  return page;
+}
+
+absl::StatusOr<PageBytes> NodeStore::ReadPageOf(const PageRef& ref, Expect expect) {
+  DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPage(ref));
+  PageKind kind = PageView(page.data.get()).kind();
+  bool is_tree_page = kind == PageKind::kLeaf || kind == PageKind::kBranch;
+  if (expect == Expect::kTreePage ? !is_tree_page : kind != PageKind::kOverflow) {
+    return Damaged(ref, Cat("unexpected kind ", static_cast<int>(kind)));
+  }
   return page;
 }
 
 absl::StatusOr<const NodeContent*> NodeStore::LoadFromDisk(Node& node, Expect expect,
                                                            ReadMode mode) {
   if (mode == ReadMode::kMemoryOnly) return absl::UnavailableError("page not in memory");
-  DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPage(node.address(), node.tree()));
+  DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(node.address(), expect));
   PageView view(page.data.get());
-  bool is_tree_page = view.kind() == PageKind::kLeaf || view.kind() == PageKind::kBranch;
-  bool right_kind = expect == Expect::kTreePage ? is_tree_page : view.kind() == PageKind::kOverflow;
-  if (!right_kind) {
-    return Damaged(node.address(), Cat("unexpected kind ", static_cast<int>(view.kind())));
-  }
   auto content = std::make_unique<NodeContent>();
   content->children.reserve(view.child_count());
   for (uint32_t i = 0; i < view.child_count(); ++i) {
-    content->children.emplace_back(new Node(this, node.tree(), view.child(i)));
+    content->children.emplace_back(new Node(this, view.child(i)));
   }
   counters_.page_memory_bytes.fetch_add(page.length, std::memory_order_relaxed);
   content->bytes = std::move(page);
   return node.SetContent(content.release());
 }
 
+// A level that did not fall by one could lead round in a circle.
+absl::Status NodeStore::CheckLevel(const PageView& parent, const PageView& child,
+                                   const PageRef& ref) {
+  if (parent.level() == 0 || child.level() == parent.level() - 1) return absl::OkStatus();
+  return Damaged(ref, Cat("at level ", child.level(), " below level ", parent.level()));
+}
+
 absl::StatusOr<const NodeContent*> NodeStore::LoadChild(const NodeContent& parent, uint32_t index,
                                                         ReadMode mode) {
   Node& child = *parent.children[index];
-  uint32_t level = parent.view().level();
-  Expect expect = level > 0 ? Expect::kTreePage : Expect::kOverflow;
+  PageView view = parent.view();
+  Expect expect = view.level() > 0 ? Expect::kTreePage : Expect::kOverflow;
   DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, Load(child, expect, mode));
-  // A level that did not fall by one could lead round in a circle.
-  if (level > 0 && content->view().level() != level - 1) {
-    return Damaged(child.address(),
-                   Cat("at level ", content->view().level(), " below level ", level));
-  }
+  DYNLIB_RETURN_IF_ERROR(CheckLevel(view, content->view(), child.address()));
   return content;
+}
+
+absl::StatusOr<OpenPage> NodeStore::Open(Node& node, Expect expect, ReadMode mode) {
+  const NodeContent* content = node.content();
+  const bool read = mode == ReadMode::kFromDisk  ? node.on_disk()
+                    : mode == ReadMode::kNotKept ? content == nullptr
+                                                 : false;
+  if (read) {
+    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(node.address(), expect));
+    return OpenPage(std::move(page));
+  }
+  if (content == nullptr) {
+    DYNLIB_ASSIGN_OR_RETURN(content, LoadFromDisk(node, expect, mode));
+  }
+  return OpenPage(content);
+}
+
+absl::StatusOr<OpenPage> NodeStore::OpenChild(const OpenPage& parent, uint32_t index,
+                                              ReadMode mode) {
+  PageView view = parent.view();
+  Expect expect = view.level() > 0 ? Expect::kTreePage : Expect::kOverflow;
+  if (parent.content() == nullptr) {
+    PageRef ref = view.child(index);
+    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(ref, expect));
+    DYNLIB_RETURN_IF_ERROR(CheckLevel(view, PageView(page.data.get()), ref));
+    return OpenPage(std::move(page));
+  }
+  Node& child = *parent.content()->children[index];
+  DYNLIB_ASSIGN_OR_RETURN(OpenPage page, Open(child, expect, mode));
+  // A page that was never written was not read either: its level is right, and it has no address.
+  if (child.on_disk()) DYNLIB_RETURN_IF_ERROR(CheckLevel(view, page.view(), child.address()));
+  return page;
 }
 
 absl::StatusOr<Extent> NodeStore::Allocate(uint64_t units) {

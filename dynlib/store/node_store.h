@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,6 +23,27 @@
 #include "dynlib/store/page.h"
 
 namespace dynlib::store {
+
+// A page as a pass over a tree sees it: the content of a node in memory, or bytes that were read
+// for this pass alone. Valid for as long as the pass has its version pinned.
+class OpenPage {
+ public:
+  explicit OpenPage(const NodeContent* content) : content_(content) {}
+  explicit OpenPage(PageBytes read) : read_(std::move(read)) {}
+
+  PageView view() const {
+    return content_ != nullptr ? content_->view() : PageView(read_.data.get());
+  }
+  // Null when the bytes were read.
+  const NodeContent* content() const { return content_; }
+  uint32_t child_length(uint32_t i) const {
+    return content_ != nullptr ? content_->children[i]->length() : view().child(i).length;
+  }
+
+ private:
+  const NodeContent* content_ = nullptr;
+  PageBytes read_;
+};
 
 class NodeStore {
  public:
@@ -45,7 +68,7 @@ class NodeStore {
         metrics_(metrics),
         allocator_(file_units) {}
 
-  NodeRef MakeNode(TreeId tree, uint64_t epoch, PageBytes bytes, std::vector<NodeRef> children);
+  NodeRef MakeNode(uint64_t epoch, PageBytes bytes, std::vector<NodeRef> children);
 
   // The content of the node, from memory or else from disk; valid for as long as the node.
   absl::StatusOr<const NodeContent*> Load(Node& node, Expect expect, ReadMode mode) {
@@ -57,9 +80,13 @@ class NodeStore {
   absl::StatusOr<const NodeContent*> LoadChild(const NodeContent& parent, uint32_t index,
                                                ReadMode mode);
 
+  // The same for passes, in any mode.
+  absl::StatusOr<OpenPage> Open(Node& node, Expect expect, ReadMode mode);
+  absl::StatusOr<OpenPage> OpenChild(const OpenPage& parent, uint32_t index, ReadMode mode);
+
   // Reads, verifies and checks a page, whatever is in memory. kDataLoss if it is not the page that
-  // `ref` means, or of another tree.
-  absl::StatusOr<PageBytes> ReadPage(const PageRef& ref, TreeId tree);
+  // `ref` means.
+  absl::StatusOr<PageBytes> ReadPage(const PageRef& ref);
 
   // Space for a page; grows the file when there is none.
   absl::StatusOr<Extent> Allocate(uint64_t units);
@@ -75,6 +102,8 @@ class NodeStore {
 
  private:
   absl::StatusOr<const NodeContent*> LoadFromDisk(Node& node, Expect expect, ReadMode mode);
+  absl::StatusOr<PageBytes> ReadPageOf(const PageRef& ref, Expect expect);
+  absl::Status CheckLevel(const PageView& parent, const PageView& child, const PageRef& ref);
   absl::Status Damaged(const PageRef& ref, std::string_view what);
   absl::Status Grow(uint64_t units);
 

@@ -68,13 +68,13 @@ absl::StatusOr<CheckpointRecord> ReadCheckpoint(NodeStore& nodes, const Superblo
                                    " bytes long, and was ", superblock.file_units * kUnitBytes));
   }
   if (!superblock.directory.null()) {
-    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.directory, TreeId{0}));
+    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.directory));
     absl::StatusOr<std::vector<TreeRecord>> trees = DecodeDirectory(page);
     if (!trees.ok()) return InFile(nodes.path(), trees.status());
     record.trees = *std::move(trees);
   }
   if (!superblock.bitmap.null()) {
-    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.bitmap, TreeId{0}));
+    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, nodes.ReadPage(superblock.bitmap));
     absl::StatusOr<UnitSet> units = DecodeBitmap(page, superblock.file_units);
     if (!units.ok()) return InFile(nodes.path(), units.status());
     record.tree_units = *std::move(units);
@@ -88,25 +88,6 @@ uint64_t PositionIn(const CheckpointRecord* record, TreeId id) {
   auto at = std::lower_bound(record->trees.begin(), record->trees.end(), id,
                              [](const TreeRecord& tree, TreeId id) { return tree.id < id; });
   return at != record->trees.end() && at->id == id ? at->position : 0;
-}
-
-// All nodes of the tree below `node`, and `node`. Those under a damaged page are unknown.
-absl::Status CollectNodes(NodeStore& nodes, const NodeRef& node, NodeStore::Expect expect,
-                          std::vector<NodeRef>& out) {
-  out.push_back(node);
-  absl::StatusOr<const NodeContent*> content = nodes.Load(*node, expect, ReadMode::kMayBlock);
-  if (absl::IsDataLoss(content.status())) return absl::OkStatus();
-  if (!content.ok()) return content.status();
-  NodeStore::Expect below =
-      (*content)->view().level() > 0 ? NodeStore::Expect::kTreePage : NodeStore::Expect::kOverflow;
-  for (const NodeRef& child : (*content)->children) {
-    if (below == NodeStore::Expect::kOverflow) {
-      out.push_back(child);  // nothing is below it
-    } else {
-      DYNLIB_RETURN_IF_ERROR(CollectNodes(nodes, child, below, out));
-    }
-  }
-  return absl::OkStatus();
 }
 
 // Once pages were synced nothing is retried (rule L3), whatever the error says.
@@ -214,8 +195,8 @@ PageFile::PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
   HoldCheckpoints();
   for (const TreeRecord& record : newest.trees) {
     NodeRef root;
-    if (!record.root.null()) root = NodeRef(new Node(nodes_.get(), record.id, record.root));
-    std::shared_ptr<Tree> tree(new Tree(nodes_, record.id, std::move(root), record.position));
+    if (!record.root.null()) root = NodeRef(new Node(nodes_.get(), record.root));
+    TreePtr tree(new Tree(nodes_, record.id, std::move(root), record.position, epoch_));
     // A higher one is of another tree, which had the id before it was dropped.
     uint64_t fallback = PositionIn(older, record.id);
     tree->SetDurable(record.position, fallback <= record.position ? fallback : 0);
@@ -229,48 +210,6 @@ void PageFile::HoldCheckpoints() {
 }
 
 PageFile::~PageFile() = default;
-
-absl::StatusOr<Tree*> PageFile::CreateTree(TreeId id) {
-  std::lock_guard lock(mutex_);
-  if (trees_.contains(id)) return absl::AlreadyExistsError(Cat("tree ", id, " exists"));
-  std::shared_ptr<Tree> tree(new Tree(nodes_, id, nullptr, 0));
-  return trees_.emplace(id, std::move(tree)).first->second.get();
-}
-
-Tree* PageFile::FindTree(TreeId id) const {
-  std::lock_guard lock(mutex_);
-  auto at = trees_.find(id);
-  return at == trees_.end() ? nullptr : at->second.get();
-}
-
-std::vector<TreeId> PageFile::Trees() const {
-  std::lock_guard lock(mutex_);
-  std::vector<TreeId> ids;
-  for (const auto& [id, tree] : trees_) ids.push_back(id);
-  return ids;
-}
-
-absl::Status PageFile::DropTree(TreeId id) {
-  std::shared_ptr<Tree> tree;
-  {
-    std::lock_guard lock(mutex_);
-    auto at = trees_.find(id);
-    if (at == trees_.end()) return absl::NotFoundError(Cat("no tree ", id));
-    tree = at->second;
-  }
-  std::vector<NodeRef> all;
-  NodeRef root = tree->snapshot().root_;
-  if (root != nullptr) {
-    DYNLIB_RETURN_IF_ERROR(CollectNodes(*nodes_, root, NodeStore::Expect::kTreePage, all));
-  }
-  for (const NodeRef& node : all) node->Retire();
-  // Between two captures: the next one takes the tree's pages out of what a checkpoint holds.
-  std::lock_guard lock(mutex_);
-  if (trees_.erase(id) == 0) return absl::NotFoundError(Cat("no tree ", id));
-  for (auto& retired : tree->CaptureForCheckpoint().retired) dropped_.push_back(std::move(retired));
-  dropped_.push_back(std::move(all));
-  return absl::OkStatus();
-}
 
 absl::Status PageFile::Checkpoint() {
   {
@@ -309,11 +248,14 @@ absl::Status PageFile::RunCheckpoint() {
 std::vector<PageFile::CapturedTree> PageFile::CaptureTrees() {
   std::vector<CapturedTree> captured;
   std::vector<std::vector<NodeRef>> retired;
+  UnitSet leaked;
   {
     std::lock_guard lock(mutex_);
     retired = std::exchange(dropped_, {});
+    leaked = std::exchange(leaked_, {});
+    ++epoch_;
     for (const auto& [id, tree] : trees_) {
-      Tree::Capture capture = tree->CaptureForCheckpoint();
+      Tree::Capture capture = tree->CaptureForCheckpoint(epoch_);
       std::move(capture.retired.begin(), capture.retired.end(), std::back_inserter(retired));
       captured.push_back({tree, std::move(capture.root), capture.position});
     }
@@ -323,6 +265,10 @@ std::vector<PageFile::CapturedTree> PageFile::CaptureTrees() {
     for (const NodeRef& node : nodes) {
       if (!node->address().null()) tree_units_.Remove(node->address().extent());
     }
+  }
+  if (leaked.End() > 0) {
+    tree_units_.RemoveAll(leaked);
+    nodes_->allocator().ReleaseAll(leaked);
   }
   return captured;
 }
@@ -374,7 +320,8 @@ absl::Status PageFile::WriteSuperblock(const Superblock& superblock) {
 
 void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees) {
   for (const CapturedTree& tree : trees) {
-    tree.tree->SetDurable(tree.position, tree.tree->durable_position());
+    // The older may be of another tree, which had the name before and was further on.
+    tree.tree->SetDurable(tree.position, std::min(tree.position, tree.tree->durable_position()));
   }
   std::lock_guard lock(mutex_);
   const Superblock& superblock = record->superblock;
@@ -387,10 +334,10 @@ void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees)
 }
 
 absl::Status PageFile::Verify(VerifyReport* report) {
-  std::array<RecordPtr, 2> records;
+  std::array<RecordPtr, 2> records;  // the older one first
   {
     std::lock_guard lock(mutex_);
-    records = records_;
+    records = {records_[1 - generation_ % 2], records_[generation_ % 2]};
     for (const RecordPtr& record : records) {
       if (record != nullptr) nodes_->allocator().Pin(record->held_units);
     }
@@ -402,6 +349,9 @@ absl::Status PageFile::Verify(VerifyReport* report) {
     nodes_->allocator().Unpin(record->held_units);
   }
   if (report != nullptr) *report = verifier.report();
+  // Until the checkpoint after the next these units are held by the record, and not used anew.
+  std::lock_guard lock(mutex_);
+  if (records_[generation_ % 2] == records[1]) leaked_ = verifier.leaked();
   return verifier.status();
 }
 

@@ -12,17 +12,21 @@
 //   DYNLIB_RETURN_IF_ERROR(tree->Apply(batch, 1));
 //   DYNLIB_RETURN_IF_ERROR(file->Checkpoint());   // now position 1 is durable
 //
+// Splitting and joining trees moves whole subtrees from root to root: a tree of any size is split
+// by building the pages along the cut anew, and no item is copied.
+//
 // Durability: Checkpoint alone. After a crash Open finds the newest checkpoint that was durable, or
 // the one that was being written: for each tree the version that Checkpoint captured, and its
-// position. Creating and dropping a tree is durable with the next checkpoint.
+// position. Creating, dropping, splitting, joining and renaming trees is durable with the next
+// checkpoint; any checkpoint has all of such a step or nothing of it.
 //
 // Space: an extent is used again only when no version in memory and neither checkpoint on disk
 // holds it. So under steady overwriting the file settles at the live pages, what two checkpoints
 // changed, and what snapshots pin. It does not shrink.
 //
-// Threads: all methods from any thread; Checkpoint, Verify and DropTree block on the disk, no lock
-// is held meanwhile, and readers and writers of the trees go on. Destroy it when no call is
-// running. One process at a time: the caller holds the folder's DiskLock.
+// Threads: all methods from any thread; Checkpoint, Verify, DropTree, RenameTree, Split and Join
+// block on the disk, no lock is held meanwhile, and readers and writers of the trees go on. Destroy
+// it when no call is running. One process at a time: the caller holds the folder's DiskLock.
 //
 // Metrics: store.checkpoint_pages, store.checkpoint_bytes, store.pages_read, store.page_damaged
 // (with an event), store.file_growth_bytes.
@@ -31,6 +35,7 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -47,6 +52,7 @@
 #include "dynlib/store/superblock.h"
 #include "dynlib/store/tree.h"
 #include "dynlib/store/verify.h"
+#include "dynlib/store/write_batch.h"
 
 namespace dynlib::store {
 
@@ -81,6 +87,26 @@ class PageFile {
 
   using VerifyReport = store::VerifyReport;
 
+  // One of the trees of a Split or Join, and what it gets in the same step.
+  struct Part {
+    TreeId tree{};
+    WriteBatch batch;       // applied after the keys were moved
+    uint64_t position = 0;  // of the tree from then on; not below that of a tree that exists
+  };
+  struct SplitSpec {
+    Part source;       // keeps its keys < from
+    Part left;         // new; gets the source's keys in [from, at)
+    Part right;        // new; gets the source's keys >= at
+    std::string from;  // at most `at`
+    std::string at;
+  };
+  struct JoinSpec {
+    Part left;    // keeps its keys < from
+    Part right;   // likewise
+    Part target;  // new; gets the keys >= from of both
+    std::string from;
+  };
+
   // Opens or creates `path`, whose folder exists.
   //   kInvalidArgument     an option out of range, or not a page file
   //   kNotFound            absent, and create_if_missing is false
@@ -98,9 +124,29 @@ class PageFile {
   // Null when there is none.
   Tree* FindTree(TreeId id) const;
   // Removes the tree and gives its space back; kNotFound when there is none. Reads every page of
-  // the tree. No Apply may be running on it; snapshots of it stay good. Extents below a damaged
-  // page are not found, and stay used (counted by Verify).
+  // the tree. No writer may be at work on it; snapshots of it stay good. Damaged pages are no
+  // error: extents below one are not found, and stay used until a Verify finds them leaked.
   absl::Status DropTree(TreeId id);
+
+  // One tree becomes three, or two trees three, in one step for readers, writers and checkpoints.
+  // Each page that is not on the way to a cut goes over as it is: the cost is a few pages for each
+  // level. Nobody else may write the trees that exist (checked) or make the ones that do not;
+  // snapshots stay good. Pages along the cuts may be less full than others until they are written.
+  //   kNotFound         a tree that keys are to be taken from is not there
+  //   kAlreadyExists    a tree to be made is there
+  //   kInvalidArgument  from > at; two parts are the same tree; keys of `left` that are not all
+  //                     below those of `right`; else as Tree::Apply
+  //   kDataLoss         a page on the way is damaged
+  // Nothing has changed then.
+  absl::Status Split(const SplitSpec& spec);
+  absl::Status Join(const JoinSpec& spec);
+
+  // The tree `from` takes the name `to`, in the place of the tree of that name, if there is one,
+  // which is dropped: for a copy that was built to replace a damaged tree. Returns the tree under
+  // its new name; pointers to both trees end. Its durable_position() stays that of the old `to`
+  // until the next checkpoint. Costs, and errors, as DropTree of `to`; kInvalidArgument when the
+  // two are one.
+  absl::StatusOr<Tree*> RenameTree(TreeId from, TreeId to);
   // In ascending order.
   std::vector<TreeId> Trees() const;
 
@@ -114,7 +160,8 @@ class PageFile {
 
   // Reads all pages of both checkpoints from disk and checks them: checksums, structure, key order,
   // that no two pages overlap and that all are marked as used. Returns the first fault found, after
-  // having looked at everything that can be reached.
+  // having looked at everything that can be reached. Space that the newest checkpoint marks and,
+  // being whole, does not reach (a damaged tree was dropped) is free with the next checkpoint.
   absl::Status Verify(VerifyReport* report = nullptr);
 
   Stats stats() const;
@@ -122,8 +169,9 @@ class PageFile {
 
  private:
   using RecordPtr = std::shared_ptr<const CheckpointRecord>;
+  using TreePtr = std::shared_ptr<Tree>;
   struct CapturedTree {
-    std::shared_ptr<Tree> tree;
+    TreePtr tree;
     NodeRef root;
     uint64_t position;
   };
@@ -136,6 +184,21 @@ class PageFile {
                                                         std::unique_ptr<File> file,
                                                         std::string_view path,
                                                         MetricsSink* metrics);
+
+  // The next version of a tree that a step changes or makes.
+  struct Successor {
+    const Part* part;
+    TreePtr tree;  // null: to be made
+    NodeRef root;  // without the part's batch
+  };
+
+  absl::StatusOr<TreePtr> Existing(TreeId id) const;
+  absl::Status CheckAbsentLocked(TreeId id) const;
+  absl::Status CheckNew(std::initializer_list<const Part*> parts) const;
+  absl::Status PublishTogether(std::vector<Successor> successors, uint64_t epoch,
+                               std::vector<NodeRef> replaced);
+  absl::StatusOr<std::vector<NodeRef>> NodesOf(const Tree& tree);
+  void DropLocked(Tree& tree, std::vector<NodeRef> nodes);
 
   void HoldCheckpoints();
   absl::Status RunCheckpoint();
@@ -152,8 +215,10 @@ class PageFile {
   UnitSet tree_units_;
 
   mutable std::mutex mutex_;  // guards what follows; never held across a file call
-  std::map<TreeId, std::shared_ptr<Tree>> trees_;
+  std::map<TreeId, TreePtr> trees_;
+  uint64_t epoch_ = 1;                         // counts captures
   std::vector<std::vector<NodeRef>> dropped_;  // nodes of dropped trees, until the next capture
+  UnitSet leaked_;                             // to be freed by the next capture
   std::array<RecordPtr, 2> records_;           // by superblock; null when damaged
   uint64_t generation_ = 0;                    // of the newest
   uint64_t checkpoints_ = 0;

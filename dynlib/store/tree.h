@@ -20,10 +20,14 @@
 // than 2,048 bytes lie in extents of their own, and do not slow down scans of their neighbours.
 //
 // Memory: pages are read from disk when first touched, and stay in memory for as long as a version
-// that holds them; nothing is evicted yet, so a tree that is read whole is in memory whole.
+// that holds them, so a tree that is read whole is in memory whole. ReadMode::kNotKept and
+// kFromDisk leave memory as it was.
 //
 // Blocking: a page that is not in memory is read from disk by the caller; call Apply, Get and Scan
 // on an executor for files, or pass ReadMode::kMemoryOnly.
+//
+// Filling a tree: apply batches of about a thousand operations in ascending key order. Each then
+// rebuilds the last leaf and the branches above it, and fills pages to the brim.
 //
 // Errors: kDataLoss for a page that does not verify, naming file, offset and both checksums; the
 // rest of the tree stays readable. What the disk says for a failed read.
@@ -45,6 +49,7 @@
 #include "absl/status/statusor.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/page.h"
+#include "dynlib/store/range_stats.h"
 #include "dynlib/store/write_batch.h"
 
 namespace dynlib::store {
@@ -76,6 +81,27 @@ class Snapshot {
   absl::Status Scan(std::string_view start, std::string_view end, ScanOrder order, Visitor visit,
                     ReadMode mode = ReadMode::kMayBlock) const;
 
+  // The range of keys [first, end), no upper bound when `end` is empty, that cannot be read: the
+  // status is kDataLoss and names the page. False ends the scan.
+  using UnreadableVisitor = absl::FunctionRef<bool(std::string_view first, std::string_view end,
+                                                   const absl::Status& status)>;
+
+  // As Scan forward, but goes on behind a damaged page: both visitors are called in key order, and
+  // every key of [start, end) was visited, is not there, or lies in a range called unreadable,
+  // which lies in [start, end) too. A value that alone cannot be read makes a range of its one key.
+  // Other errors than damage end the scan.
+  absl::Status ScanReadable(std::string_view start, std::string_view end, Visitor visit,
+                            UnreadableVisitor unreadable,
+                            ReadMode mode = ReadMode::kFromDisk) const;
+
+  // Estimates [first, end), no upper bound when `end` is empty, to choose where to split it. Ranges
+  // of up to 64 leaves are counted. In larger ones 64 leaves, spread evenly, stand for their
+  // neighbours, and what branches say of the lengths of pages weighs them: the middle then halves
+  // the bytes within about 10 % of the whole when the sizes of items change gradually along the
+  // keys, and less well when few huge values make up most of the bytes. Reads at most 64 pages for
+  // each level of the tree, and keeps none. Pages that are damaged count for nothing.
+  absl::StatusOr<RangeStats> ApproximateStats(std::string_view first, std::string_view end) const;
+
   // Of the newest batch in this version.
   uint64_t position() const { return position_; }
   bool empty() const { return root_ == nullptr; }
@@ -83,6 +109,7 @@ class Snapshot {
  private:
   friend class PageFile;
   friend class Tree;
+  absl::StatusOr<std::optional<std::string>> GetOpening(std::string_view key, ReadMode mode) const;
   Snapshot(std::shared_ptr<NodeStore> nodes, NodeRef root, uint64_t position)
       : nodes_(std::move(nodes)), root_(std::move(root)), position_(position) {}
 
@@ -91,8 +118,10 @@ class Snapshot {
   uint64_t position_ = 0;
 };
 
-// Threads: Apply by one writer at a time (checked); everything else from any thread.
-// Ownership: by its PageFile; the pointer is valid until DropTree or the PageFile's end.
+// Threads: Apply by one writer at a time (checked; PageFile's Split and Join count as writers of
+// the trees that they take keys from); everything else from any thread.
+// Ownership: by its PageFile; the pointer is valid until DropTree, RenameTree or the PageFile's
+// end.
 class Tree {
  public:
   Tree(const Tree&) = delete;
@@ -125,11 +154,31 @@ class Tree {
     std::vector<std::vector<NodeRef>> retired;
   };
 
-  Tree(std::shared_ptr<NodeStore> nodes, TreeId id, NodeRef root, uint64_t position);
+  // Makes the caller the one writer.
+  class Writing {
+   public:
+    explicit Writing(Tree& tree);
+    ~Writing();
+    Writing(const Writing&) = delete;
+    Writing& operator=(const Writing&) = delete;
 
-  absl::Status ApplyAlone(const WriteBatch& batch, uint64_t position);
+   private:
+    Tree& tree_;
+  };
+  // What a writer begins with.
+  struct Base {
+    NodeRef root;
+    uint64_t epoch;
+  };
+
+  Tree(std::shared_ptr<NodeStore> nodes, TreeId id, NodeRef root, uint64_t position,
+       uint64_t epoch);
+
+  // Errors as Apply's.
+  absl::StatusOr<Base> Begin(const WriteBatch& batch, uint64_t position) const;
   void Publish(NodeRef new_root, uint64_t position, uint64_t epoch, std::vector<NodeRef> replaced);
-  Capture CaptureForCheckpoint();
+  // The newest version; `epoch` begins with it.
+  Capture CaptureForCheckpoint(uint64_t epoch);
   void SetDurable(uint64_t newest, uint64_t older);
 
   const std::shared_ptr<NodeStore> nodes_;
@@ -141,7 +190,7 @@ class Tree {
   mutable std::mutex mutex_;  // guards what follows; held for pointer swaps alone
   NodeRef root_;              // null: the empty tree
   uint64_t position_ = 0;
-  uint64_t epoch_ = 1;  // counts captures
+  uint64_t epoch_;  // the page file's count of captures, as of this tree's newest
   std::vector<std::vector<NodeRef>> retired_;
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
 
 namespace dynlib::store {
 namespace {
@@ -36,13 +37,6 @@ std::vector<const Operation*> Sorted(const WriteBatch& batch) {
   return sorted;
 }
 
-// The shortest string above `left` that is at most `right`.
-std::string_view ShortestSeparator(std::string_view left, std::string_view right) {
-  size_t n = std::min(left.size(), right.size());
-  size_t same = std::mismatch(left.begin(), left.begin() + n, right.begin()).first - left.begin();
-  return right.substr(0, same + 1);
-}
-
 // How long a page may get when `total` bytes are spread over as few pages as possible. Evenly, to
 // leave room in each; but keys that only ever come at the end fill pages to the brim.
 size_t GoalBytes(size_t total, bool append) {
@@ -52,6 +46,26 @@ size_t GoalBytes(size_t total, bool append) {
 }
 
 }  // namespace
+
+absl::Status CheckLimits(const WriteBatch& batch) {
+  for (const Operation& operation : batch.operations()) {
+    if (operation.key.size() > kMaxKeyBytes) {
+      return absl::InvalidArgumentError(
+          Cat("key of ", operation.key.size(), " bytes; at most ", kMaxKeyBytes));
+    }
+    if (operation.value.has_value() && operation.value->size() > kMaxValueBytes) {
+      return absl::InvalidArgumentError(
+          Cat("value of ", operation.value->size(), " bytes; at most ", kMaxValueBytes));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string_view TreeUpdate::ShortestSeparator(std::string_view left, std::string_view right) {
+  size_t n = std::min(left.size(), right.size());
+  size_t same = std::mismatch(left.begin(), left.begin() + n, right.begin()).first - left.begin();
+  return right.substr(0, same + 1);
+}
 
 std::string_view TreeUpdate::Arena::Concat(std::string_view a, std::string_view b) {
   size_t length = a.size() + b.size();
@@ -88,6 +102,10 @@ absl::StatusOr<NodeRef> TreeUpdate::Run(const NodeRef& root, const WriteBatch& b
     DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, LoadTreePage(root));
     DYNLIB_RETURN_IF_ERROR(Update(root, *content, {}, operations, pieces));
   }
+  return MakeRoot(std::move(pieces));
+}
+
+absl::StatusOr<NodeRef> TreeUpdate::MakeRoot(Pieces pieces) {
   while (pieces.size() > 1) {
     Pieces above;
     BuildBranches(pieces, pieces[0].node->content()->view().level() + 1, {}, above);
@@ -160,8 +178,8 @@ bool TreeUpdate::ApplyTo(const NodeContent* content, uint32_t index, bool found,
   } else {
     item.entry.overflow = true;
     item.entry.value_length = static_cast<uint32_t>(operation.value->size());
-    item.overflow = nodes_->MakeNode(
-        tree_, epoch_, BuildBlob(PageKind::kOverflow, tree_, 0, *operation.value), {});
+    item.overflow =
+        nodes_->MakeNode(epoch_, BuildBlob(PageKind::kOverflow, tree_, 0, *operation.value), {});
   }
   items.push_back(std::move(item));
   return true;
@@ -218,7 +236,7 @@ NodeRef TreeUpdate::MakeLeaf(std::span<const Item> items) {
     entries.push_back(item.entry);
     if (item.entry.overflow) overflows.push_back(item.overflow);
   }
-  return nodes_->MakeNode(tree_, epoch_, BuildLeaf(tree_, entries), std::move(overflows));
+  return nodes_->MakeNode(epoch_, BuildLeaf(tree_, entries), std::move(overflows));
 }
 
 absl::Status TreeUpdate::UpdateBranch(const NodeRef& node, const NodeContent& content,
@@ -280,7 +298,7 @@ NodeRef TreeUpdate::ReplaceChildren(const NodeContent& content,
   std::vector<NodeRef> children = content.children;
   for (const Change& change : changes) children[change.child] = change.pieces[0].node;
   // The separators are as they were, so the bytes are too.
-  return nodes_->MakeNode(tree_, epoch_, content.bytes, std::move(children));
+  return nodes_->MakeNode(epoch_, content.bytes, std::move(children));
 }
 
 TreeUpdate::Pieces TreeUpdate::AllChildren(const NodeContent& content,
@@ -309,11 +327,13 @@ absl::Status TreeUpdate::MergeSmallNeighbours(Pieces& pieces, uint32_t level) {
       uint32_t b = right.node->length();
       if ((left.fresh || right.fresh) && std::min(a, b) < kSmallPageBytes &&
           a + b <= kMergedBytesMax) {
-        DYNLIB_ASSIGN_OR_RETURN(NodeRef merged, Merge(left, right, level));
-        if (merged != nullptr) {
-          if (!left.fresh) Replace(left.node);
-          if (!right.fresh) Replace(right.node);
-          left = {std::move(merged), left.separator, true};
+        absl::StatusOr<NodeRef> merged = Merge(left, right, level);
+        // A page that is damaged stays as it is: only who needs what is in it has to fail.
+        if (!merged.ok() && !absl::IsDataLoss(merged.status())) return merged.status();
+        if (merged.ok() && *merged != nullptr) {
+          Replace(left.node);
+          Replace(right.node);
+          left = {*std::move(merged), left.separator, true};
           continue;
         }
       }
@@ -387,7 +407,7 @@ NodeRef TreeUpdate::MakeBranch(std::span<const Piece> children, uint32_t level) 
     if (!nodes.empty()) separators.push_back(child.separator);
     nodes.push_back(child.node);
   }
-  return nodes_->MakeNode(tree_, epoch_, BuildBranch(tree_, level, separators), std::move(nodes));
+  return nodes_->MakeNode(epoch_, BuildBranch(tree_, level, separators), std::move(nodes));
 }
 
 }  // namespace dynlib::store

@@ -1,13 +1,15 @@
 // One batch on its way into a copy-on-write tree: builds the next version of the touched pages.
 //
-// A recursive merge of the sorted batch with the tree: every touched leaf is rebuilt once, split
-// into as many pages as it needs; small neighbours under one parent are merged; branches above take
-// over the references; the root grows and shrinks. Nothing that exists is changed, so an error on
-// the way leaves no trace.
+// Run is a recursive merge of the sorted batch with the tree: every touched leaf is rebuilt once,
+// split into as many pages as it needs; small neighbours under one parent are merged; branches
+// above take over the references; the root grows and shrinks. Nothing that exists is changed, so an
+// error on the way leaves no trace.
 //
 //   TreeUpdate update(nodes, id, epoch);
 //   DYNLIB_ASSIGN_OR_RETURN(NodeRef new_root, update.Run(root, batch));
 //   std::vector<NodeRef> replaced = update.TakeReplaced();
+//
+// Cut and Join build anew the pages along one path from the root, and hand over all others.
 //
 // Internal to the store. Threads: one.
 #ifndef DYNLIB_STORE_TREE_UPDATE_H_
@@ -28,8 +30,17 @@
 
 namespace dynlib::store {
 
+// kInvalidArgument when a key or a value is over its limit.
+absl::Status CheckLimits(const WriteBatch& batch);
+
 class TreeUpdate {
  public:
+  struct Halves {
+    NodeRef below;  // null: the empty tree
+    NodeRef above;
+  };
+
+  // Pages that it makes are marked with `tree`.
   TreeUpdate(NodeStore* nodes, TreeId tree, uint64_t epoch)
       : nodes_(nodes), tree_(tree), epoch_(epoch) {}
 
@@ -37,7 +48,14 @@ class TreeUpdate {
   // `batch` outlive this object.
   absl::StatusOr<NodeRef> Run(const NodeRef& root, const WriteBatch& batch);
 
-  // Nodes of the old version that are not in the new one.
+  // The keys below `key`, and the others. A page that is in one half as a whole goes there as it
+  // is.
+  absl::StatusOr<Halves> Cut(const NodeRef& root, std::string_view key);
+
+  // All keys in one tree; kInvalidArgument unless those of `left` are below those of `right`.
+  absl::StatusOr<NodeRef> Join(const NodeRef& left, const NodeRef& right);
+
+  // Nodes of the old version, or versions, that are not in the new.
   std::vector<NodeRef> TakeReplaced() { return std::move(replaced_); }
 
  private:
@@ -48,7 +66,7 @@ class TreeUpdate {
   struct Piece {
     NodeRef node;
     std::string_view separator;
-    bool fresh = false;  // made by this update
+    bool fresh = false;  // may be small: made by this update, or the root of a tree that joins
   };
   using Pieces = std::vector<Piece>;
 
@@ -102,6 +120,28 @@ class TreeUpdate {
   void BuildBranches(std::span<const Piece> children, uint32_t level, std::string_view separator,
                      Pieces& out);
   NodeRef MakeBranch(std::span<const Piece> children, uint32_t level);
+
+  absl::StatusOr<NodeRef> MakeRoot(Pieces pieces);
+  // The shortest string above `left` that is at most `right`.
+  static std::string_view ShortestSeparator(std::string_view left, std::string_view right);
+
+  // What became of `node` on both sides of `key`.
+  absl::Status CutPage(const NodeRef& node, const NodeContent& content, std::string_view separator,
+                       std::string_view key, Pieces& below, Pieces& above);
+  void CutLeaf(const NodeRef& node, const NodeContent& content, std::string_view separator,
+               std::string_view key, Pieces& below, Pieces& above);
+  absl::Status FinishBranch(Pieces children, uint32_t level, std::string_view separator,
+                            Pieces& out);
+  absl::StatusOr<std::string_view> EdgeKey(const NodeRef& root, bool last);
+  // Puts a lower tree before or behind all that is below `node`. `boundary` separates the two.
+  struct Grafted {
+    NodeRef root;
+    uint32_t level;
+    std::string_view boundary;
+    bool at_end;
+  };
+  absl::Status Graft(const NodeRef& node, const NodeContent& content, std::string_view separator,
+                     const Grafted& lower, Pieces& out);
 
   absl::StatusOr<const NodeContent*> LoadTreePage(const NodeRef& node);
   std::string_view Key(const PageView& view, uint32_t index);

@@ -15,14 +15,17 @@ std::string KeyAt(const PageView& page, uint32_t index) {
 
 void Verifier::Check(const CheckpointRecord& checkpoint) {
   seen_ = UnitSet();
+  leaked_ = UnitSet();
+  const uint64_t damaged = report_.damaged;
   for (const TreeRecord& tree : checkpoint.trees) {
     if (tree.root.null()) continue;
-    CheckTreePage(tree.id, tree.root, std::nullopt, {}, checkpoint.tree_units);
+    CheckTreePage(tree.root, std::nullopt, {}, checkpoint.tree_units);
   }
   // A damaged page hides what is below it: only a whole tree says what leaked.
-  if (report_.damaged == 0) {
-    report_.leaked_units += checkpoint.tree_units.CountWithout(seen_);
-  }
+  if (report_.damaged > damaged) return;
+  leaked_ = checkpoint.tree_units;
+  leaked_.RemoveAll(seen_);
+  report_.leaked_units += leaked_.Count();
 }
 
 void Verifier::Fault(const PageRef& ref, std::string_view what) {
@@ -32,8 +35,8 @@ void Verifier::Fault(const PageRef& ref, std::string_view what) {
       Cat(nodes_->path(), ": page at offset ", ref.unit * kUnitBytes, ": ", what));
 }
 
-std::optional<PageBytes> Verifier::Read(const PageRef& ref, TreeId tree, const UnitSet& marked) {
-  absl::StatusOr<PageBytes> page = nodes_->ReadPage(ref, tree);
+std::optional<PageBytes> Verifier::Read(const PageRef& ref, const UnitSet& marked) {
+  absl::StatusOr<PageBytes> page = nodes_->ReadPage(ref);
   if (!page.ok()) {
     ++report_.damaged;
     status_.Update(page.status());
@@ -50,9 +53,9 @@ std::optional<PageBytes> Verifier::Read(const PageRef& ref, TreeId tree, const U
   return *std::move(page);
 }
 
-void Verifier::CheckTreePage(TreeId tree, const PageRef& ref, std::optional<uint32_t> level,
-                             const Range& range, const UnitSet& marked) {
-  std::optional<PageBytes> bytes = Read(ref, tree, marked);
+void Verifier::CheckTreePage(const PageRef& ref, std::optional<uint32_t> level, const Range& range,
+                             const UnitSet& marked) {
+  std::optional<PageBytes> bytes = Read(ref, marked);
   if (!bytes.has_value()) return;
   PageView page(bytes->data.get());
   bool tree_page = page.kind() == PageKind::kLeaf || page.kind() == PageKind::kBranch;
@@ -65,31 +68,29 @@ void Verifier::CheckTreePage(TreeId tree, const PageRef& ref, std::optional<uint
     return Fault(ref, "has keys outside the range that its parent gives it");
   }
   if (page.level() > 0) {
-    CheckBranch(page, tree, range, marked);
+    CheckBranch(page, range, marked);
   } else if (page.count() == 0) {
     Fault(ref, "is an empty leaf");
   } else {
-    CheckLeaf(page, tree, range, marked);
+    CheckLeaf(page, range, marked);
   }
 }
 
-void Verifier::CheckBranch(const PageView& page, TreeId tree, const Range& range,
-                           const UnitSet& marked) {
+void Verifier::CheckBranch(const PageView& page, const Range& range, const UnitSet& marked) {
   for (uint32_t i = 0; i < page.child_count(); ++i) {
     Range below = range;
     if (i > 0) below.low = KeyAt(page, i - 1);
     if (i < page.count()) below.high = KeyAt(page, i);
-    CheckTreePage(tree, page.child(i), page.level() - 1, below, marked);
+    CheckTreePage(page.child(i), page.level() - 1, below, marked);
   }
 }
 
-void Verifier::CheckLeaf(const PageView& page, TreeId tree, const Range& range,
-                         const UnitSet& marked) {
+void Verifier::CheckLeaf(const PageView& page, const Range& range, const UnitSet& marked) {
   for (uint32_t i = 0; i < page.count(); ++i) {
     LeafValue value = page.value(i);
     if (!value.overflow) continue;
     PageRef ref = page.child(value.child);
-    std::optional<PageBytes> bytes = Read(ref, tree, marked);
+    std::optional<PageBytes> bytes = Read(ref, marked);
     if (!bytes.has_value()) continue;
     PageView overflow(bytes->data.get());
     if (overflow.kind() != PageKind::kOverflow || overflow.payload().size() != value.length) {

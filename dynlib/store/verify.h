@@ -33,6 +33,8 @@ class Verifier {
   const VerifyReport& report() const { return report_; }
   // The first fault found.
   const absl::Status& status() const { return status_; }
+  // What the checkpoint checked last marks and does not reach; nothing when a page was damaged.
+  const UnitSet& leaked() const { return leaked_; }
 
  private:
   // Keys of a subtree lie in [low, high); no high: no bound.
@@ -41,15 +43,16 @@ class Verifier {
     std::optional<std::string> high;
   };
 
-  void CheckTreePage(TreeId tree, const PageRef& ref, std::optional<uint32_t> level,
-                     const Range& range, const UnitSet& marked);
-  void CheckLeaf(const PageView& page, TreeId tree, const Range& range, const UnitSet& marked);
-  void CheckBranch(const PageView& page, TreeId tree, const Range& range, const UnitSet& marked);
-  std::optional<PageBytes> Read(const PageRef& ref, TreeId tree, const UnitSet& marked);
+  void CheckTreePage(const PageRef& ref, std::optional<uint32_t> level, const Range& range,
+                     const UnitSet& marked);
+  void CheckLeaf(const PageView& page, const Range& range, const UnitSet& marked);
+  void CheckBranch(const PageView& page, const Range& range, const UnitSet& marked);
+  std::optional<PageBytes> Read(const PageRef& ref, const UnitSet& marked);
   void Fault(const PageRef& ref, std::string_view what);
 
   NodeStore* const nodes_;
   UnitSet seen_;  // of the checkpoint being checked
+  UnitSet leaked_;
   VerifyReport report_;
   absl::Status status_;
 };
