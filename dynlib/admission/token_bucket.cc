@@ -1,0 +1,189 @@
+#include "dynlib/admission/token_bucket.h"
+
+#include <cmath>
+
+#include "absl/status/status.h"
+#include "dynlib/base/strings.h"
+
+namespace dynlib::admission {
+namespace {
+
+constexpr double kSubUnitsPerSecondMax = 1e9;  // one a nanosecond
+
+int64_t BurstMax(double units_per_second) {
+  return std::max<int64_t>(1, static_cast<int64_t>(units_per_second * BucketRate::kFillSecondsMax));
+}
+
+// floor(units_per_second * 2^shift * 2^62 / 1e9), exactly: a double is an integer times a power of
+// two.
+uint64_t PerNano(double units_per_second, int shift) {
+  int exponent = 0;
+  const double fraction = std::frexp(units_per_second, &exponent);
+  const auto mantissa = static_cast<unsigned __int128>(std::ldexp(fraction, 53));
+  const int left = exponent - 53 + shift + 62;  // 38 or 39: the product lies in (2^90, 2^92).
+  return static_cast<uint64_t>((mantissa << left) / 1'000'000'000u);
+}
+
+}  // namespace
+
+absl::StatusOr<BucketRate> BucketRate::Make(double units_per_second, int64_t burst_units) {
+  // Written so that NaN fails.
+  if (!(units_per_second >= kUnitsPerSecondMin && units_per_second <= kUnitsPerSecondMax)) {
+    return absl::InvalidArgumentError(
+        Cat("units_per_second is ", units_per_second, "; allowed are 0.0001 to 1000000000"));
+  }
+  if (burst_units < 1 || burst_units > BurstMax(units_per_second)) {
+    return absl::InvalidArgumentError(
+        Cat("burst_units is ", burst_units, "; allowed at this rate are 1 to ",
+            BurstMax(units_per_second), " (what it makes in a year)"));
+  }
+  return BucketRate(units_per_second, burst_units);
+}
+
+BucketRate BucketRate::Clamped(double units_per_second, int64_t burst_units) {
+  if (!(units_per_second >= kUnitsPerSecondMin)) units_per_second = kUnitsPerSecondMin;
+  units_per_second = std::min(units_per_second, kUnitsPerSecondMax);
+  return BucketRate(units_per_second,
+                    std::clamp<int64_t>(burst_units, 1, BurstMax(units_per_second)));
+}
+
+BucketRate::BucketRate(double units_per_second, int64_t burst_units)
+    : units_per_second_(units_per_second), burst_units_(burst_units), shift_(0) {
+  while (std::ldexp(units_per_second, shift_ + 1) <= kSubUnitsPerSecondMax) ++shift_;
+  per_nano_ = PerNano(units_per_second, shift_);
+}
+
+TokenBucket::TokenBucket(const BucketRate& rate, Fill fill, Instant now) {
+  const int64_t capacity = rate.burst_units_ << rate.shift_;
+  rates_[0].base_ns = now.nanos();
+  rates_[0].per_nano = rate.per_nano_;
+  rates_[0].capacity = capacity;
+  rates_[0].shift = rate.shift_;
+  word_ = Word(fill == Fill::kFull ? -capacity : 0, 0);
+}
+
+TokenBucket::View TokenBucket::ReadConsistent(Instant now) const {
+  for (;;) {
+    const View view = Read(word_.load(std::memory_order_acquire), now);
+    if (SameGeneration(view.word)) return view;
+  }
+}
+
+int64_t TokenBucket::TakeUpTo(int64_t n, Instant now) {
+  DYNLIB_CHECK(n >= 0);
+  uint64_t word = word_.load(std::memory_order_acquire);
+  for (;;) {
+    View view = ReadToChange(word, now);
+    const int64_t taken = std::min(n, (view.produced - view.spent) >> view.shift);
+    if (taken <= 0 && SameGeneration(view.word)) return 0;
+    if (taken > 0 && Change(view, view.spent + view.Cost(taken))) return taken;
+    word = word_.load(std::memory_order_acquire);
+  }
+}
+
+std::optional<Duration> TokenBucket::Borrow(int64_t n, Instant now, Duration max_wait) {
+  DYNLIB_CHECK(n >= 0);
+  uint64_t word = word_.load(std::memory_order_acquire);
+  for (;;) {
+    View view = ReadToChange(word, now);
+    std::optional<Duration> wait;
+    if (view.Fits(n)) {
+      const int64_t spent = view.spent + view.Cost(n);
+      wait = spent - view.produced <= kYear ? WaitUntil(view, spent, now) : std::nullopt;
+      if (wait.has_value() && *wait > max_wait) wait.reset();
+      if (wait.has_value()) {
+        if (Change(view, spent)) return wait;
+        word = view.word;
+        continue;
+      }
+    }
+    if (SameGeneration(view.word)) return std::nullopt;
+    word = word_.load(std::memory_order_acquire);
+  }
+}
+
+void TokenBucket::TakeAnyway(int64_t n, Instant now) {
+  DYNLIB_CHECK(n >= 0);
+  uint64_t word = word_.load(std::memory_order_acquire);
+  for (;;) {
+    View view = ReadToChange(word, now);
+    // From full to as deep in debt as it goes is twice the capacity.
+    const int64_t cost = view.Fits(n) ? view.Cost(n) : 2 * view.capacity;
+    const int64_t deepest = std::max(view.spent, view.produced + view.capacity);
+    if (Change(view, std::min(view.spent + cost, deepest))) return;
+    word = view.word;
+  }
+}
+
+void TokenBucket::GiveBack(int64_t n, Instant now) {
+  DYNLIB_CHECK(n >= 0);
+  uint64_t word = word_.load(std::memory_order_acquire);
+  for (;;) {
+    View view = ReadToChange(word, now);
+    const int64_t cost = view.Fits(n) ? view.Cost(n) : view.capacity;
+    if (Change(view, std::max(view.spent - cost, view.produced - view.capacity))) return;
+    word = view.word;
+  }
+}
+
+std::optional<Duration> TokenBucket::RetryAfter(int64_t n, Instant now) const {
+  DYNLIB_CHECK(n >= 0);
+  const View view = ReadConsistent(now);
+  if (n == 0) return Duration(0);
+  if (!view.Fits(n)) return std::nullopt;
+  return WaitUntil(view, view.spent + view.Cost(n), now);
+}
+
+int64_t TokenBucket::Remaining(Instant now) const {
+  const View view = ReadConsistent(now);
+  return (view.produced - view.spent) >> view.shift;
+}
+
+int64_t TokenBucket::burst_units() const {
+  const View view = ReadConsistent(Instant());
+  return view.capacity >> view.shift;
+}
+
+// The least passed time at which floor(passed * per_nano / 2^62) >= produced.
+std::optional<Duration> TokenBucket::WaitUntil(const View& view, int64_t produced, Instant now) {
+  if (produced <= view.produced) return Duration(0);
+  const auto scaled = static_cast<unsigned __int128>(produced) << kRateFractionBits;
+  const auto passed = static_cast<int64_t>((scaled + view.per_nano - 1) / view.per_nano);
+  const Instant ready = Instant::FromNanos(view.base_ns) + Duration(passed);
+  if (now.nanos() < 0 && ready.nanos() > INT64_MAX + now.nanos()) return Duration::max();
+  return ready - now;
+}
+
+void TokenBucket::SetRate(const BucketRate& rate, Instant now) {
+  const std::lock_guard lock(mutex_);
+  Replace(rate.per_nano_, rate.burst_units_, rate.shift_, now);
+}
+
+void TokenBucket::Rebase(Instant now) {
+  const std::lock_guard lock(mutex_);
+  const View view = ReadConsistent(now);
+  if (view.produced <= kYear) return;  // Another thread was first.
+  Replace(view.per_nano, view.capacity >> view.shift, view.shift, now);
+}
+
+void TokenBucket::Replace(uint64_t per_nano, int64_t burst_units, int shift, Instant now) {
+  const int64_t capacity = burst_units << shift;
+  uint64_t word = word_.load(std::memory_order_acquire);
+  for (;;) {
+    const View old = Read(word, now);
+    __int128 tokens = old.produced - old.spent;
+    tokens = shift >= old.shift ? tokens << (shift - old.shift) : tokens >> (old.shift - shift);
+    const auto kept = static_cast<int64_t>(std::clamp<__int128>(tokens, -kYear, capacity));
+    Rate& next = rates_[(word + 1) & 1];
+    next.base_ns.store(std::max(now.nanos(), old.base_ns), std::memory_order_release);
+    next.per_nano.store(per_nano, std::memory_order_release);
+    next.capacity.store(capacity, std::memory_order_release);
+    next.shift.store(shift, std::memory_order_release);
+    if (word_.compare_exchange_weak(word, Word(-kept, word + 1), std::memory_order_acq_rel,
+                                    std::memory_order_acquire)) {
+      return;
+    }
+  }
+}
+
+}  // namespace dynlib::admission
