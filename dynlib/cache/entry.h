@@ -1,0 +1,95 @@
+// What an index holds for a key, and what it says of a look-up or an update.
+#ifndef DYNLIB_CACHE_ENTRY_H_
+#define DYNLIB_CACHE_ENTRY_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "dynlib/base/time.h"
+
+namespace dynlib::cache {
+
+// A value as a Get returns it. It stays valid however the cache goes on.
+template <typename Value>
+struct Cached {
+  std::shared_ptr<const Value> value;
+  // Since the last request that was answered with this version, or the hint that brought it. Grows
+  // while the directory is down.
+  Duration age{};
+};
+
+// What an index knows of a key.
+template <typename Value>
+struct Found {
+  std::shared_ptr<const Value> value;
+  Instant confirmed;    // of `value`
+  bool absent = false;  // no value, and the directory said so within absent_lifetime
+};
+
+// What became of a value that was offered to an index.
+struct Applied {
+  bool changed = false;    // it is held where it was not
+  bool confirmed = false;  // the same version was there
+  bool refused = false;    // a newer version was there, or one that it does not replace
+  size_t evicted = 0;      // entries that had to go
+};
+
+// An entry of an index. Find and Confirm may run at once on several threads that share its lock;
+// all else needs it alone.
+template <typename Value>
+class Entry {
+ public:
+  Entry(std::shared_ptr<const Value> value, Instant confirmed)
+      : value_(std::move(value)), confirmed_(confirmed.nanos()) {}
+  // The same value elsewhere: what is left of a range.
+  Entry(const Entry& other)
+      : value_(other.value_),
+        confirmed_(other.confirmed_.load(std::memory_order_relaxed)),
+        used_(other.used_.load(std::memory_order_relaxed)) {}
+  Entry& operator=(const Entry&) = delete;
+
+  const std::shared_ptr<const Value>& value() const { return value_; }
+  Found<Value> Use() {
+    // Writing only a change keeps the line shared among the readers of a hot entry.
+    if (!used_.load(std::memory_order_relaxed)) used_.store(true, std::memory_order_relaxed);
+    return {value_, Instant::FromNanos(confirmed_.load(std::memory_order_relaxed))};
+  }
+  void Confirm(Instant as_of) {
+    int64_t known = confirmed_.load(std::memory_order_relaxed);
+    while (known < as_of.nanos() &&
+           !confirmed_.compare_exchange_weak(known, as_of.nanos(), std::memory_order_relaxed)) {
+    }
+    denied_since_.store(kNever, std::memory_order_relaxed);
+  }
+  // A server that was asked at `as_of` knows no value. True when that has gone on for long enough.
+  bool Deny(Instant as_of, Duration deny_after) {
+    if (as_of.nanos() < confirmed_.load(std::memory_order_relaxed)) return false;
+    int64_t since = denied_since_.load(std::memory_order_relaxed);
+    if (since == kNever || as_of.nanos() < since) {
+      since = as_of.nanos();
+      denied_since_.store(since, std::memory_order_relaxed);
+    }
+    return as_of.nanos() - since >= deny_after.count();
+  }
+  void Replace(std::shared_ptr<const Value> value, Instant confirmed) {
+    value_ = std::move(value);
+    confirmed_.store(confirmed.nanos(), std::memory_order_relaxed);
+    denied_since_.store(kNever, std::memory_order_relaxed);
+  }
+  // Second chance: false once for an entry that was used since it was last asked.
+  bool Idle() { return !used_.exchange(false, std::memory_order_relaxed); }
+
+ private:
+  static constexpr int64_t kNever = INT64_MIN;
+
+  std::shared_ptr<const Value> value_;
+  std::atomic<int64_t> confirmed_;
+  std::atomic<int64_t> denied_since_{kNever};
+  std::atomic<bool> used_{false};  // a newcomer proves itself by a second use
+};
+
+}  // namespace dynlib::cache
+
+#endif  // DYNLIB_CACHE_ENTRY_H_
