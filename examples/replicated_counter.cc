@@ -31,7 +31,7 @@ class Counter : public replication::StateMachine {
     }
     return absl::OkStatus();
   }
-  absl::Status Publish(std::span<const replication::SessionRecord>, Slot) override {
+  absl::Status Publish(const replication::PublishedStep&) override {
     value = next_;
     return absl::OkStatus();
   }
@@ -59,7 +59,9 @@ struct Member {
                                                       node->clock());
       replication::Configuration members;
       for (uint64_t i = 1; i <= 3; ++i) members.members.push_back({ReplicaId{i}, NodeId{i}});
-      auto added = host->AddGroup(PartitionId{1}, members, &counter, apply,
+      const replication::GroupSetup setup{.configuration = members,
+                                          .self = ReplicaId{ToUint(node->id())}};
+      auto added = host->AddGroup(PartitionId{1}, setup, &counter, apply,
                                   cluster::TakeStream(found, PartitionId{1}));
       if (!added.ok()) std::abort();
       host->Start(cluster::TakeStream(found, PartitionId{0}), [](absl::Status) {});

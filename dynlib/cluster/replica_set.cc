@@ -1,11 +1,13 @@
 #include "dynlib/cluster/replica_set.h"
 
+#include <optional>
 #include <utility>
 
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/node_log_adapter.h"
 #include "dynlib/cluster/table_state_machine.h"
+#include "dynlib/replication/types.h"
 #include "dynlib/store/tree.h"
 
 namespace dynlib::cluster {
@@ -39,7 +41,19 @@ absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
 }
 
 absl::Status ReplicaSet::AddGroup(Replica& replica, const replication::RecoveredStream& recovered) {
-  return parts_.host->AddGroup(replica.partition, replica.configuration, &replica.state_machine,
+  DYNLIB_ASSIGN_OR_RETURN(std::optional<replication::Configuration> stored,
+                          TableStateMachine::StoredConfiguration(*replica.tree));
+  // The description says which replica this is, and whom it began with.
+  const replication::Member* self = replica.configuration.FindNode(parts_.self);
+  if (self == nullptr) {
+    return absl::DataLossError(
+        Cat("partition ", replica.partition, " has no member on node ", parts_.self));
+  }
+  const replication::GroupSetup setup{
+      .configuration = stored.has_value() ? *std::move(stored) : replica.configuration,
+      .self = self->replica,
+      .kind = self->kind};
+  return parts_.host->AddGroup(replica.partition, setup, &replica.state_machine,
                                parts_.apply_executor, recovered);
 }
 

@@ -15,6 +15,7 @@ namespace dynlib::cluster {
 namespace {
 
 constexpr std::string_view kDescriptionKey("\0d", 2);
+constexpr std::string_view kConfigurationKey("\0c", 2);
 constexpr std::string_view kSessionPrefix("\0s", 2);
 constexpr std::string_view kSessionEnd("\0t", 2);
 constexpr char kItemPrefix = 1;
@@ -38,6 +39,15 @@ absl::Status TableStateMachine::Initialise(store::Tree& tree, std::string descri
   store::WriteBatch batch;
   batch.Put(std::string(kDescriptionKey), std::move(description));
   return tree.Apply(batch, 0);
+}
+
+absl::StatusOr<std::optional<replication::Configuration>> TableStateMachine::StoredConfiguration(
+    const store::Tree& tree) {
+  DYNLIB_ASSIGN_OR_RETURN(std::optional<std::string> found, tree.snapshot().Get(kConfigurationKey));
+  if (!found.has_value()) return std::nullopt;
+  DYNLIB_ASSIGN_OR_RETURN(replication::Configuration configuration,
+                          replication::DecodeConfiguration(*found));
+  return configuration;
 }
 
 absl::StatusOr<std::optional<std::string>> TableStateMachine::Get(
@@ -113,8 +123,7 @@ absl::StatusOr<std::string> TableStateMachine::EvaluateOne(std::string_view byte
   return result.SerializeAsString();
 }
 
-absl::Status TableStateMachine::Publish(std::span<const replication::SessionRecord> sessions,
-                                        Slot through) {
+absl::Status TableStateMachine::Publish(const replication::PublishedStep& step) {
   store::WriteBatch batch;
   for (auto& [key, value] : std::exchange(pending_, {})) {
     if (value.has_value()) {
@@ -123,7 +132,7 @@ absl::Status TableStateMachine::Publish(std::span<const replication::SessionReco
       batch.Delete(key);
     }
   }
-  for (const replication::SessionRecord& record : sessions) {
+  for (const replication::SessionRecord& record : step.sessions) {
     std::string key(kSessionPrefix);
     key += record.key;
     if (record.value.empty()) {
@@ -132,7 +141,11 @@ absl::Status TableStateMachine::Publish(std::span<const replication::SessionReco
       batch.Put(std::move(key), record.value);
     }
   }
-  return tree_->Apply(batch, through);
+  if (step.configuration != nullptr) {
+    batch.Put(std::string(kConfigurationKey),
+              replication::EncodeConfiguration(*step.configuration));
+  }
+  return tree_->Apply(batch, step.through);
 }
 
 }  // namespace dynlib::cluster

@@ -6,6 +6,7 @@
 //
 //   key in the tree        value
 //   00 'd'                 the description: wire::CreateReplicaRequest
+//   00 'c'                 the group's newest configuration, as replication encodes it
 //   00 's' + session key   a record of the exactly-once table
 //   01 + storage key       an item, as item.h encodes it
 //
@@ -26,6 +27,7 @@
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/replication/state_machine.h"
+#include "dynlib/replication/types.h"
 #include "dynlib/store/tree.h"
 
 namespace dynlib::cluster {
@@ -40,6 +42,10 @@ class TableStateMachine : public replication::StateMachine {
   // Of a new, empty tree.
   static absl::Status Initialise(store::Tree& tree, std::string description);
 
+  // The group's configuration as of the tree's position, if one was published.
+  static absl::StatusOr<std::optional<replication::Configuration>> StoredConfiguration(
+      const store::Tree& tree);
+
   // The encoded item.
   absl::StatusOr<std::optional<std::string>> Get(std::string_view storage_key) const;
   // Visits items with storage keys in [first, end), an empty end being none.
@@ -52,7 +58,7 @@ class TableStateMachine : public replication::StateMachine {
       absl::FunctionRef<void(std::string_view key, std::string_view value)> visit) override;
   absl::Status Evaluate(std::span<const replication::AppliedCommand> commands,
                         std::vector<std::string>* results) override;
-  absl::Status Publish(std::span<const replication::SessionRecord> sessions, Slot through) override;
+  absl::Status Publish(const replication::PublishedStep& step) override;
 
  private:
   absl::StatusOr<std::optional<std::string>> Current(const std::string& key) const;

@@ -65,9 +65,8 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   }
 
   void Start(const RecoveredStream& node_stream, absl::AnyInvocable<void(absl::Status)> done);
-  absl::Status AddGroup(PartitionId id, const Configuration& configuration,
-                        StateMachine* state_machine, Executor* apply_executor,
-                        const RecoveredStream& recovered);
+  absl::Status AddGroup(PartitionId id, const GroupSetup& setup, StateMachine* state_machine,
+                        Executor* apply_executor, const RecoveredStream& recovered);
   void Propose(PartitionId id, Command command, ProposeCallback done);
   void Read(PartitionId id, absl::AnyInvocable<void()> read, ReadCallback done);
   void Checkpointed(PartitionId id, Slot slot);
@@ -94,7 +93,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   };
   struct Unstarted {
     PartitionId id;
-    Configuration configuration;
+    GroupSetup setup;
     StateMachine* state_machine;
     Executor* apply_executor;
     RecoveredStream recovered;
@@ -193,10 +192,10 @@ void GroupHost::Impl::FinishStart() {
   RequestFlush();
 }
 
-absl::Status GroupHost::Impl::AddGroup(PartitionId id, const Configuration& configuration,
+absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
                                        StateMachine* state_machine, Executor* apply_executor,
                                        const RecoveredStream& recovered) {
-  if (absl::Status status = Validate(configuration); !status.ok()) return status;
+  if (absl::Status status = Validate(setup.configuration); !status.ok()) return status;
   const size_t frame_max = options_.group.proposal_bytes_max + 2 * ReplicaLog::kFrameOverheadBytes;
   if (frame_max > log_->append_bytes_max()) {
     return absl::InvalidArgumentError(
@@ -206,15 +205,17 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const Configuration& conf
   }
   if (id == kNodeStream)
     return absl::InvalidArgumentError("partition id is 0; allowed: at least 1");
-  if (configuration.FindNode(self_) == nullptr) {
-    return absl::InvalidArgumentError(
-        Cat("configuration of partition ", id, " has no member on node ", self_));
+  const Member* self = setup.configuration.Find(setup.self);
+  if (self == nullptr || self->node != self_ || self->kind != setup.kind) {
+    return absl::InvalidArgumentError(Cat("configuration of partition ", id, " has no ",
+                                          KindName(setup.kind), " replica ", setup.self,
+                                          " on node ", self_));
   }
   const bool waiting = std::any_of(unstarted_.begin(), unstarted_.end(),
                                    [id](const Unstarted& u) { return u.id == id; });
   if (waiting || groups_.contains(id))
     return absl::AlreadyExistsError(Cat("partition ", id, " is here"));
-  Unstarted spec{id, configuration, state_machine, apply_executor, recovered};
+  Unstarted spec{id, setup, state_machine, apply_executor, recovered};
   if (liveness_ == nullptr) {
     unstarted_.push_back(std::move(spec));
   } else {
@@ -226,11 +227,11 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const Configuration& conf
 
 void GroupHost::Impl::MakeGroup(const Unstarted& spec) {
   const Instant now = clock_->Now();
-  for (const Member& member : spec.configuration.members) {
+  for (const Member& member : spec.setup.configuration.members) {
     if (member.node != self_) liveness_->AddPeer(member.node, now);
   }
   auto core = std::make_unique<GroupCore>(
-      options_.group, spec.id, spec.configuration.FindNode(self_)->replica, spec.configuration,
+      options_.group, spec.id, spec.setup.self, spec.setup.configuration,
       RecoverGroup(spec.recovered, spec.state_machine->applied()),
       options_.seed * 0x9e3779b97f4a7c15 + ToUint(spec.id), liveness_.get(), now);
   Group& group = groups_[spec.id];
@@ -609,10 +610,10 @@ void GroupHost::Start(const RecoveredStream& node_stream,
                       absl::AnyInvocable<void(absl::Status)> done) {
   impl_->Start(node_stream, std::move(done));
 }
-absl::Status GroupHost::AddGroup(PartitionId group, const Configuration& configuration,
+absl::Status GroupHost::AddGroup(PartitionId group, const GroupSetup& setup,
                                  StateMachine* state_machine, Executor* apply_executor,
                                  const RecoveredStream& recovered) {
-  return impl_->AddGroup(group, configuration, state_machine, apply_executor, recovered);
+  return impl_->AddGroup(group, setup, state_machine, apply_executor, recovered);
 }
 void GroupHost::Propose(PartitionId group, Command command, ProposeCallback done) {
   impl_->Propose(group, std::move(command), std::move(done));

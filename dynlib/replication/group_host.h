@@ -1,11 +1,13 @@
 // All replication groups of a node, run over a transport, a log and a clock.
 //
 //   GroupHost host(options, self, &transport, kReplicationChannel, &log, executor, &clock,
-//   metrics); host.Start(node_stream, [](absl::Status s) { ... });                     // boot
-//   count durable: may speak host.AddGroup(partition, configuration, &state_machine,
-//   apply_executor, recovered_stream); host.Propose(partition, {.client = me, .sequence = 7,
-//   .command = bytes}, [](GroupHost::Result r) { ... }); host.Read(partition, [&] { value =
-//   tree->Get(key); }, [](absl::Status s) { ... });
+//   metrics); host.Start(node_stream, [](absl::Status s) { ... });  // boot count durable: may
+//   speak host.AddGroup(partition, {.configuration = members, .self = ReplicaId{1}},
+//   &state_machine,
+//                 apply_executor, recovered_stream);
+//   host.Propose(partition, {.client = me, .sequence = 7, .command = bytes},
+//                [](ProposalResult r) { ... });
+//   host.Read(partition, [&] { value = tree->Get(key); }, [](absl::Status s) { ... });
 //
 // Exactly once: a command is known by (client, sequence). Sent again, also to another leader, it is
 // not applied again but answered with the first result, as long as the client keeps it above its
@@ -13,20 +15,33 @@
 //
 // Results of Propose:
 //   OK                   applied on this replica, durable on a quorum; the state machine's result
-//   kFailedPrecondition  not the leader; leader_hint says who may be. Nothing was logged here
+//   kFailedPrecondition  not the leader; leader_hint says who may be. Or the log has ended
+//                        (ProposeEnd). Nothing was logged here
 //   kResourceExhausted   a bound was reached (unchosen bytes, waiting proposals, log space);
-//   nothing was logged kInvalidArgument     too large, or client or sequence 0; or a sequence at or
-//   below what the client acknowledged kUnknown             leadership or the log was lost with the
-//   command in flight: it may or may not be applied. Ask
-//                        again with the same client and sequence
-//   kCancelled           shut down; it may or may not be applied
+//                        nothing was logged
+//   kInvalidArgument     too large, or client or sequence 0; or a sequence at or below what the
+//                        client acknowledged
+//   kUnknown             leadership or the log was lost with the command in flight: it may or may
+//                        not be applied. Ask again with the same client and sequence
+//   kCancelled           shut down, or the group removed; it may or may not be applied
 // Read runs its function on the group's apply executor between two checks of the leader lease (rule
 // R7): OK means that what it saw was the newest state at some time between call and answer.
 // kFailedPrecondition: not the leader. kUnavailable: no lease within `read_wait`, try again.
 //
+// Members change one step at a time, on the leader (rule R2). To replace replica 3 by 4:
+//   1. on the new node: AddGroup with {.self = 4, .learner = true} over a copied tree (or, for a
+//   log
+//      replica, an empty one) at slot p
+//   2. on the leader: AddLearner(partition, {4, node, kind}, p, ...), again until `caught_up`
+//   3. on the leader: ChangeMembers(partition, epoch, {1, 2, 4}, ...)
+//   4. after OK: RemoveGroup on the node of 3. Not before: until then 3 may be the only one to know
+//      that the change was made. A replica whose status says `removed` was told that it is done.
+// Ids of replicas are never used again, in any group of this id (rule R3).
+//
 // Threads: everything on `executor`, but for status snapshots, as said there. Callbacks run on
-// `executor`. Ownership: what is given by pointer outlives the host; apply executors must have run
-// dry of the host's tasks (call Stop, then let them finish) before it is destroyed.
+// `executor`, never within the call. Ownership: what is given by pointer outlives the host; apply
+// executors must have run dry of the host's tasks (call Stop, then let them finish) before it is
+// destroyed.
 #ifndef DYNLIB_REPLICATION_GROUP_HOST_H_
 #define DYNLIB_REPLICATION_GROUP_HOST_H_
 
@@ -34,7 +49,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -54,6 +68,18 @@
 
 namespace dynlib::replication {
 
+// A replica of a group, as its owner knows it.
+struct GroupSetup {
+  // The newest that the state machine keeps; before it kept any, the one that the group was made
+  // with.
+  Configuration configuration;
+  ReplicaId self{};
+  MemberKind kind = MemberKind::kStorage;
+  // `self` need not be in the configuration: it is fed by the leader and has no vote until a
+  // configuration names it. May stay set over restarts.
+  bool learner = false;
+};
+
 class GroupHost {
  public:
   GroupHost(HostOptions options, NodeId self, Transport* transport, Channel channel,
@@ -70,17 +96,52 @@ class GroupHost {
   // what is really there.
   void OnFatal(absl::AnyInvocable<void(absl::Status)> callback);
 
-  // Before or after Start. kInvalidArgument for a bad configuration or one without this node,
-  // kAlreadyExists for a group that is here. A stream that is `lost` makes a replica that does not
-  // vote and is `failed`.
-  absl::Status AddGroup(PartitionId group, const Configuration& configuration,
-                        StateMachine* state_machine, Executor* apply_executor,
-                        const RecoveredStream& recovered);
+  // Called after the role, the leader, the configuration, `ended` or `removed` of a group changed;
+  // changes that follow one another may share a call.
+  void OnChange(absl::AnyInvocable<void(PartitionId)> callback);
+
+  // Before or after Start. kInvalidArgument for a bad configuration or one that does not name
+  // `self` on this node (but for learners), kAlreadyExists for a group that is here or is still
+  // being removed. A stream that is `lost` makes a replica that does not vote and is `failed`. A
+  // tree put under a replica that has a stream must come with a stream whose entries up to the
+  // tree's position are dropped.
+  absl::Status AddGroup(PartitionId group, const GroupSetup& setup, StateMachine* state_machine,
+                        Executor* apply_executor, const RecoveredStream& recovered);
+  // Takes the group out: it says nothing from now on, and what waits ends with kCancelled. `done`
+  // is called when neither its state machine nor the log holds work of it: the caller may then drop
+  // both, and add a replica with another id. kNotFound if it is not here.
+  void RemoveGroup(PartitionId group, absl::AnyInvocable<void(absl::Status)> done);
 
   void Propose(PartitionId group, Command command, ProposeCallback done);
+  // As Propose, for the last command of the group: nothing is proposed after it, and once it is
+  // chosen proposals get kFailedPrecondition "ended". The members go on to feed those that lag.
+  void ProposeEnd(PartitionId group, Command command, ProposeCallback done);
   // A read of the newest state. `read` runs on the apply executor, at most once. Unless the status
   // is OK, it may not have run, and what it saw may be old.
   void Read(PartitionId group, absl::AnyInvocable<void()> read, ReadCallback done);
+
+  // On the leader: feeds `learner`, whose tree (or log, for a log replica) holds everything up to
+  // `from`. Asked again, says how far it is; forgotten with the leadership, and 10 s after the last
+  // time it was asked about. The log from `from` on is kept for it, within retained_bytes_max.
+  //   kFailedPrecondition  not the leader
+  //   kOutOfRange          the log starts after `from`: begin with a newer copy
+  //   kAlreadyExists       the replica or the node is a member, or the node is another learner's
+  //   kResourceExhausted   too many learners
+  void AddLearner(PartitionId group, const Member& learner, Slot from,
+                  absl::AnyInvocable<void(absl::StatusOr<LearnerStatus>)> done);
+  // On the leader: makes `members` the configuration that follows the one of `expected_epoch`, and
+  // answers with its epoch when it was chosen and is led by this node. The same members again: OK
+  // with the present epoch.
+  //   kFailedPrecondition  not the leader; another epoch; another change under way; the log has
+  //                        ended; a member added is not a learner that caught up; no quorum of the
+  //                        new members is alive and caught up: the message says which
+  //   kInvalidArgument     members that Validate refuses, or a member whose node or kind changes
+  //   kUnknown             leadership was lost meanwhile: ask again with the same members
+  void ChangeMembers(PartitionId group, uint64_t expected_epoch, std::vector<Member> members,
+                     absl::AnyInvocable<void(absl::StatusOr<uint64_t>)> done);
+  // On the leader: gives leadership up, so that the others elect one of theirs at once. What is in
+  // flight ends with kUnknown.
+  void TransferLeadership(PartitionId group);
 
   // The group's state machine holds everything up to `slot` durably; the log is released behind it.
   void Checkpointed(PartitionId group, Slot slot);

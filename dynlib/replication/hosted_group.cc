@@ -85,7 +85,8 @@ HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ChosenEntries& entries
     }
     outcome.results.emplace_back(plan.slot, std::move(result));
   }
-  outcome.status = state_machine->Publish(sessions.TakeChanges(), outcome.through);
+  outcome.status =
+      state_machine->Publish({.sessions = sessions.TakeChanges(), .through = outcome.through});
   return outcome;
 }
 

@@ -21,6 +21,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/replication/group_core.h"
@@ -61,9 +62,18 @@ struct GroupStatus {
   Slot last = 0;
   Slot released = 0;
   size_t retained_bytes = 0;
+  MemberKind kind = MemberKind::kStorage;
+  Configuration configuration;  // the newest known to be chosen
+  bool member = false;          // the configuration names this replica
+  // A later configuration is in force without this replica: it may be dropped.
+  bool removed = false;
+  Slot ended = 0;                       // of the group's last entry, once chosen; else 0
+  std::vector<LearnerStatus> learners;  // of a leader
 };
 
 using ProposeCallback = absl::AnyInvocable<void(ProposalResult)>;
+using LearnerCallback = absl::AnyInvocable<void(absl::StatusOr<LearnerStatus>)>;
+using ChangeCallback = absl::AnyInvocable<void(absl::StatusOr<uint64_t>)>;
 using ReadCallback = absl::AnyInvocable<void(absl::Status)>;
 
 class HostedGroup : public std::enable_shared_from_this<HostedGroup> {

@@ -11,6 +11,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "dynlib/base/ids.h"
+#include "dynlib/replication/types.h"
 
 namespace dynlib::replication {
 
@@ -19,6 +20,9 @@ namespace dynlib::replication {
 struct AppliedCommand {
   Slot slot = 0;
   std::string_view command;
+  // Proposed by ProposeEnd: the group's last command; nothing comes after its slot. It comes to log
+  // replicas too, whose other commands do not.
+  bool ends = false;
 };
 
 // A small record of the exactly-once table. It is replicated state like any other: the state
@@ -27,6 +31,16 @@ struct AppliedCommand {
 struct SessionRecord {
   std::string key;
   std::string value;
+};
+
+// What a step leaves behind, all at once.
+struct PublishedStep {
+  std::span<const SessionRecord> sessions;
+  Slot through = 0;
+  // Not null: the group's configuration from now on. It is kept with the position, so that a
+  // restart never begins with a configuration older than its position (rule R2); the owner hands it
+  // back in GroupSetup.
+  const Configuration* configuration = nullptr;
 };
 
 // Called on the group's apply executor, where file calls may block; one call at a time. A step is
@@ -53,9 +67,9 @@ class StateMachine {
   virtual absl::Status Evaluate(std::span<const AppliedCommand> commands,
                                 std::vector<std::string>* results) = 0;
 
-  // Shows the evaluated effects, stores the session records and moves applied() to `through`, all
-  // at once.
-  virtual absl::Status Publish(std::span<const SessionRecord> sessions, Slot through) = 0;
+  // Shows the evaluated effects, stores the session records and the configuration, and moves
+  // applied() to `through`, all at once. A log replica's steps have no effects but an end's.
+  virtual absl::Status Publish(const PublishedStep& step) = 0;
 };
 
 }  // namespace dynlib::replication

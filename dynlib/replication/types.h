@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 
 namespace dynlib::replication {
@@ -37,9 +39,14 @@ class Ballot {
   uint64_t packed_ = 0;
 };
 
+// A log replica votes and keeps the log, has no tree, and never leads (rule R9).
+enum class MemberKind : uint8_t { kStorage = 1, kLog = 2 };
+std::string_view KindName(MemberKind kind);
+
 struct Member {
   ReplicaId replica{};
   NodeId node{};
+  MemberKind kind = MemberKind::kStorage;
   friend bool operator==(const Member&, const Member&) = default;
 };
 
@@ -55,9 +62,22 @@ struct Configuration {
   friend bool operator==(const Configuration&, const Configuration&) = default;
 };
 
-// kInvalidArgument unless there are 1 to 7 members with distinct, valid replicas on distinct, valid
-// nodes.
+// kInvalidArgument unless there are 1 to 7 members, at least one of them a storage replica, with
+// distinct, valid replicas on distinct, valid nodes.
 absl::Status Validate(const Configuration& configuration);
+
+// For state records, trees and the log: docs/format/node_directory.md. Decoding bytes that are not
+// a valid configuration is kDataLoss.
+std::string EncodeConfiguration(const Configuration& configuration);
+absl::StatusOr<Configuration> DecodeConfiguration(std::string_view bytes);
+
+// How far a replica is that the leader feeds and that has no vote yet.
+struct LearnerStatus {
+  Member member;
+  Slot match = 0;          // durable there
+  Slot chosen = 0;         // of the group, as the leader knows it
+  bool caught_up = false;  // near enough to be made a member
+};
 
 // An entry's bytes, shared by the log, the messages and the applier; never changed.
 using Payload = std::shared_ptr<const std::string>;

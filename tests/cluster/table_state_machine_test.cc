@@ -85,7 +85,8 @@ class TableStateMachineTest : public testing::Test {
   std::vector<bool> Apply(const std::vector<std::string>& commands,
                           const std::vector<SessionRecord>& sessions = {}) {
     std::vector<bool> took = Evaluate(commands);
-    DYNLIB_EXPECT_OK(machine_->Publish(sessions, machine_->applied() + commands.size()));
+    DYNLIB_EXPECT_OK(machine_->Publish(
+        {.sessions = sessions, .through = machine_->applied() + commands.size()}));
     return took;
   }
 
@@ -170,12 +171,12 @@ TEST_F(TableStateMachineTest, EvaluatedEffectsShowOnlyWhenPublished) {
   EXPECT_EQ(machine_->applied(), 1u);
   // A step that was evaluated and never published leaves nothing to the next one.
   EXPECT_THAT(Evaluate({Put("k", 4, VersionIs(1))}), ElementsAre(true));
-  DYNLIB_ASSERT_OK(machine_->Publish({}, 2));
+  DYNLIB_ASSERT_OK(machine_->Publish({.sessions = {}, .through = 2}));
   EXPECT_THAT(Items(), ElementsAre(Pair("k", MakeItem(4))));
 }
 
 TEST_F(TableStateMachineTest, AStepWithoutCommandsMovesThePosition) {
-  DYNLIB_ASSERT_OK(machine_->Publish({}, 9));
+  DYNLIB_ASSERT_OK(machine_->Publish({.sessions = {}, .through = 9}));
   EXPECT_EQ(machine_->applied(), 9u);
   EXPECT_THAT(Items(), IsEmpty());
 }

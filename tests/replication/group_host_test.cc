@@ -155,7 +155,7 @@ class Journal final : public StateMachine {
     }
     return absl::OkStatus();
   }
-  absl::Status Publish(std::span<const SessionRecord>, Slot) override {
+  absl::Status Publish(const PublishedStep&) override {
     commands = next_;
     return absl::OkStatus();
   }
@@ -177,7 +177,9 @@ struct Server {
     host->OnFatal([this](absl::Status why) { fatal.push_back(std::move(why)); });
     RecoveredStream stream = Recover(*stored, kGroup);
     stream.lost = lost;
-    DYNLIB_EXPECT_OK(host->AddGroup(kGroup, configuration, &journal, &apply, stream));
+    DYNLIB_EXPECT_OK(host->AddGroup(
+        kGroup, {.configuration = configuration, .self = ReplicaId{ToUint(node->id())}}, &journal,
+        &apply, stream));
     host->Start(Recover(*stored, PartitionId{0}),
                 [this](absl::Status status) { started = status; });
   }
@@ -615,8 +617,9 @@ TEST_F(GroupHostTest, AddGroupSaysWhatIsWrong) {
   Boot(1);
   Server& server = Leader();
   auto add = [&](uint64_t id, std::vector<Member> members) {
-    return server.host->AddGroup(PartitionId{id}, {.epoch = 0, .members = std::move(members)},
-                                 &server.journal, &server.apply, {});
+    const GroupSetup setup{.configuration = {.epoch = 0, .members = std::move(members)},
+                           .self = ReplicaId{1}};
+    return server.host->AddGroup(PartitionId{id}, setup, &server.journal, &server.apply, {});
   };
   EXPECT_THAT(add(8, {}), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(add(8, {{ReplicaId{1}, NodeId{2}}}),
