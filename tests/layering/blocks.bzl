@@ -3,6 +3,7 @@
 # Every block that exists. None may depend on another, nor on what joins or tests them.
 BLOCKS = [
     "cache",
+    "partition_map",
     "replication",
     "store",
 ]
