@@ -15,6 +15,7 @@ namespace {
 
 constexpr char kTableAttribute[] = "table";
 constexpr int kMembersMax = 7;
+constexpr uint64_t kTableUnitsMax = 1'000'000'000;
 
 void ToWire(const TableInfo& table, const PartitionInfo& partition, wire::Partition& out) {
   out.set_id(ToUint(partition.id));
@@ -25,7 +26,20 @@ void ToWire(const TableInfo& table, const PartitionInfo& partition, wire::Partit
     wire::Member& to = *out.add_members();
     to.set_replica(ToUint(member.replica));
     to.set_node(ToUint(member.node));
+    to.set_kind(member.log ? wire::LOG : wire::STORAGE);
   }
+  out.set_generation(partition.generation);
+}
+
+void ToWire(const TableInfo& table, wire::Table& to) {
+  to.set_id(ToUint(table.id));
+  to.set_name(table.name);
+  to.set_schema(EncodeSchema(table.schema));
+  to.mutable_throughput()->set_on_demand(table.throughput.on_demand);
+  to.mutable_throughput()->set_read_units(table.throughput.read_units);
+  to.mutable_throughput()->set_write_units(table.throughput.write_units);
+  to.set_version(table.version);
+  to.set_deleting(table.deleting);
 }
 
 absl::StatusOr<PartitionInfo> FromWire(const wire::Partition& from) {
@@ -39,8 +53,10 @@ absl::StatusOr<PartitionInfo> FromWire(const wire::Partition& from) {
   for (const wire::Member& member : from.members()) {
     if (member.replica() == 0 || member.node() == 0)
       return absl::DataLossError(Cat("partition ", from.id(), " has a member without an id"));
-    partition.members.push_back({ReplicaId{member.replica()}, NodeId{member.node()}});
+    partition.members.push_back(
+        {ReplicaId{member.replica()}, NodeId{member.node()}, member.kind() == wire::LOG});
   }
+  partition.generation = from.generation();
   return partition;
 }
 
@@ -61,14 +77,30 @@ absl::Status CheckPartitions(const std::vector<PartitionInfo>& partitions) {
   return absl::OkStatus();
 }
 
+// All but the partitions.
+absl::StatusOr<TableInfo> FromWire(const wire::Table& from) {
+  if (from.id() == 0 || from.version() == 0)
+    return absl::DataLossError("it has no id or no version");
+  TableInfo table{.id = TableId{from.id()}, .name = from.name(), .schema = {}, .partitions = {}};
+  DYNLIB_ASSIGN_OR_RETURN(table.schema, DecodeSchema(from.schema()));
+  if (from.has_throughput()) {
+    table.throughput = {.on_demand = from.throughput().on_demand(),
+                        .read_units = from.throughput().read_units(),
+                        .write_units = from.throughput().write_units()};
+    if (absl::Status status = Validate(table.throughput); !status.ok())
+      return absl::DataLossError(status.message());
+  }
+  table.version = from.version();
+  table.deleting = from.deleting();
+  return table;
+}
+
 absl::StatusOr<TableInfo> ParseTable(std::string_view bytes) {
   wire::Table from;
   if (!from.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
     return absl::DataLossError("its bytes do not parse");
-  if (from.id() == 0 || from.partitions_size() == 0)
-    return absl::DataLossError("it has no id or no partitions");
-  TableInfo table{.id = TableId{from.id()}, .name = from.name(), .schema = {}, .partitions = {}};
-  DYNLIB_ASSIGN_OR_RETURN(table.schema, DecodeSchema(from.schema()));
+  DYNLIB_ASSIGN_OR_RETURN(TableInfo table, FromWire(from));
+  if (from.partitions_size() == 0) return absl::DataLossError("it has no partitions");
   for (const wire::Partition& partition : from.partitions()) {
     DYNLIB_ASSIGN_OR_RETURN(PartitionInfo info, FromWire(partition));
     table.partitions.push_back(std::move(info));
@@ -78,6 +110,19 @@ absl::StatusOr<TableInfo> ParseTable(std::string_view bytes) {
 }
 
 }  // namespace
+
+absl::Status Validate(const Throughput& throughput) {
+  for (const auto& [name, units] : {std::pair("read_units", throughput.read_units),
+                                    std::pair("write_units", throughput.write_units)}) {
+    if (throughput.on_demand ? units != 0 : units < 1 || units > kTableUnitsMax) {
+      return absl::InvalidArgumentError(
+          throughput.on_demand
+              ? Cat("throughput.", name, " is ", units, "; allowed with on_demand: 0")
+              : Cat("throughput.", name, " is ", units, "; allowed: 1 to ", kTableUnitsMax));
+    }
+  }
+  return absl::OkStatus();
+}
 
 const PartitionInfo& TableInfo::PartitionOf(std::string_view storage_key) const {
   DYNLIB_CHECK(!partitions.empty());
@@ -105,14 +150,13 @@ TableInfo CatalogueTable(const std::vector<NodeId>& catalogue_nodes) {
 
 Item EncodeTableItem(const TableInfo& table) {
   wire::Table to;
-  to.set_id(ToUint(table.id));
-  to.set_name(table.name);
-  to.set_schema(EncodeSchema(table.schema));
+  ToWire(table, to);
   for (const PartitionInfo& partition : table.partitions)
     ToWire(table, partition, *to.add_partitions());
   Item item;
   item[std::string(kCatalogueKey)] = Value::String(table.name);
   item[kTableAttribute] = Value::Binary(to.SerializeAsString());
+  item[std::string(kVersionAttribute)] = Value::Number(static_cast<int64_t>(table.version));
   return item;
 }
 
@@ -131,6 +175,19 @@ absl::StatusOr<TableInfo> DecodeTableItem(const Item& item) {
   if (!table.ok()) return fail(ToStd(table.status().message()));
   if (table->name != name->second.string()) return fail("it describes a table of another name");
   return table;
+}
+
+std::string EncodeDescriptor(const TableInfo& table) {
+  wire::Table to;
+  ToWire(table, to);
+  return to.SerializeAsString();
+}
+
+absl::StatusOr<TableInfo> DecodeDescriptor(std::string_view bytes) {
+  wire::Table from;
+  if (!from.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
+    return absl::DataLossError("a table's descriptor does not parse");
+  return FromWire(from);
 }
 
 std::string EncodeCreateReplica(const TableInfo& table, const PartitionInfo& partition) {

@@ -10,10 +10,12 @@
 #ifndef DYNLIB_CLUSTER_CATALOGUE_H_
 #define DYNLIB_CLUSTER_CATALOGUE_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/cluster/item.h"
@@ -23,10 +25,13 @@ namespace dynlib::cluster {
 
 inline constexpr std::string_view kCatalogueName = "catalogue";
 inline constexpr std::string_view kCatalogueKey = "name";
+// Of every item: how often it was written.
+inline constexpr std::string_view kVersionAttribute = "version";
 
 struct PartitionMember {
   ReplicaId replica{};
   NodeId node{};
+  bool log = false;  // a log replica: votes and keeps the log, has no items
   friend bool operator==(const PartitionMember&, const PartitionMember&) = default;
 };
 
@@ -36,8 +41,19 @@ struct PartitionInfo {
   std::string first;
   std::string end;
   std::vector<PartitionMember> members;
+  uint64_t generation = 0;  // of a split's children: the parent's + 1
   friend bool operator==(const PartitionInfo&, const PartitionInfo&) = default;
 };
+
+// What a table may consume a second, summed over its partitions.
+struct Throughput {
+  bool on_demand = true;     // as much as its partitions give; the units below are then 0
+  uint64_t read_units = 0;   // 1 to 10^9
+  uint64_t write_units = 0;  // 1 to 10^9
+  friend bool operator==(const Throughput&, const Throughput&) = default;
+};
+// kInvalidArgument naming the field, its value and what is allowed.
+absl::Status Validate(const Throughput& throughput);
 
 struct TableInfo {
   TableId id{};
@@ -45,6 +61,9 @@ struct TableInfo {
   TableSchema schema;
   // In key order, from the first key to the last, without gap or overlap.
   std::vector<PartitionInfo> partitions;
+  Throughput throughput;
+  uint64_t version = 1;   // counts the changes of its entry
+  bool deleting = false;  // gone for routers; its replicas are being dropped
 
   const PartitionInfo& PartitionOf(std::string_view storage_key) const;
   friend bool operator==(const TableInfo&, const TableInfo&) = default;
@@ -57,6 +76,10 @@ TableInfo CatalogueTable(const std::vector<NodeId>& catalogue_nodes);
 Item EncodeTableItem(const TableInfo& table);
 // Safe on anything. Errors: kDataLoss naming what is wrong.
 absl::StatusOr<TableInfo> DecodeTableItem(const Item& item);
+
+// A table without its partitions, as metadata nodes and routers keep it.
+std::string EncodeDescriptor(const TableInfo& table);
+absl::StatusOr<TableInfo> DecodeDescriptor(std::string_view bytes);
 
 // The bytes of a wire::CreateReplicaRequest. Equal arguments give equal bytes: nodes compare them.
 std::string EncodeCreateReplica(const TableInfo& table, const PartitionInfo& partition);

@@ -163,4 +163,8 @@ void Router::BatchGet(std::vector<BatchGetItem> items, Consistency consistency,
       ->Run(engine_);
 }
 
+void Router::ReadCatalogue(std::string first, CatalogueCallback done) {
+  engine_->Start(MakeCatalogueRead(std::move(first), std::move(done)));
+}
+
 }  // namespace dynlib::cluster

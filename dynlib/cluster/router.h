@@ -72,6 +72,7 @@ class Router {
   using WriteCallback = absl::AnyInvocable<void(absl::Status)>;
   using GetCallback = absl::AnyInvocable<void(absl::StatusOr<std::optional<Item>>)>;
   using QueryCallback = absl::AnyInvocable<void(absl::StatusOr<QueryPage>)>;
+  using CatalogueCallback = absl::AnyInvocable<void(absl::StatusOr<CataloguePage>)>;
   using BatchWriteCallback = absl::AnyInvocable<void(std::vector<absl::Status>)>;
   using BatchGetCallback =
       absl::AnyInvocable<void(std::vector<absl::StatusOr<std::optional<Item>>>)>;
@@ -92,6 +93,8 @@ class Router {
   // of two writes of one key either may come last.
   void BatchWrite(std::vector<BatchWriteItem> items, BatchWriteCallback done);
   void BatchGet(std::vector<BatchGetItem> items, Consistency consistency, BatchGetCallback done);
+  // A page of the catalogue, from the storage key `first` on (empty: all), as a strong read.
+  void ReadCatalogue(std::string first, CatalogueCallback done);
 
  private:
   std::shared_ptr<RouterEngine> engine_;

@@ -4,6 +4,7 @@
 
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/item.h"
+#include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/service.h"
 
 namespace dynlib::cluster {
@@ -310,6 +311,7 @@ void RouterEngine::OnCataloguePage(absl::StatusOr<CataloguePage> page) {
     absl::StatusOr<TableInfo> table = DecodeTableItem(item);
     const auto name = item.find(kCatalogueKey);
     if (name == item.end() || !name->second.is(ValueType::kString)) continue;
+    if (IsPlanName(name->second.string())) continue;
     absl::StatusOr<TablePtr> entry =
         table.ok() ? absl::StatusOr<TablePtr>(std::make_shared<const TableInfo>(*std::move(table)))
                    : table.status();

@@ -84,11 +84,6 @@ std::unique_ptr<RouterOperation> MakeGet(
 std::unique_ptr<RouterOperation> MakeQuery(
     Query query, absl::AnyInvocable<void(absl::StatusOr<QueryPage>)> done);
 
-// One page of the catalogue's items, from storage key `first` on.
-struct CataloguePage {
-  std::vector<Item> items;
-  std::string next;  // where the next page begins; empty: this is the last
-};
 std::unique_ptr<RouterOperation> MakeCatalogueRead(
     std::string first, absl::AnyInvocable<void(absl::StatusOr<CataloguePage>)> done);
 

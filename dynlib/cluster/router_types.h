@@ -43,6 +43,12 @@ struct BatchGetItem {
   PrimaryKey key;
 };
 
+// One page of the catalogue's items, from storage key `first` on.
+struct CataloguePage {
+  std::vector<Item> items;
+  std::string next;  // where the next page begins; empty: this is the last
+};
+
 }  // namespace dynlib::cluster
 
 #endif  // DYNLIB_CLUSTER_ROUTER_TYPES_H_

@@ -1,0 +1,108 @@
+// What the auto admin would do next, given what it sees: a pure function.
+//
+// Nothing is remembered between calls but what is in the catalogue and on the nodes, so that an
+// admin can be stopped at any step and another one go on. Each action may be repeated, and may be
+// carried out by two admins at once: plans are written under a condition, changes of members name
+// the configuration they start from, and ids of new replicas and partitions are never drawn twice
+// (a plan counts them; a child's follows from its parent's).
+//
+// In turn for each partition, one thing at a time:
+//  - a member on a node that is dead, or that lost its log, gets a log replica in its place within
+//    seconds (rule R9), so that every committed slot is on three disks again;
+//  - a log replica is replaced by a storage replica, on another node of the zone that lacks one,
+//    made by copying a tree from a follower;
+//  - one that is too large, or too hot, is split; small and idle neighbours are merged;
+//  - what no configuration names any more is dropped.
+// The catalogue follows what the groups themselves have chosen.
+#ifndef DYNLIB_CLUSTER_ADMIN_PLANNER_H_
+#define DYNLIB_CLUSTER_ADMIN_PLANNER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/cluster/catalogue.h"
+#include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/node_location.h"
+#include "dynlib/cluster/partition_plan.h"
+#include "dynlib/cluster/placement.h"
+
+namespace dynlib::cluster {
+
+struct PlannerOptions {
+  uint64_t split_bytes = 1ull << 30;  // a partition larger than this is split; at least 64 KiB
+  // Neighbours that together hold less than this, and serve less than merge_units a second, are
+  // merged; 0: never. At most a quarter of split_bytes.
+  uint64_t merge_bytes = 0;
+  uint64_t merge_units = 10;
+  bool split_for_heat = true;
+  size_t moves_max = 16;  // partitions whose members are being changed at a time; 1 to 1,000
+};
+absl::Status Validate(const PlannerOptions& options);
+
+// A node as the admin sees it. Neither alive nor dead: silent, and not for long enough.
+struct NodeView {
+  bool alive = false;
+  bool dead = false;
+  wire::NodeStatusReply status;  // the last that came
+};
+
+struct AdminView {
+  const ClusterConfig* config = nullptr;
+  std::vector<TableInfo> tables;
+  std::map<PartitionId, PartitionPlan> plans;
+  std::map<NodeId, NodeView> nodes;
+  // Learners that a leader said had caught up, a moment ago.
+  std::map<PartitionId, ReplicaId> caught_up;
+  // Members that their nodes, though alive, have not shown for as long as it takes to call a node
+  // dead. (A child of a split may be a moment late on one node.)
+  std::set<std::pair<PartitionId, NodeId>> missing;
+};
+
+// Requests go to `node`.
+template <typename Request>
+struct AdminCall {
+  NodeId node{};
+  Request request;
+};
+struct WritePlan {
+  PartitionPlan plan;  // under the condition that the one before it, plan.version - 1, is there
+};
+struct UpdateTable {
+  TableInfo table;  // under the condition that the one before it, table.version - 1, is there
+};
+struct RemoveTable {
+  TableInfo table;
+};
+struct RemovePlan {
+  PartitionPlan plan;
+};
+using AdminAction =
+    std::variant<AdminCall<wire::CreateReplicaRequest>, AdminCall<wire::AddLearnerRequest>,
+                 AdminCall<wire::ChangeMembersRequest>, AdminCall<wire::SplitRequest>,
+                 AdminCall<wire::MergeRequest>, AdminCall<wire::DropReplicaRequest>, WritePlan,
+                 UpdateTable, RemoveTable, RemovePlan>;
+
+// `options` must be valid.
+std::vector<AdminAction> PlanAdmin(const PlannerOptions& options, const AdminView& view);
+
+// The partitions that a split or a merge makes: the same whoever asks, and never one drawn for a
+// table's first partitions but by chance of 2^-63.
+PartitionId ChildOf(PartitionId parent, bool right);
+PartitionId MergedOf(PartitionId left, PartitionId right);
+
+// Nodes as placement sees them.
+std::vector<PlacementNode> PlacementNodes(const ClusterConfig& config,
+                                          const std::map<NodeId, NodeView>& nodes);
+
+}  // namespace dynlib::cluster
+
+#endif  // DYNLIB_CLUSTER_ADMIN_PLANNER_H_
