@@ -97,9 +97,10 @@ class Snapshot {
   // Estimates [first, end), no upper bound when `end` is empty, to choose where to split it. Ranges
   // of up to 64 leaves are counted. In larger ones 64 leaves, spread evenly, stand for their
   // neighbours, and what branches say of the lengths of pages weighs them: the middle then halves
-  // the bytes within about 10 % of the whole when the sizes of items change gradually along the
+  // the bytes within about 15 % of the whole when the sizes of items change gradually along the
   // keys, and less well when few huge values make up most of the bytes. Reads at most 64 pages for
-  // each level of the tree, and keeps none. Pages that are damaged count for nothing.
+  // each level of the tree, and keeps none. Damaged pages are passed
+  // over, but for the root.
   absl::StatusOr<RangeStats> ApproximateStats(std::string_view first, std::string_view end) const;
 
   // Of the newest batch in this version.

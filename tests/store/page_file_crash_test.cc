@@ -1,5 +1,6 @@
-// Faults at every disk call of a workload with checkpoints: what is found afterwards is exactly a
-// state that was checkpointed, no older than the last one acknowledged.
+// Faults at every disk call of a workload with checkpoints, splits, joins and renames: what is
+// found afterwards is exactly a state that was checkpointed, no older than the last one
+// acknowledged.
 
 #include <cstdint>
 #include <map>
@@ -14,6 +15,7 @@
 #include "dynlib/store/tree.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gtest/gtest.h"
+#include "tests/store/forest_model.h"
 #include "tests/store/tree_model.h"
 
 namespace dynlib::store {
@@ -23,22 +25,6 @@ using absl::StatusCode;
 
 constexpr PageFile::Options kOptions = {
     .growth_bytes_min = 64 << 10, .growth_bytes_max = 64 << 10, .write_bytes_max = 16 << 10};
-
-struct TreeState {
-  uint64_t position = 0;
-  Model model;
-  friend bool operator==(const TreeState&, const TreeState&) = default;
-};
-using State = std::map<TreeId, TreeState>;
-
-State StateOf(const PageFile& file) {
-  State state;
-  for (TreeId id : file.Trees()) {
-    Snapshot snapshot = file.FindTree(id)->snapshot();
-    state[id] = {snapshot.position(), Contents(snapshot)};
-  }
-  return state;
-}
 
 class Workload {
  public:
@@ -65,7 +51,7 @@ class Workload {
   // What is found is the last acknowledged checkpoint, or the one that was under way.
   void CheckAfterReopen() {
     ASSERT_THAT(Open(), IsOk());
-    State found = StateOf(*file_);
+    Forest found = ForestIn(*file_);
     if (attempted_.has_value() && found == *attempted_) acknowledged_ = found;
     ASSERT_TRUE(found == acknowledged_);
     attempted_.reset();
@@ -90,7 +76,7 @@ class Workload {
 
   void Close() { file_.reset(); }
   PageFile& file() { return *file_; }
-  const State& current() const { return current_; }
+  const Forest& current() const { return current_; }
 
  private:
   absl::Status Step() {
@@ -109,25 +95,24 @@ class Workload {
         return status;
       }
     }
-    if (random_.Chance(0.15)) {
-      TreeId id = current_.begin()->first;
-      absl::Status status = file_->DropTree(id);
+    if (random_.Chance(0.6)) {
+      absl::Status status = steps_.Any(*file_, current_);
       if (!status.ok()) return status;
-      current_.erase(id);
     }
     return Checkpoint();
   }
 
   // Only used once the run is over: what is in memory no longer matters.
-  State StateBefore(TreeId) const { return acknowledged_; }
+  Forest StateBefore(TreeId) const { return acknowledged_; }
 
   sim::SimDisk* const disk_;
   Random random_;
+  ForestSteps steps_{random_, 200};
   const PageFile::Options options_;
   std::unique_ptr<PageFile> file_;
-  State current_;
-  State acknowledged_;
-  std::optional<State> attempted_;
+  Forest current_;
+  Forest acknowledged_;
+  std::optional<Forest> attempted_;
 };
 
 constexpr int kSteps = 6;
@@ -242,7 +227,7 @@ TEST(PageFileFaultTest, NoSpaceAtEverySize) {
     ++failed_checkpoints;
     ASSERT_THAT(status, StatusIs(StatusCode::kResourceExhausted));
     workload.ExpectSound();
-    EXPECT_TRUE(StateOf(workload.file()) == workload.current());
+    EXPECT_TRUE(ForestIn(workload.file()) == workload.current());
     disk.SetCapacity(1 << 30);
     EXPECT_THAT(workload.Checkpoint(), IsOk());
     workload.ExpectSound();
