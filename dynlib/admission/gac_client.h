@@ -8,7 +8,7 @@
 // from a hash ring; a server that does not answer is left alone for a while, and its limits move to
 // the next one.
 //
-//   GacClient client = **GacClient::Create(options, servers, now);
+//   GacClient client = **GacClient::Create(options, servers);
 //   client.SetLimit(LimitOf(table, Operation::kRead), {.limit = {version, 10'000},
 //                                                      .safe_units_per_second = 500}, now);
 //   if (auto d = client.TryAdmit(id, units, now); !d.admitted()) return Throttled(d.retry_after);
@@ -93,8 +93,7 @@ class GacClient {
 
   // kInvalidArgument naming field, value and range.
   static absl::StatusOr<std::unique_ptr<GacClient>> Create(const Options& options,
-                                                           std::span<const NodeId> servers,
-                                                           Instant now);
+                                                           std::span<const NodeId> servers);
   ~GacClient();
 
   // May `units` (>= 0) be used now?
@@ -153,7 +152,7 @@ class GacClient {
     Instant next_report;
   };
 
-  GacClient(const Options& options, std::span<const NodeId> servers, Instant now);
+  GacClient(const Options& options, std::span<const NodeId> servers);
 
   Entry* Find(LimitId limit) const;
   Slot* SlotToFill(LimitId limit);

@@ -17,7 +17,7 @@
 // learning_share + transition_share of it and the safe rates of clients without a grant. When it
 // ends, all grants in use are in the ledger.
 //
-//   GacServer server = **GacServer::Create({.generation = restarts}, now);
+//   GacServer server = **GacServer::Create({.generation = restarts});
 //   StatusOr<GacGrants> grants = server.HandleReport(report, now);   // reply with it
 //   server.Expire(now);                                              // every second
 //
@@ -27,6 +27,7 @@
 #ifndef DYNLIB_ADMISSION_GAC_SERVER_H_
 #define DYNLIB_ADMISSION_GAC_SERVER_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -69,7 +70,7 @@ class GacServer {
   };
 
   // kInvalidArgument naming field, value and range.
-  static absl::StatusOr<std::unique_ptr<GacServer>> Create(const Options& options, Instant now);
+  static absl::StatusOr<std::unique_ptr<GacServer>> Create(const Options& options);
 
   // Sets a limit; with a version lower than the known one nothing happens. kInvalidArgument for a
   // rate outside [0.0001, 1e9]; kResourceExhausted at limits_max.
@@ -115,19 +116,24 @@ class GacServer {
     double admitted = 0;  // units a second, smoothed
     // Grants that may be in use, oldest first; the oldest are merged when there are more.
     static constexpr size_t kGrantsMax = 3;
-    Grant grants[kGrantsMax];
+    std::array<Grant, kGrantsMax> grants;
     size_t grant_count = 0;
-    double held = 0;  // the highest rate among them
-    bool from_learning = false;  // of the learning share
-    Instant heard;
+    double held = 0;             // the highest rate among them, as counted in the limit's sum
+    bool claimless = false;      // came without a grant in the learning phase
+    bool counted_claimless = false;
+    bool seen = false;  // reported before
   };
   struct Limit {
     LimitRate rate;
+    bool configured = false;  // by SetLimit: not forgotten
+    bool used = false;        // reported at least once, which starts the learning phase
     Instant learning_until;
-    Instant used;
+    Instant last_used;
     std::vector<Client> clients;
     absl::flat_hash_map<ClientId, size_t> index;  // into clients; looked up only
-    double held = 0;           // sum over the clients
+    double held = 0;            // sum over the clients
+    double claimless_held = 0;  // sum over the claimless ones
+    size_t claimless = 0;       // how many there are
     FairShares shares;
     size_t reports_since = 0;  // since the shares were computed
     Instant divided;
@@ -136,18 +142,22 @@ class GacServer {
   explicit GacServer(const Options& options);
 
   Limit* FindLimit(const GacReportEntry& entry, Instant now);
-  Client* FindClient(Limit& limit, const GacReport& report, Instant now);
-  GacGrantEntry Answer(const GacReport& report, const GacReportEntry& entry, Instant now);
-  void Observe(Client& client, const GacReportEntry& entry, bool first);
-  void Acknowledge(Limit& limit, Client& client, const GacClaim& claim, Instant now);
+  Client* FindClient(Limit& limit, const GacReport& report);
+  bool IsLate(const GacReport& report) const;
+  GacGrantEntry Answer(const GacReport& report, const GacReportEntry& entry, Instant now,
+                       bool& held_back);
+  static void Observe(Client& client, const GacReportEntry& entry);
+  void Acknowledge(Client& client, const GacClaim& claim);
   void DivideIfDue(Limit& limit, Instant now);
-  double RateFor(Limit& limit, const Client& client, const GacClaim& claim, Instant now);
-  double RateWhileLearning(const Limit& limit, const Client& client, const GacClaim& claim) const;
-  void AddGrant(Limit& limit, Client& client, const Grant& grant);
-  void DropEnded(Limit& limit, Client& client, Instant now);
-  void SetHeld(Limit& limit, Client& client);
+  double RateFor(const Limit& limit, const Client& client, double share) const;
+  double RateWhileLearning(const Limit& limit, Client& client, const GacClaim& claim,
+                           double share) const;
+  static void AddGrant(Client& client, const Grant& grant);
+  static void DropEnded(Client& client, Instant now);
+  // Brings the sums up to the client's grants.
+  static void CountHeld(Limit& limit, Client& client);
   void ForgetSilent(Limit& limit, Instant now);
-  bool Learning(const Limit& limit, Instant now) const { return now < limit.learning_until; }
+  static bool Learning(const Limit& limit, Instant now) { return now < limit.learning_until; }
 
   const Options options_;
   const Duration ledger_lifetime_;  // a grant's, on our clock

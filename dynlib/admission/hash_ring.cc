@@ -1,7 +1,6 @@
 #include "dynlib/admission/hash_ring.h"
 
 #include <algorithm>
-#include <string>
 
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
@@ -10,9 +9,9 @@ namespace dynlib::admission {
 namespace {
 
 uint64_t PlaceOf(uint64_t number, uint64_t salt) {
-  std::string bytes;
-  PutFixed64(bytes, number);
-  return Checksum(bytes, salt);
+  char bytes[sizeof(number)];
+  StoreFixed(bytes, number);
+  return Checksum({bytes, sizeof(bytes)}, salt);
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ struct HeatOptions {
   size_t key_bytes_max = 48;    // [8, 4096]
   Duration window = std::chrono::seconds(30);  // > 0
   uint32_t sample_every = 1;    // one request in so many is looked at, on average: [1, 1,000,000]
-  uint64_t samples_min = 500;   // advice needs so many looked at in the last window: [50, 1e9]
+  // Advice needs so many looked at in the last window, half as many in this one: [50, 1e9].
+  uint64_t samples_min = 500;
   // No more than this of the load may lie on one side of a split: (0.5, 0.9].
   double side_share_max = 0.6;
   // A split is advised from this load on, in units a second: >= 0.

@@ -14,14 +14,14 @@ int64_t BurstMax(double units_per_second) {
   return std::max<int64_t>(1, static_cast<int64_t>(units_per_second * BucketRate::kFillSecondsMax));
 }
 
-// floor(units_per_second * 2^shift * 2^62 / 1e9), exactly: a double is an integer times a power of
-// two.
+// units_per_second * 2^shift * 2^62 / 1e9, rounded up, exactly: a double is an integer times a power
+// of two. What that makes too much in a year is less than a hundredth of a sub-unit.
 uint64_t PerNano(double units_per_second, int shift) {
   int exponent = 0;
   const double fraction = std::frexp(units_per_second, &exponent);
   const auto mantissa = static_cast<unsigned __int128>(std::ldexp(fraction, 53));
-  const int left = exponent - 53 + shift + 62;  // 38 or 39: the product lies in (2^90, 2^92).
-  return static_cast<uint64_t>((mantissa << left) / 1'000'000'000u);
+  const int left = exponent - 53 + shift + 62;  // The product lies in (2^90, 2^92).
+  return static_cast<uint64_t>(((mantissa << left) + 999'999'999u) / 1'000'000'000u);
 }
 
 }  // namespace
@@ -108,7 +108,8 @@ void TokenBucket::TakeAnyway(int64_t n, Instant now) {
   for (;;) {
     View view = ReadToChange(word, now);
     // From full to as deep in debt as it goes is twice the capacity.
-    const int64_t cost = view.Fits(n) ? view.Cost(n) : 2 * view.capacity;
+    const int64_t most = 2 * view.capacity;
+    const int64_t cost = n <= most >> view.shift ? view.Cost(n) : most;
     const int64_t deepest = std::max(view.spent, view.produced + view.capacity);
     if (Change(view, std::min(view.spent + cost, deepest))) return;
     word = view.word;

@@ -19,8 +19,7 @@
 //
 // Limits: a rate from 1e-4 to 1e9 units a second; a burst from 1 unit to what the rate makes in a
 // year. Waits are exact: at now + wait the same request is admitted, a nanosecond earlier it is
-// not (other takers aside), for the rate rounded down to a multiple of 2^-62 sub-units a
-// nanosecond.
+// not (other takers aside). They differ from what real numbers would give by 1 ns at most.
 //
 // Threads: any. Nothing blocks but SetRate, which holds a mutex against other SetRates; once in a
 // year of its clock an operation rebases the state and takes that mutex too. A request that is
@@ -65,7 +64,7 @@ class BucketRate {
   int64_t burst_units_;
   // A unit is 2^shift sub-units; they are made at more than 1/2 and at most 1 a nanosecond.
   int shift_;
-  uint64_t per_nano_;  // Sub-units a nanosecond, times 2^62, rounded down.
+  uint64_t per_nano_;  // Sub-units a nanosecond, times 2^62.
 };
 
 class TokenBucket {

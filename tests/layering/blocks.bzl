@@ -2,6 +2,7 @@
 
 # Every block that exists. None may depend on another, nor on what joins or tests them.
 BLOCKS = [
+    "admission",
     "cache",
     "partition_map",
     "replication",
