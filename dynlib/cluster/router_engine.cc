@@ -311,7 +311,7 @@ void RouterEngine::OnCataloguePage(absl::StatusOr<CataloguePage> page) {
     absl::StatusOr<TableInfo> table = DecodeTableItem(item);
     const auto name = item.find(kCatalogueKey);
     if (name == item.end() || !name->second.is(ValueType::kString)) continue;
-    if (IsPlanName(name->second.string())) continue;
+    if (IsPlanName(name->second.string()) || (table.ok() && table->deleting)) continue;
     absl::StatusOr<TablePtr> entry =
         table.ok() ? absl::StatusOr<TablePtr>(std::make_shared<const TableInfo>(*std::move(table)))
                    : table.status();

@@ -17,6 +17,7 @@
 #include "dynlib/cluster/condition.h"
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/service.h"
 
 namespace dynlib::cluster {
@@ -48,6 +49,7 @@ absl::Status ValidateSpec(const TableSpec& spec) {
     return absl::InvalidArgumentError(
         Cat("partitions is ", spec.partitions, "; allowed: 1 to ", kTablePartitionsMax));
   }
+  DYNLIB_RETURN_IF_ERROR(Validate(spec.throughput));
   return ValidateSchema(spec.schema);
 }
 
@@ -96,7 +98,8 @@ std::vector<PartitionMember> PlacePartition(const Zones& zones, uint64_t number)
 }
 
 bool SameTable(const TableInfo& table, const TableSpec& spec) {
-  return table.schema == spec.schema && table.partitions.size() == spec.partitions;
+  const bool as_made = table.version > 1 || table.partitions.size() == spec.partitions;
+  return table.schema == spec.schema && table.throughput == spec.throughput && as_made;
 }
 
 }  // namespace
@@ -105,7 +108,7 @@ absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpe
   DYNLIB_RETURN_IF_ERROR(ValidateSpec(spec));
   DYNLIB_ASSIGN_OR_RETURN(const Zones zones, ZonesOf(config));
   TableInfo table{
-      .id = TableId{DrawId(spec, 0)}, .name = spec.name, .schema = spec.schema, .partitions = {}};
+      .id = TableId{DrawId(spec, 0)}, .name = spec.name, .schema = spec.schema, .partitions = {}, .throughput = spec.throughput};
   // Tables of one partition shall not all be led in the same zone.
   const uint64_t start = Checksum(spec.name) % (uint64_t{1} << 32);
   for (size_t i = 0; i < spec.partitions; ++i) {
@@ -132,6 +135,7 @@ class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
         router_(std::make_unique<Router>(std::move(options), rpc, executor, clock)) {}
 
   void CreateTable(TableSpec spec, Done done);
+  void DeleteTable(std::string name, Done done);
   void Close();
 
  private:
@@ -186,6 +190,26 @@ void TableAdmin::Impl::CreateTable(TableSpec spec, Done done) {
   LookUp(id);
 }
 
+void TableAdmin::Impl::DeleteTable(std::string name, Done done) {
+  auto marked = [weak = weak_from_this(), name,
+                 done = std::move(done)](absl::StatusOr<std::optional<Item>> item) mutable {
+    auto admin = weak.lock();
+    if (admin == nullptr || admin->router_ == nullptr)
+      return done(absl::CancelledError("the table admin was destroyed"));
+    if (!item.ok()) return done(item.status());
+    if (!item->has_value())
+      return done(absl::NotFoundError(Cat("no table is called '", Escape(name), "'")));
+    absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
+    if (!table.ok() || table->deleting) return done(table.status());
+    table->deleting = true;
+    ++table->version;
+    admin->router_->Put(std::string(kCatalogueName), EncodeTableItem(*table),
+                        FollowsVersion(table->version), std::move(done));
+  };
+  router_->Get(std::string(kCatalogueName), {.partition = Value::String(std::move(name)), .sort = {}},
+               Consistency::kStrong, std::move(marked));
+}
+
 void TableAdmin::Impl::Close() {
   router_ = nullptr;
   while (!creations_.empty())
@@ -219,10 +243,14 @@ void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>
   }
   absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
   if (!table.ok()) return Finish(id, table.status());
+  if (table->deleting) {
+    return Finish(id, absl::UnavailableError(
+                          Cat("table '", creation->spec.name, "' is being deleted")));
+  }
   if (SameTable(*table, creation->spec)) return Finish(id, absl::OkStatus());
   Finish(id, absl::AlreadyExistsError(
                  Cat("table '", creation->spec.name, "' exists with ", table->partitions.size(),
-                     " partitions, and another schema or number of them was asked for")));
+                     " partitions, and another schema, throughput or number of them was asked for")));
 }
 
 void TableAdmin::Impl::MakeReplicas(Creation& creation) {
@@ -315,6 +343,10 @@ TableAdmin::~TableAdmin() { impl_->Close(); }
 
 void TableAdmin::CreateTable(TableSpec spec, absl::AnyInvocable<void(absl::Status)> done) {
   impl_->CreateTable(std::move(spec), std::move(done));
+}
+
+void TableAdmin::DeleteTable(std::string name, absl::AnyInvocable<void(absl::Status)> done) {
+  impl_->DeleteTable(std::move(name), std::move(done));
 }
 
 }  // namespace dynlib::cluster

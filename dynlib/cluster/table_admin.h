@@ -1,4 +1,4 @@
-// Creates tables: places their partitions, makes the replicas, and enters the table into the
+// Creates and deletes tables. Creating places their partitions, makes the replicas, and enters the table into the
 // catalogue, in that order, so that every table in the catalogue can be used.
 //
 //   TableAdmin admin(config, {.client = ..., .catalogue_nodes = config.catalogue_nodes}, &rpc,
@@ -14,10 +14,14 @@
 // partitions (a hash), so that a creation that was cut can be repeated by anybody, every step being
 // idempotent, and one that was cut and given up does not stand in the way of another.
 //
+// Deleting marks the table in the catalogue: routers that read it there find it no more, and the
+// auto admin drops the replicas and then the entry. Until then no table of the name can be created.
+//
 // Errors of CreateTable: kInvalidArgument (a name that is not 3 to 255 characters of a-z A-Z 0-9 _
-// - . as DynamoDB's, or is "catalogue"; a bad schema; not 1 to 256 partitions; neither one node nor
-// three zones in the cluster), kAlreadyExists (a table of that name with another schema or number
-// of partitions; the same again is OK), kDeadlineExceeded (not finished within the options'
+// - . as DynamoDB's, or is "catalogue"; a bad schema or throughput; not 1 to 2,000 partitions;
+// neither one node nor three zones in the cluster), kAlreadyExists (a table of that name with
+// another schema, throughput or, when it was not split or merged since, number of partitions; the
+// same again is OK), kUnavailable (it is being deleted), kDeadlineExceeded (not finished within the options'
 // timeout: ask again), kFailedPrecondition (a node refused a replica), kCancelled (destroyed).
 //
 // Threads: everything on `executor`; callbacks run there, exactly once, never inline.
@@ -42,12 +46,13 @@
 
 namespace dynlib::cluster {
 
-inline constexpr size_t kTablePartitionsMax = 256;
+inline constexpr size_t kTablePartitionsMax = 2000;
 
 struct TableSpec {
   std::string name;
   TableSchema schema;
   size_t partitions = 1;
+  Throughput throughput;
 };
 
 // Where the table's partitions go in this cluster: a function of both. kInvalidArgument as above.
@@ -63,6 +68,8 @@ class TableAdmin {
   ~TableAdmin();
 
   void CreateTable(TableSpec spec, absl::AnyInvocable<void(absl::Status)> done);
+  // OK when the table is marked, also if it was before. kNotFound: no table is called so.
+  void DeleteTable(std::string name, absl::AnyInvocable<void(absl::Status)> done);
 
  private:
   class Impl;

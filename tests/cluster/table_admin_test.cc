@@ -71,7 +71,7 @@ TEST(PlaceTableTest, EveryPartitionHasAReplicaInEachZone) {
 }
 
 TEST(PlaceTableTest, ThePartitionsDivideTheKeysEvenly) {
-  for (size_t count : {1, 2, 3, 7, 256}) {
+  for (size_t count : {1, 2, 3, 7, 2000}) {
     DYNLIB_ASSERT_OK_AND_ASSIGN(TableInfo table, PlaceTable(Cluster(3), Spec(count)));
     // Decoding checks that there is neither gap nor overlap.
     EXPECT_THAT(DecodeTableItem(EncodeTableItem(table)), IsOkAndHolds(table));
@@ -95,12 +95,15 @@ TEST(PlaceTableTest, BadArgumentsAreNamed) {
   };
   const ClusterConfig good = Cluster(3);
   EXPECT_THAT(message(good, Spec(0)), HasSubstr("partitions is 0"));
-  EXPECT_THAT(message(good, Spec(257)), HasSubstr("partitions is 257"));
+  EXPECT_THAT(message(good, Spec(2001)), HasSubstr("partitions is 2001"));
   EXPECT_THAT(message(good, Spec(1, "ab")), HasSubstr("'ab'"));
   EXPECT_THAT(message(good, Spec(1, "a b c")), HasSubstr("'a b c'"));
   EXPECT_THAT(message(good, Spec(1, std::string(256, 'x'))), HasSubstr("name"));
   EXPECT_THAT(message(good, Spec(1, "catalogue")), HasSubstr("catalogue"));
   EXPECT_THAT(message(Cluster(2), Spec(1)), HasSubstr("2 zones"));
+  TableSpec starved = Spec(1);
+  starved.throughput = {.on_demand = false, .read_units = 0, .write_units = 5};
+  EXPECT_THAT(message(good, starved), HasSubstr("throughput.read_units is 0"));
   TableSpec spec = Spec(1);
   spec.schema.partition_key.name = "";
   message(good, spec);
@@ -220,6 +223,20 @@ TEST_F(TableAdminTest, ARefusalEndsIt) {
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition));
   EXPECT_THAT(std::string(status.message()), HasSubstr("node 3"));
   EXPECT_EQ(tables(), 0u);
+}
+
+TEST_F(TableAdminTest, ADeletedTableIsMarkedForTheAutoAdmin) {
+  DYNLIB_ASSERT_OK(Create(Spec(4)));
+  auto erase = [&](const std::string& name) {
+    std::optional<absl::Status> result;
+    admin_->DeleteTable(name, [&](absl::Status status) { result = std::move(status); });
+    EXPECT_TRUE(world_.RunUntil([&] { return result.has_value(); }, std::chrono::minutes(1)));
+    return *result;
+  };
+  EXPECT_THAT(erase("other"), StatusIs(absl::StatusCode::kNotFound));
+  DYNLIB_EXPECT_OK(erase("users"));
+  DYNLIB_EXPECT_OK(erase("users"));
+  EXPECT_THAT(Create(Spec(4)), StatusIs(absl::StatusCode::kUnavailable));
 }
 
 TEST_F(TableAdminTest, BadSpecsAreRefused) {
