@@ -16,6 +16,11 @@ constexpr uint64_t kEmpty = 0;
 constexpr uint64_t kRemoved = std::numeric_limits<uint64_t>::max();
 constexpr int64_t kNoGrant = std::numeric_limits<int64_t>::max();
 constexpr size_t kInFlightMax = 16;  // reports a server; more than that count as failed
+// When nothing is asked any more: one report to tell so, one to tell that the smaller grant was
+// taken, and one more in case of loss.
+constexpr int kIdleReports = 3;
+// Of its share, what a limit must be asked for to count as running low.
+constexpr double kBusy = 0.8;
 constexpr Duration kValidForMax = std::chrono::hours(1);
 
 double Seconds(Duration duration) { return static_cast<double>(duration.count()) / 1e9; }
@@ -31,8 +36,8 @@ absl::Status Validate(const GacClient::Options& options) {
   }
   const double report_after = Seconds(options.report_after);
   DYNLIB_RETURN_IF_ERROR(CheckRange("saved_seconds", options.saved_seconds, 0.01, 10));
-  DYNLIB_RETURN_IF_ERROR(CheckRange("request_units_max",
-                                    static_cast<double>(options.request_units_max), 1, 1e9));
+  DYNLIB_RETURN_IF_ERROR(
+      CheckRange("request_units_max", static_cast<double>(options.request_units_max), 1, 1e9));
   DYNLIB_RETURN_IF_ERROR(CheckRange("report_after (s)", report_after, 0.01, 60));
   DYNLIB_RETURN_IF_ERROR(
       CheckRange("report_min (s)", Seconds(options.report_min), 0.001, report_after));
@@ -72,11 +77,11 @@ struct GacClient::Entry {
 
   // Guarded by the client's mutex.
   LimitRate limit;
-  GacClaim claim;       // valid_for is counted from grant_end
-  Instant grant_end;    // Instant(): no grant yet
+  GacClaim claim;     // valid_for is counted from grant_end
+  Instant grant_end;  // Instant(): no grant yet
   bool scarce = false;
   bool changed = false;  // The limit is new to the server: report soon.
-  bool asked_before = false;
+  int idle_reports = 0;  // in a row, that nothing was asked
   Instant last_report;
 
   bool Granted(Instant now) const { return now < grant_end; }
@@ -123,7 +128,8 @@ GacDecision GacClient::TryAdmit(LimitId limit, int64_t units, Instant now) {
   if (entry == nullptr) return {.outcome = Outcome::kUnknown};
   if (entry->unlimited.load(std::memory_order_relaxed)) return {};
   const int64_t ends_ns = entry->ends_ns.load(std::memory_order_acquire);
-  if (now.nanos() >= ends_ns) [[unlikely]] EndGrant(*entry, ends_ns, now);
+  if (now.nanos() >= ends_ns) [[unlikely]]
+    EndGrant(*entry, ends_ns, now);
   if (entry->bucket.TryTake(units, now)) {
     entry->admitted.fetch_add(units, std::memory_order_relaxed);
     return {};
@@ -156,10 +162,11 @@ void GacClient::TakeMore(LimitId limit, int64_t units, Instant now) {
   entry->admitted.fetch_add(units, std::memory_order_relaxed);
 }
 
+// A small share must not go to waste while its bucket waits, full, for the next request.
 BucketRate GacClient::RateOf(double units_per_second) const {
   const double saved = std::ceil(units_per_second * options_.saved_seconds);
-  return BucketRate::Clamped(
-      units_per_second, std::max(options_.request_units_max, static_cast<int64_t>(saved)));
+  return BucketRate::Clamped(units_per_second,
+                             2 * options_.request_units_max + static_cast<int64_t>(saved));
 }
 
 // ---- Limits and servers ----
@@ -239,7 +246,7 @@ void GacClient::RemoveLimit(LimitId limit) {
   entry.claim = {};
   entry.grant_end = Instant();
   entry.scarce = false;
-  entry.asked_before = false;
+  entry.idle_reports = 0;
   spare_entries_.push_back(std::move(found->second));
   entries_.erase(found);
 }
@@ -267,7 +274,7 @@ std::vector<GacClient::Outgoing> GacClient::Poll(Instant now) {
   std::map<NodeId, size_t> open;  // the message that a server's entries are put into
   for (auto& [id, entry] : entries_) {
     if (entry->unlimited.load(std::memory_order_relaxed)) continue;
-    if (!entry->Asked() && !(entry->Granted(now) && entry->asked_before)) {
+    if (!entry->Asked() && !(entry->Granted(now) && entry->idle_reports < kIdleReports)) {
       entry->last_report = now;  // Idle: what comes next is counted from here.
       continue;
     }
@@ -300,8 +307,11 @@ bool GacClient::Due(const Entry& entry, const Server& server, Instant now) const
   if (now < server.last_report + options_.report_min || !server.in_flight.empty()) return false;
   if (entry.changed || !entry.Granted(now)) return true;
   if (entry.scarce) return false;
-  return entry.refused.load(std::memory_order_relaxed) > 0 ||
-         entry.bucket.Remaining(now) < entry.bucket.burst_units() / 4;
+  const int64_t refused = entry.refused.load(std::memory_order_relaxed);
+  if (refused > 0) return true;
+  const auto asked = static_cast<double>(entry.admitted.load(std::memory_order_relaxed));
+  const double share = entry.claim.units_per_second * Seconds(now - entry.last_report);
+  return asked > kBusy * share && entry.bucket.Remaining(now) < entry.bucket.burst_units() / 4;
 }
 
 GacReportEntry GacClient::ReportOf(Entry& entry, Instant now) {
@@ -318,7 +328,7 @@ GacReportEntry GacClient::ReportOf(Entry& entry, Instant now) {
   }
   entry.last_report = now;
   entry.changed = false;
-  entry.asked_before = report.asked_units > 0;
+  entry.idle_reports = report.asked_units > 0 ? 0 : entry.idle_reports + 1;
   return report;
 }
 
@@ -365,9 +375,8 @@ void GacClient::OnGrants(NodeId from, const GacGrants& grants, Instant now) {
     return;
   }
   Server& server = found->second;
-  const auto sent =
-      std::find_if(server.in_flight.begin(), server.in_flight.end(),
-                   [&](const Sent& s) { return s.sequence == grants.sequence; });
+  const auto sent = std::find_if(server.in_flight.begin(), server.in_flight.end(),
+                                 [&](const Sent& s) { return s.sequence == grants.sequence; });
   if (sent == server.in_flight.end()) {
     ++counters_.late_grants;
     return;
@@ -393,8 +402,7 @@ void GacClient::OnGrants(NodeId from, const GacGrants& grants, Instant now) {
 
 void GacClient::Apply(Entry& entry, const GacGrants& grants, const GacGrantEntry& grant,
                       Instant sent, Instant now) {
-  const bool granted =
-      grant.answer == GacAnswer::kGranted || grant.answer == GacAnswer::kLearning;
+  const bool granted = grant.answer == GacAnswer::kGranted || grant.answer == GacAnswer::kLearning;
   const Instant end = sent + std::min(grant.valid_for, kValidForMax);
   // An answer to an earlier report, from the server that the limit was at then.
   const bool older = entry.claim.sequence >= grants.sequence;

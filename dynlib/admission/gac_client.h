@@ -68,14 +68,14 @@ class GacClient {
     uint64_t seed = 1;         // for the jitter
     // What a bucket saves up, as time at its rate: [0.01, 10] seconds.
     double saved_seconds = 0.5;
-    // A bucket holds at least one request of this size: [1, 1e9] units.
+    // A bucket saves up two requests of this size besides: [1, 1e9] units.
     int64_t request_units_max = 1;
-    Duration report_after = std::chrono::seconds(1);  // until a server says; [10 ms, 1 min]
-    Duration report_min = std::chrono::milliseconds(100);  // between two; [1 ms, report_after]
+    Duration report_after = std::chrono::seconds(1);          // until a server says; [10 ms, 1 min]
+    Duration report_min = std::chrono::milliseconds(100);     // between two; [1 ms, report_after]
     Duration reply_timeout = std::chrono::milliseconds(500);  // > 0
     int failures_to_move = 2;                                 // reports without answer; >= 1
-    Duration avoid_for = std::chrono::seconds(10);  // a server that did not answer; > 0
-    size_t limits_max = 4096;                       // [1, 1,000,000]
+    Duration avoid_for = std::chrono::seconds(10);            // a server that did not answer; > 0
+    size_t limits_max = 4096;                                 // [1, 1,000,000]
   };
 
   struct Limit {

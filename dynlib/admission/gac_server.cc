@@ -13,10 +13,15 @@ namespace {
 
 // A limit that nobody asks for is kept so long, since forgetting it means to learn again.
 constexpr Duration kLimitKept = std::chrono::minutes(10);
-// How much the latest report weighs in a client's estimated demand.
+// How much the latest report weighs in a client's estimated demand. One that differs from the
+// estimate by more than chance explains (so many standard deviations of a Poisson process) replaces
+// it.
 constexpr double kLatestWeight = 0.5;
+constexpr double kBeyondChance = 4;
 // A client that got less than this part of its share is asked to report again soon.
 constexpr double kHeldBack = 0.9;
+// As is one that is to go down to less than this part of what it has.
+constexpr double kReleased = 0.7;
 
 absl::Status OutOfRange(const char* field, double value, double low, double high) {
   return absl::InvalidArgumentError(Cat(field, " is ", value, "; allowed are ", low, " to ", high));
@@ -39,10 +44,10 @@ absl::Status Validate(const GacServer::Options& options) {
   DYNLIB_RETURN_IF_ERROR(CheckRange("transition_share", options.transition_share, 0, 0.5));
   DYNLIB_RETURN_IF_ERROR(CheckRange("learning_share", options.learning_share, 0, 0.5));
   DYNLIB_RETURN_IF_ERROR(CheckRange("clock_drift_max", options.clock_drift_max, 0, 0.1));
-  for (const auto& [field, value] : {std::pair("limits_max", options.limits_max),
-                                     std::pair("clients_per_limit_max",
-                                               options.clients_per_limit_max),
-                                     std::pair("entries_max", options.entries_max)}) {
+  for (const auto& [field, value] :
+       {std::pair("limits_max", options.limits_max),
+        std::pair("clients_per_limit_max", options.clients_per_limit_max),
+        std::pair("entries_max", options.entries_max)}) {
     if (value == 0) return absl::InvalidArgumentError(Cat(field, " is 0; it must be at least 1"));
   }
   return absl::OkStatus();
@@ -165,6 +170,8 @@ GacGrantEntry GacServer::Answer(const GacReport& report, const GacReportEntry& e
   }
   AddGrant(*client, {.sequence = report.sequence, .rate = rate, .end = now + ledger_lifetime_});
   CountHeld(*limit, *client);
+  // What it no longer gets is free for others once it says so.
+  held_back |= rate < kReleased * client->held;
   answer.scarce = limit->shares.scarce;
   answer.units_per_second = rate;
   answer.valid_for = options_.grant_lifetime;
@@ -201,8 +208,9 @@ GacServer::Client* GacServer::FindClient(Limit& limit, const GacReport& report) 
     limit.clients.push_back({.id = report.client});
     ++entries_;
   }
-  // What an earlier life of the client was granted stays in the ledger until it ends.
   Client& client = limit.clients[limit.index.find(report.client)->second];
+  // What an earlier life of the client was granted ended with it.
+  if (client.incarnation != report.incarnation) client.grant_count = 0;
   client.incarnation = report.incarnation;
   client.sequence = report.sequence;
   return &client;
@@ -214,7 +222,10 @@ void GacServer::Observe(Client& client, const GacReportEntry& entry) {
   const double most = BucketRate::kUnitsPerSecondMax;
   const double asked = std::min(static_cast<double>(entry.asked_units) / seconds, most);
   const double admitted = std::min(static_cast<double>(entry.admitted_units) / seconds, most);
-  const double weight = client.seen ? kLatestWeight : 1;
+  const double expected = client.asked * seconds;
+  const bool changed =
+      std::abs(asked - client.asked) * seconds > kBeyondChance * std::sqrt(expected + 1);
+  const double weight = client.seen && !changed ? kLatestWeight : 1;
   client.seen = true;
   client.asked += weight * (asked - client.asked);
   client.admitted += weight * (admitted - client.admitted);

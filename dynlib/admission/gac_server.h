@@ -94,10 +94,10 @@ class GacServer {
 
   struct Counters {
     uint64_t reports = 0;
-    uint64_t late_reports = 0;     // late or repeated, or of an earlier life of the client
-    uint64_t unknown_limits = 0;   // entries answered kUnknown
-    uint64_t full = 0;             // entries answered kFull
-    uint64_t foreign_claims = 0;   // grants of another server or generation, outside of learning
+    uint64_t late_reports = 0;    // late or repeated, or of an earlier life of the client
+    uint64_t unknown_limits = 0;  // entries answered kUnknown
+    uint64_t full = 0;            // entries answered kFull
+    uint64_t foreign_claims = 0;  // grants of another server or generation, outside of learning
   };
   const Counters& counters() const { return counters_; }
   size_t entries() const { return entries_; }
@@ -118,8 +118,8 @@ class GacServer {
     static constexpr size_t kGrantsMax = 3;
     std::array<Grant, kGrantsMax> grants;
     size_t grant_count = 0;
-    double held = 0;             // the highest rate among them, as counted in the limit's sum
-    bool claimless = false;      // came without a grant in the learning phase
+    double held = 0;         // the highest rate among them, as counted in the limit's sum
+    bool claimless = false;  // came without a grant in the learning phase
     bool counted_claimless = false;
     bool seen = false;  // reported before
   };
@@ -131,9 +131,9 @@ class GacServer {
     Instant last_used;
     std::vector<Client> clients;
     absl::flat_hash_map<ClientId, size_t> index;  // into clients; looked up only
-    double held = 0;            // sum over the clients
-    double claimless_held = 0;  // sum over the claimless ones
-    size_t claimless = 0;       // how many there are
+    double held = 0;                              // sum over the clients
+    double claimless_held = 0;                    // sum over the claimless ones
+    size_t claimless = 0;                         // how many there are
     FairShares shares;
     size_t reports_since = 0;  // since the shares were computed
     Instant divided;

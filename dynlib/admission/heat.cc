@@ -43,8 +43,7 @@ absl::Status Validate(const HeatOptions& o) {
     return OutOfRange("side_share_max", o.side_share_max, "above 0.5, to 0.9");
   }
   if (!(o.split_above_units_per_second >= 0)) {
-    return OutOfRange("split_above_units_per_second", o.split_above_units_per_second,
-                      "0 and more");
+    return OutOfRange("split_above_units_per_second", o.split_above_units_per_second, "0 and more");
   }
   return absl::OkStatus();
 }

@@ -33,10 +33,10 @@
 namespace dynlib::admission {
 
 struct HeatOptions {
-  size_t boundaries_max = 40;   // [8, 1024]
-  size_t key_bytes_max = 48;    // [8, 4096]
+  size_t boundaries_max = 40;                  // [8, 1024]
+  size_t key_bytes_max = 48;                   // [8, 4096]
   Duration window = std::chrono::seconds(30);  // > 0
-  uint32_t sample_every = 1;    // one request in so many is looked at, on average: [1, 1,000,000]
+  uint32_t sample_every = 1;  // one request in so many is looked at, on average: [1, 1,000,000]
   // Advice needs so many looked at in the last window, half as many in this one: [50, 1e9].
   uint64_t samples_min = 500;
   // No more than this of the load may lie on one side of a split: (0.5, 0.9].
@@ -49,12 +49,12 @@ struct HeatOptions {
 absl::Status Validate(const HeatOptions& options);
 
 enum class SplitVerdict : uint8_t {
-  kSplit,        // at SplitAdvice::at
-  kTooFew,       // not enough seen yet
-  kCool,         // the load is below split_above_units_per_second
-  kOneHotItem,   // half the load or more is on one key: a split moves it, it does not halve it
-  kSequential,   // the load moves through the keys: one side would be idle at any time
-  kUnbalanced,   // no key known that halves the load
+  kSplit,       // at SplitAdvice::at
+  kTooFew,      // not enough seen yet
+  kCool,        // the load is below split_above_units_per_second
+  kOneHotItem,  // half the load or more is on one key: a split moves it, it does not halve it
+  kSequential,  // the load moves through the keys: one side would be idle at any time
+  kUnbalanced,  // no key known that halves the load
 };
 const char* SplitVerdictName(SplitVerdict verdict);
 
@@ -62,9 +62,9 @@ struct SplitAdvice {
   SplitVerdict verdict = SplitVerdict::kTooFew;
   // kSplit: keys below it go left. Otherwise the best that was found, if any.
   std::string at;
-  double left_share = 0;      // of the load, left of `at`
-  double hottest_share = 0;   // of the load, on the hottest single key
-  std::string hottest;        // that key (its first key_bytes_max bytes)
+  double left_share = 0;     // of the load, left of `at`
+  double hottest_share = 0;  // of the load, on the hottest single key
+  std::string hottest;       // that key (its first key_bytes_max bytes)
   double units_per_second = 0;
 };
 

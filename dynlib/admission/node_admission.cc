@@ -36,8 +36,8 @@ bool PeerNode::TryTake(RequestUnits units, Instant now, Duration age_max) {
   int64_t left = left_halves_.load(std::memory_order_relaxed);
   do {
     if (left < units.halves) return false;
-  } while (!left_halves_.compare_exchange_weak(left, left - units.halves,
-                                               std::memory_order_relaxed));
+  } while (
+      !left_halves_.compare_exchange_weak(left, left - units.halves, std::memory_order_relaxed));
   return true;
 }
 

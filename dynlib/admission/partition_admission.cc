@@ -26,8 +26,8 @@ absl::Status CheckRange(const char* field, double value, double low, double high
 absl::Status Validate(const PartitionAdmission::Options& options) {
   DYNLIB_RETURN_IF_ERROR(CheckRange("allocated_seconds", options.allocated_seconds, 0.01, 60));
   DYNLIB_RETURN_IF_ERROR(CheckRange("burst_seconds", options.burst_seconds, 1, 3600));
-  DYNLIB_RETURN_IF_ERROR(CheckRange("request_units_max",
-                                    static_cast<double>(options.request_units_max), 1, 1e6));
+  DYNLIB_RETURN_IF_ERROR(
+      CheckRange("request_units_max", static_cast<double>(options.request_units_max), 1, 1e6));
   if (options.peers_retry <= Duration(0)) {
     return absl::InvalidArgumentError(
         Cat("peers_retry is ", options.peers_retry.count(), " ns; it must be above 0"));
@@ -78,9 +78,8 @@ absl::StatusOr<std::unique_ptr<PartitionAdmission>> PartitionAdmission::Create(
   DYNLIB_RETURN_IF_ERROR(Validate(options));
   DYNLIB_ASSIGN_OR_RETURN(
       const Rates read, MakeRates(options, options.read_units_per_second, "read_units_per_second"));
-  DYNLIB_ASSIGN_OR_RETURN(
-      const Rates write,
-      MakeRates(options, options.write_units_per_second, "write_units_per_second"));
+  DYNLIB_ASSIGN_OR_RETURN(const Rates write, MakeRates(options, options.write_units_per_second,
+                                                       "write_units_per_second"));
   return std::unique_ptr<PartitionAdmission>(
       new PartitionAdmission(options, node, read, write, now));
 }

@@ -39,7 +39,8 @@ inline constexpr uint64_t kWriteUnitBytes = 1024;
 
 namespace internal {
 constexpr int64_t UnitsOf(uint64_t bytes, uint64_t unit_bytes) {
-  return static_cast<int64_t>(std::max<uint64_t>(1, bytes / unit_bytes + (bytes % unit_bytes != 0)));
+  return static_cast<int64_t>(
+      std::max<uint64_t>(1, bytes / unit_bytes + (bytes % unit_bytes != 0)));
 }
 }  // namespace internal
 

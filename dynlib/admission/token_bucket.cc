@@ -14,8 +14,8 @@ int64_t BurstMax(double units_per_second) {
   return std::max<int64_t>(1, static_cast<int64_t>(units_per_second * BucketRate::kFillSecondsMax));
 }
 
-// units_per_second * 2^shift * 2^62 / 1e9, rounded up, exactly: a double is an integer times a power
-// of two. What that makes too much in a year is less than a hundredth of a sub-unit.
+// units_per_second * 2^shift * 2^62 / 1e9, rounded up, exactly: a double is an integer times a
+// power of two. What that makes too much in a year is less than a hundredth of a sub-unit.
 uint64_t PerNano(double units_per_second, int shift) {
   int exponent = 0;
   const double fraction = std::frexp(units_per_second, &exponent);

@@ -151,8 +151,8 @@ class TokenBucket {
     return ((word_.load(std::memory_order_acquire) ^ word) & kGenerationMask) == 0;
   }
   bool Change(View& view, int64_t spent) {
-    return word_.compare_exchange_weak(view.word, Word(spent, view.word),
-                                       std::memory_order_acq_rel, std::memory_order_acquire);
+    return word_.compare_exchange_weak(view.word, Word(spent, view.word), std::memory_order_acq_rel,
+                                       std::memory_order_acquire);
   }
   static std::optional<Duration> WaitUntil(const View& view, int64_t produced, Instant now);
   void Rebase(Instant now);
@@ -177,8 +177,8 @@ inline TokenBucket::View TokenBucket::Read(uint64_t word, Instant now) const {
         static_cast<uint64_t>(now.nanos()) - static_cast<uint64_t>(view.base_ns);
     const auto produced =
         static_cast<unsigned __int128>(passed) * view.per_nano >> kRateFractionBits;
-    view.produced = static_cast<int64_t>(
-        std::min(produced, static_cast<unsigned __int128>(int64_t{1} << 60)));
+    view.produced =
+        static_cast<int64_t>(std::min(produced, static_cast<unsigned __int128>(int64_t{1} << 60)));
   }
   view.spent = std::max(Spent(word), view.produced - view.capacity);
   return view;
@@ -187,9 +187,9 @@ inline TokenBucket::View TokenBucket::Read(uint64_t word, Instant now) const {
 inline TokenBucket::View TokenBucket::ReadToChange(uint64_t word, Instant now) {
   View view = Read(word, now);
   while (view.produced > kYear) [[unlikely]] {
-    Rebase(now);
-    view = Read(word_.load(std::memory_order_acquire), now);
-  }
+      Rebase(now);
+      view = Read(word_.load(std::memory_order_acquire), now);
+    }
   return view;
 }
 

@@ -14,9 +14,9 @@
 namespace dynlib::admission {
 namespace {
 
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::HasSubstr;
 
 constexpr Instant kStart = Instant::FromNanos(5'000'000'000);
 

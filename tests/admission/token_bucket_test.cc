@@ -13,10 +13,10 @@
 namespace dynlib::admission {
 namespace {
 
-using ::testing::HasSubstr;
 using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::HasSubstr;
 
 constexpr Instant kStart = Instant::FromNanos(1'000'000'000'000);
 constexpr auto kFull = TokenBucket::Fill::kFull;
@@ -27,9 +27,7 @@ BucketRate Rate(double units_per_second, int64_t burst_units) {
 }
 
 // From 1e-4 to 1e9, evenly over the orders of magnitude.
-double AnyRate(Random& random) {
-  return std::min(1e9, 1e-4 * std::pow(10.0, 13 * random.Unit()));
-}
+double AnyRate(Random& random) { return std::min(1e9, 1e-4 * std::pow(10.0, 13 * random.Unit())); }
 
 int64_t AnyBurst(double rate, Random& random) {
   const double most = std::max(1.0, rate * 86'400);
