@@ -17,7 +17,11 @@ struct FaultsForTest {
   bool replay_past_chosen = false;          // L4: at restart every logged entry is applied.
   bool reply_before_apply = false;          // R7: lease reads do not wait for the read point.
   bool clock_drift_ignored = false;         // R5: grants are counted without the drift bound.
-  bool no_deduplication = false;            // R10: a repeated (client, sequence) is applied again.
+  bool no_second_phase_one =
+      false;  // R2: a leader goes on under its ballot in a new configuration.
+  bool configuration_before_chosen = false;  // R2: a configuration counts once it is accepted.
+  bool learner_counted = false;              // R2: what a learner holds counts toward the quorum.
+  bool no_deduplication = false;             // R10: a repeated (client, sequence) is applied again.
 };
 
 }  // namespace dynlib::replication

@@ -54,8 +54,8 @@ std::string_view RoleName(Role role) {
   return "?";
 }
 
-GroupCore::GroupCore(const GroupOptions& options, PartitionId group, ReplicaId self,
-                     Configuration configuration, Recovered recovered, uint64_t seed,
+GroupCore::GroupCore(const GroupOptions& options, PartitionId group, const Member& self,
+                     bool learner, Configuration configuration, Recovered recovered, uint64_t seed,
                      Liveness* liveness, Instant now)
     : options_(options),
       group_(group),
@@ -65,10 +65,6 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, ReplicaId s
       random_(seed) {
   DYNLIB_CHECK(Validate(options_).ok());
   DYNLIB_CHECK(Validate(configuration_).ok());
-  DYNLIB_CHECK(configuration_.Find(self_) != nullptr);
-  for (const Member& member : configuration_.members) {
-    if (!IsSelf(member.replica)) peers_.push_back({.member = member});
-  }
   if (!options_.faults.amnesiac_vote) promised_ = recovered.promised;
   if (options_.faults.damage_read_as_empty) recovered.unknown.clear();
 
@@ -96,7 +92,23 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, ReplicaId s
   const Slot replay_limit = options_.faults.replay_past_chosen ? log_.last() : recovered.chosen;
   recovered_chosen_ = recovered.chosen;
   chosen_ = recovered.applied;
-  while (chosen_ < replay_limit && Readable(chosen_ + 1)) ++chosen_;
+  // What was adopted before counts again when everything up to it was read again: a proposer must
+  // know the configuration of exactly the slot after its chosen ones (R2).
+  if (recovered.configuration.has_value() &&
+      recovered.configuration->epoch > configuration_.epoch) {
+    if (recovered.configuration->epoch <= chosen_) {
+      configuration_ = *recovered.configuration;
+    } else {
+      ahead_ = *std::move(recovered.configuration);
+    }
+  }
+  configurations_[configuration_.epoch] = configuration_;
+  while (chosen_ < replay_limit && Readable(chosen_ + 1)) NoteChosen(++chosen_);
+  if (adopting_.has_value()) configuration_ = *std::exchange(adopting_, std::nullopt);
+  if (ahead_.has_value() && ahead_->epoch <= chosen_) ahead_.reset();
+  removed_ = !learner && !member();
+  SetPeers(/*leading=*/false, now);
+  promised_node_ = NodeOf(promised_.proposer());
   stable_ = chosen_;
   // What the older of the tree's two checkpoints holds is not known yet; what was released is
   // surely in it.
@@ -105,11 +117,17 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, ReplicaId s
   round_seen_ = promised_.round();
 
   // A fresh group is led by its first member, so that who makes groups can spread their leaders.
-  const bool first = configuration_.members.front().replica == self_;
+  auto leads_first =
+      std::find_if(configuration_.members.begin(), configuration_.members.end(),
+                   [](const Member& member) { return member.kind == MemberKind::kStorage; });
+  const bool first = leads_first->replica == self_.replica;
   const bool fresh = promised_ == Ballot();
-  election_at_ = std::max(now, liveness_->boot_wait_end());
-  if (!fresh) ScheduleElection(election_at_);
-  if (fresh && !first) ScheduleElection(election_at_ + options_.prepare_timeout);
+  const Instant earliest = std::max(now, liveness_->boot_wait_end());
+  if (fresh && first) {
+    SetElection(earliest);
+  } else {
+    ScheduleElection(fresh ? earliest + options_.prepare_timeout : earliest);
+  }
 }
 
 bool GroupCore::Readable(Slot slot) const {
@@ -125,22 +143,26 @@ GroupCore::Peer* GroupCore::FindPeer(ReplicaId replica) {
 }
 
 NodeId GroupCore::NodeOf(ReplicaId replica) const {
-  const Member* member = configuration_.Find(replica);
-  return member == nullptr ? NodeId{} : member->node;
+  for (const Member& member : Contacts()) {
+    if (member.replica == replica) return member.node;
+  }
+  return IsSelf(replica) ? self_.node : NodeId{};
 }
 
 std::optional<Member> GroupCore::leader() const {
   if (role_ != Role::kLeader && !established_) return std::nullopt;
-  const Member* member = configuration_.Find(promised_.proposer());
-  return member == nullptr ? std::nullopt : std::optional<Member>(*member);
+  if (promised_node_ == NodeId{}) return std::nullopt;
+  return Member{.replica = promised_.proposer(), .node = promised_node_};
 }
 
 void GroupCore::Step(const GroupMessage& message, Instant now) {
   DYNLIB_CHECK(message.group == group_);
-  // Not from a member, not for this replica, or of another configuration (R2): not for these ears.
-  if (message.to != self_ || message.epoch != configuration_.epoch) return;
-  if (FindPeer(message.from) == nullptr) return;
+  // For an earlier replica of this node, or from one that is not where its id belongs.
+  if (!IsSelf(message.to) || IsSelf(message.from)) return;
+  const Member* sender = configuration_.Find(message.from);
+  if (sender != nullptr && sender->node != message.from_node) return;
   if (message.ballot.round() >= Ballot::kRoundMax) return;
+  if (TellIfOutdated(message, now)) return;
   round_seen_ = std::max(round_seen_, message.ballot.round());
   std::visit(
       [&](const auto& body) {
@@ -149,10 +171,12 @@ void GroupCore::Step(const GroupMessage& message, Instant now) {
         if constexpr (std::is_same_v<Body, Promise>) OnPromise(message, body, now);
         if constexpr (std::is_same_v<Body, Accept>) OnAccept(message, body, now);
         if constexpr (std::is_same_v<Body, Accepted>) OnAccepted(message, body, now);
-        if constexpr (std::is_same_v<Body, HealthQuery>) OnHealthQuery(message, now);
+        if constexpr (std::is_same_v<Body, HealthQuery>) OnHealthQuery(message, body, now);
         if constexpr (std::is_same_v<Body, HealthReply>) OnHealthReply(message, body, now);
+        if constexpr (std::is_same_v<Body, Outdated>) OnOutdated(message, body, now);
       },
       message.body);
+  ApplyConfiguration(now);
 }
 
 void GroupCore::Persisted(uint64_t last_record, Instant now) {
@@ -167,6 +191,7 @@ void GroupCore::Persisted(uint64_t last_record, Instant now) {
   AdvanceStable();
   if (role_ == Role::kLeader) AdvanceChosen(now);
   if (role_ == Role::kCandidate) MaybeWin(now);
+  ApplyConfiguration(now);
   while (!held_messages_.empty() && held_messages_.front().record <= persisted_index_) {
     GroupMessage message = std::move(held_messages_.front().message);
     held_messages_.pop_front();
@@ -176,7 +201,7 @@ void GroupCore::Persisted(uint64_t last_record, Instant now) {
       accepted->stable = stable_;
       accepted->chosen = std::min(chosen_, stable_);
       accepted->checkpoint = checkpoint_;
-      accepted->support_epoch = liveness_->EpochFor(NodeOf(message.to));
+      accepted->support_epoch = liveness_->EpochFor(message.to_node);
     }
     Send(std::move(message));
   }
@@ -188,6 +213,7 @@ void GroupCore::Tick(Instant now) {
   if (role_ == Role::kAskingHealth && now >= health_until_) OnHealthTimeout(now);
   if (role_ == Role::kCandidate && now >= candidacy_.retry_at) SendPrepares(now);
   if (role_ == Role::kFollower && now >= election_at_) OnElectionDue(now);
+  ApplyConfiguration(now);
 }
 
 Instant GroupCore::next_deadline() const {
@@ -202,7 +228,9 @@ Instant GroupCore::next_deadline() const {
       break;
   }
   Instant deadline = notice_at_;
-  for (const Peer& peer : peers_) deadline = std::min(deadline, peer.resend_at);
+  for (const Peer& peer : peers_) {
+    deadline = std::min({deadline, peer.resend_at, peer.forget_at});
+  }
   return deadline;
 }
 
@@ -212,13 +240,19 @@ GroupCore::Effects GroupCore::TakeEffects(Instant now) {
   return std::exchange(effects_, {});
 }
 
-GroupMessage GroupCore::Make(ReplicaId to, Ballot ballot) const {
-  return {.group = group_,
-          .from = self_,
-          .to = to,
+GroupMessage GroupCore::Make(const Member& to, Ballot ballot) const {
+  return {.from_node = self_.node,
+          .to_node = to.node,
+          .group = group_,
+          .from = self_.replica,
+          .to = to.replica,
           .epoch = configuration_.epoch,
           .ballot = ballot,
           .body = {}};
+}
+
+GroupMessage GroupCore::Answer(const GroupMessage& message) const {
+  return Make({.replica = message.from, .node = message.from_node}, message.ballot);
 }
 
 void GroupCore::Send(GroupMessage message) { effects_.messages.push_back(std::move(message)); }
@@ -246,7 +280,8 @@ void GroupCore::PersistState() {
                               .slot = chosen_,
                               .ballot = promised_,
                               .payload = nullptr,
-                              .chosen = chosen_});
+                              .chosen = chosen_,
+                              .configuration = configuration_});
 }
 
 void GroupCore::PersistEntry(Slot slot) {
@@ -256,15 +291,17 @@ void GroupCore::PersistEntry(Slot slot) {
                               .slot = slot,
                               .ballot = cell->ballot,
                               .payload = cell->payload,
-                              .chosen = chosen_});
+                              .chosen = chosen_,
+                              .configuration = {}});
   pending_entries_.push_back({record_index_, slot, cell->ballot});
   if (options_.faults.acknowledge_before_sync) cell->durable = true;
 }
 
-bool GroupCore::TryPromise(Ballot ballot, Instant now) {
+bool GroupCore::TryPromise(Ballot ballot, NodeId proposer_node, Instant now) {
+  if (ballot == promised_) promised_node_ = proposer_node;
   if (ballot <= promised_) return ballot == promised_;
   if (!MayPromise(ballot, now)) return false;
-  Adopt(ballot, now);
+  Adopt(ballot, proposer_node, now);
   return true;
 }
 
@@ -275,15 +312,21 @@ bool GroupCore::MayPromise(Ballot ballot, Instant now) {
     return !HoldsLease(now);
   }
   if (owner == ballot.proposer() || abandoned_ || promised_ == Ballot()) return true;
-  return liveness_->EndSupport(NodeOf(owner), now);
+  // An owner of whom nothing was heard in this boot was named no epoch in it.
+  if (promised_node_ == NodeId{}) return true;
+  return liveness_->EndSupport(promised_node_, now);
 }
 
-void GroupCore::Adopt(Ballot ballot, Instant now) {
+void GroupCore::Adopt(Ballot ballot, NodeId proposer_node, Instant now) {
   if (role_ == Role::kLeader) StepDown(now);
   // Members that promised the ballot given up need not wait for this node's support to end.
   if (role_ == Role::kCandidate) AnnounceAbandoned();
   role_ = Role::kFollower;
+  renewing_ = false;
+  ForgetLearners();
   promised_ = ballot;
+  promised_node_ = proposer_node;
+  ++nodes_version_;
   established_ = false;
   abandoned_ = false;
   stable_ = std::min(stable_, chosen_);
@@ -295,8 +338,8 @@ void GroupCore::Adopt(Ballot ballot, Instant now) {
 // Only when durable: a ballot that could be forgotten could be led after all, after a restart.
 void GroupCore::AnnounceAbandoned() {
   for (const Peer& peer : peers_) {
-    GroupMessage release = Make(peer.member.replica, promised_);
-    release.body = HealthReply{.healthy = false, .abandoned = true};
+    GroupMessage release = Make(peer.member, promised_);
+    release.body = HealthReply{.healthy = false, .abandoned = true, .chosen = chosen_};
     SendWhenDurable(std::move(release));
   }
 }
@@ -308,6 +351,9 @@ void GroupCore::StepDown(Instant now) {
   established_ = false;
   notice_at_ = Instant::Infinite();
   unchosen_bytes_ = 0;
+  barrier_ = 0;
+  inherited_ = false;
+  ForgetLearners();
   ScheduleElection(now + options_.prepare_timeout);
 }
 
@@ -334,7 +380,8 @@ void GroupCore::SetChosen(Slot chosen, Instant now) {
     for (Slot slot = chosen_ + 1; slot <= chosen; ++slot)
       unchosen_bytes_ -= log_.Find(slot)->payload->size();
   }
-  chosen_ = chosen;
+  while (chosen_ < chosen) NoteChosen(++chosen_);
+  if (barrier_ != 0 && barrier_ <= chosen_) barrier_ = 0;
   unchosen_since_ = AwaitsChoice() ? now : Instant::Infinite();
   AdvanceStable();
 }
@@ -348,6 +395,11 @@ const Payload& GroupCore::ChosenEntry(Slot slot) const {
 void GroupCore::SetCheckpoint(Slot slot) {
   DYNLIB_CHECK(slot <= chosen_);
   checkpoint_ = std::max(checkpoint_, slot);
+  // What was in force before the checkpoint is asked for no more.
+  auto in_force = configurations_.upper_bound(checkpoint_);
+  if (in_force != configurations_.begin()) {
+    configurations_.erase(configurations_.begin(), std::prev(in_force));
+  }
   MaybeRelease();
 }
 
@@ -381,7 +433,7 @@ void GroupCore::OnPeerEvent(const Liveness::Event& event, Instant now) {
     }
     return;
   }
-  if (promised_ == Ballot() || NodeOf(promised_.proposer()) != event.peer) return;
+  if (promised_ == Ballot() || promised_node_ != event.peer) return;
   switch (event.kind) {
     case Liveness::Event::Kind::kPeerHeard:
       if (established_ && role_ == Role::kFollower) election_at_ = Instant::Infinite();
@@ -409,8 +461,14 @@ void GroupCore::CheckInvariants() const {
   }
   if (role_ == Role::kLeader) {
     DYNLIB_CHECK(IsSelf(promised_.proposer()));
+    DYNLIB_CHECK(self_.kind == MemberKind::kStorage && member());
+    DYNLIB_CHECK(chosen_ <= proposed_ && proposed_ <= std::max(log_.last(), chosen_));
+    DYNLIB_CHECK(barrier_ == 0 || (barrier_ == proposed_ && chosen_ < barrier_));
     for (const Peer& peer : peers_) DYNLIB_CHECK(peer.next > peer.match);
   }
+  // R2: a proposer knows exactly the configuration that the slot after its chosen ones has.
+  DYNLIB_CHECK(configuration_.epoch <= chosen_ && !adopting_.has_value());
+  DYNLIB_CHECK(configurations_.rbegin()->second == configuration_);
 }
 
 }  // namespace dynlib::replication

@@ -17,6 +17,12 @@
 // much is in flight, and catching up is the same message as proposing: the leader proposes what is
 // chosen again, under its own ballot.
 //
+// Members change by an entry of the log (rule R2): once chosen, it decides the slots after its own.
+// Nothing is proposed beyond such an entry, or beyond one that ends the log, until it is chosen;
+// then its leader asks the new members what they accepted (phase 1, at the ballot that it has)
+// before it goes on. Acceptors answer whoever asks; that the right ones are counted is the
+// proposer's duty. See docs/impl/replication.md.
+//
 // Leadership is kept by node-level support (liveness.h): an idle group has no deadline and sends
 // nothing.
 //
@@ -84,6 +90,7 @@ class GroupCore {
     std::vector<Entry> entries;  // In slot order, one a slot.
     std::vector<UnknownSlot>
         unknown;  // R4. One that an entry of the same or a higher ballot answers is ignored.
+    std::optional<Configuration> configuration;  // The newest that was adopted.
   };
 
   // What must be durable. Entries carry the chosen watermark at the time, states the promise too.
@@ -93,6 +100,7 @@ class GroupCore {
     Ballot ballot;  // Of the entry; of a state, the promised ballot.
     Payload payload;
     Slot chosen = 0;
+    Configuration configuration;  // Of a state.
   };
 
   struct Event {
@@ -102,7 +110,10 @@ class GroupCore {
       kDeposed,
       kLeaderHealthy,
       kUnknownDecidedEmpty,
-      kTooFarBehind
+      kTooFarBehind,
+      kConfigured,  // A configuration was adopted; the slot is its epoch.
+      kRemoved,     // This replica learned that it is a member no more.
+      kEnded
     };
     Kind kind;
     Ballot ballot;
@@ -117,7 +128,9 @@ class GroupCore {
     std::vector<Event> events;
   };
 
-  GroupCore(const GroupOptions& options, PartitionId group, ReplicaId self,
+  // `configuration` is not older than `recovered.applied`. A replica that it does not name is a
+  // learner, or was removed.
+  GroupCore(const GroupOptions& options, PartitionId group, const Member& self, bool learner,
             Configuration configuration, Recovered recovered, uint64_t seed, Liveness* liveness,
             Instant now);
 
@@ -132,7 +145,23 @@ class GroupCore {
   //   kFailedPrecondition  not the leader: see leader()
   //   kResourceExhausted   too much is unchosen
   //   kInvalidArgument     longer than proposal_bytes_max
+  //   kUnavailable         just now: see Busy()
   absl::StatusOr<Slot> Propose(Payload payload, Instant now);
+  // True while a leader waits for a change of members, or for the end of the log, to be made: what
+  // it cannot propose now it may be able to propose soon.
+  bool Busy() const { return renewing_ || (role_ == Role::kLeader && barrier_ != 0); }
+  // The group's last entry: once chosen, ended() is its slot.
+  absl::StatusOr<Slot> ProposeEnd(Payload payload, Instant now);
+  // See GroupHost::ChangeMembers; the configuration's epoch will be the slot.
+  absl::StatusOr<Slot> ProposeMembers(uint64_t expected_epoch, const std::vector<Member>& members,
+                                      Instant now);
+  // True when this leader's present configuration is in force: something was chosen under it.
+  bool Settled() const;
+  // See GroupHost::AddLearner.
+  absl::StatusOr<LearnerStatus> AddLearner(const Member& learner, Slot from, Instant now);
+  std::vector<LearnerStatus> Learners() const;
+  // Gives the ballot up, so that others elect one of theirs at once.
+  void TransferLeadership(Instant now);
 
   // True while this leader's lease holds: reads at or after read_point() are then linearizable, if
   // the lease still holds after they were done (R7).
@@ -153,8 +182,21 @@ class GroupCore {
   void SetMayLead(bool may_lead, Instant now);
 
   PartitionId group() const { return group_; }
-  ReplicaId self() const { return self_; }
+  ReplicaId self() const { return self_.replica; }
+  MemberKind kind() const { return self_.kind; }
+  // In force after chosen(), and the one in force after a chosen slot that was not yet released.
   const Configuration& configuration() const { return configuration_; }
+  const Configuration& ConfigurationAt(Slot slot) const;
+  bool member() const { return configuration_.Find(self_.replica) != nullptr; }
+  // Told by others that it is needed no more (R2); it never asks for votes again.
+  bool removed() const { return removed_ && removal_known_; }
+  // The slot of the chosen entry that ends the log, or 0.
+  Slot ended() const { return ended_; }
+  // In the durable trees of all storage members.
+  Slot held_by_storage() const { return held_by_storage_; }
+  // The nodes that this replica may have to talk to. The version changes whenever they do.
+  std::vector<NodeId> Nodes() const;
+  uint64_t nodes_version() const { return nodes_version_; }
   Role role() const { return role_; }
   Ballot promised() const { return promised_; }
   // Who is believed to lead.
@@ -170,8 +212,18 @@ class GroupCore {
   void CheckInvariants() const;
 
  private:
+  // How long a leader goes on feeding a learner that nobody asks about, and a member that left.
+  static constexpr Duration kLearnerKept = std::chrono::seconds(10);
+  static constexpr size_t kLearnersMax = 8;
+  // A learner nearer to the end than this may become a member.
+  static constexpr Slot kCaughtUpWithin = 64;
+
   struct Peer {
     Member member;
+    bool votes = true;     // A member. Else a learner, or
+    bool leaving = false;  // one that was a member and is to be told so.
+    Slot start = 0;        // Of a learner: it holds everything up to here.
+    Instant forget_at = Instant::Infinite();
     bool known = false;    // `match` was told by the peer at this ballot.
     Slot match = 0;        // Stable there.
     Slot next = 0;         // The next slot to send.
@@ -191,6 +243,7 @@ class GroupCore {
   struct Candidacy {
     Slot from_slot = 0;
     Duration lease_remaining{0};
+    Slot barrier = 0;            // Found among the values: nothing beyond it is proposed.
     std::map<Slot, Entry> best;  // The highest ballot reported for each slot.
     std::map<Slot, std::map<ReplicaId, Ballot>> unknown;  // R4.
     Instant retry_at;
@@ -199,34 +252,56 @@ class GroupCore {
   };
 
   // group_core.cc: what every member does.
-  GroupMessage Make(ReplicaId to, Ballot ballot) const;
+  GroupMessage Make(const Member& to, Ballot ballot) const;
+  GroupMessage Answer(const GroupMessage& message) const;
   void Send(GroupMessage message);
   void SendWhenDurable(GroupMessage message);
   void PersistState();
   void PersistEntry(Slot slot);
-  bool TryPromise(Ballot ballot, Instant now);
+  bool TryPromise(Ballot ballot, NodeId proposer_node, Instant now);
   bool MayPromise(Ballot ballot, Instant now);
-  void Adopt(Ballot ballot, Instant now);
+  void Adopt(Ballot ballot, NodeId proposer_node, Instant now);
   void AnnounceAbandoned();
   void StepDown(Instant now);
   void AdvanceStable();
   bool AwaitsChoice() const;
   void SetChosen(Slot chosen, Instant now);
   void MaybeRelease();
-  bool IsSelf(ReplicaId replica) const { return replica == self_; }
+  bool IsSelf(ReplicaId replica) const { return replica == self_.replica; }
   Peer* FindPeer(ReplicaId replica);
   NodeId NodeOf(ReplicaId replica) const;
-  NodeId SenderNode(const GroupMessage& message) const { return NodeOf(message.from); }
   bool Readable(Slot slot) const;
+
+  // group_core_membership.cc.
+  void NoteChosen(Slot slot);
+  void NoteAccepted(Slot slot, Instant now);
+  void ApplyConfiguration(Instant now);
+  void LeadInNewConfiguration(Instant now);
+  void SetPeers(bool leading, Instant now);
+  void ForgetLearners();
+  void StartRenewal(Instant now);
+  void ResignAndTell(Instant now);
+  std::vector<Member> Contacts() const;
+  bool CanLead() const;
+  bool TellIfOutdated(const GroupMessage& message, Instant now);
+  void SendOutdated(const GroupMessage& message, Slot from_slot);
+  void OnOutdated(const GroupMessage& message, const Outdated& outdated, Instant now);
+  Slot LearnChosen(const std::vector<Entry>& entries, Instant now);
+  void SetRemovalKnown();
+  absl::Status CheckChange(const Configuration& next, Instant now) const;
+  static bool CaughtUp(const Peer& peer, Slot chosen) {
+    return peer.known && peer.match + kCaughtUpWithin >= chosen;
+  }
 
   // group_core_follower.cc: acceptor and follower.
   void OnPrepare(const GroupMessage& message, const Prepare& prepare, Instant now);
   void OnAccept(const GroupMessage& message, const Accept& accept, Instant now);
-  void OnHealthQuery(const GroupMessage& message, Instant now);
+  void OnHealthQuery(const GroupMessage& message, const HealthQuery& query, Instant now);
   void FillPromise(Slot from_slot, Promise& promise) const;
   bool LeaderLooksHealthy(Instant now) const;
   bool SupportsLeader(Instant now) const;
   void ScheduleElection(Instant earliest);
+  void SetElection(Instant at);
 
   // group_core_election.cc: candidate.
   void OnElectionDue(Instant now);
@@ -236,12 +311,14 @@ class GroupCore {
   bool MayStart() const;
   void OnHealthReply(const GroupMessage& message, const HealthReply& reply, Instant now);
   void StartElection(Instant now);
+  void AskForPromises(Instant now);
   void SendPrepares(Instant now);
   void OnPromise(const GroupMessage& message, const Promise& promise, Instant now);
   void Collect(ReplicaId from, const Promise& promise);
   void GiveUp(Duration wait, Instant now);
   void MaybeWin(Instant now);
   std::optional<Payload> Decide(Slot slot) const;
+  std::vector<Payload> DecideAll(bool* decided);
   void BecomeLeader(std::vector<Payload> proposals, Instant now);
 
   // group_core_leader.cc.
@@ -254,18 +331,31 @@ class GroupCore {
   void TickLeader(Instant now);
   void AppendAt(Slot slot, Payload payload, Instant now);
   void AdvanceChosen(Instant now);
+  Accept MakeAccept(Slot first_slot) const;
   Slot HeldByAll() const;
+  Slot HeldByStorage() const;
 
   const GroupOptions options_;
   const PartitionId group_;
-  const ReplicaId self_;
-  const Configuration configuration_;
+  const Member self_;
+  Configuration configuration_;  // In force after chosen_.
+  // Those still needed, by epoch.
+  std::map<uint64_t, Configuration> configurations_;
+  // Chosen, and not yet taken on; never set between inputs.
+  std::optional<Configuration> adopting_;
+  // Adopted before a restart, but not reached again: somebody to ask.
+  std::optional<Configuration> ahead_;
+  bool removed_ = false;
+  bool removal_known_ = false;
+  Slot ended_ = 0;
+  uint64_t nodes_version_ = 1;
   Liveness* const liveness_;
   Random random_;
 
   Role role_ = Role::kFollower;
   bool may_lead_ = true;
   Ballot promised_;
+  NodeId promised_node_{};    // Of its owner; none if no word of the owner was heard in this boot.
   uint64_t round_seen_ = 0;   // The highest round in any message.
   bool established_ = false;  // The owner of promised_ is known to lead at it.
   bool abandoned_ = false;    // The owner of promised_ said that it does not, and never will.
@@ -275,6 +365,7 @@ class GroupCore {
   Slot checkpoint_ = 0;
   Slot recovered_chosen_ = 0;  // Known to be chosen at restart, whether readable or not.
   Slot held_by_all_ = 0;
+  Slot held_by_storage_ = 0;
   Instant unchosen_since_ =
       Instant::Infinite();  // Since when an accepted entry waits to be chosen.
 
@@ -283,8 +374,13 @@ class GroupCore {
   std::set<ReplicaId> health_denied_;  // Who answered that the leader is not healthy.
   Instant health_until_ = Instant::Infinite();
 
-  std::vector<Peer> peers_;  // Everybody else, in configuration order.
+  std::vector<Peer> peers_;  // The other members, in configuration order; then, of a leader, those
+                             // that it feeds besides.
   Candidacy candidacy_;
+  bool renewing_ = false;     // A candidate for the ballot that it led at, in a new configuration.
+  Slot proposed_ = 0;         // The last slot that this leader proposed, or knew to be chosen.
+  Slot barrier_ = 0;          // Proposed and not yet chosen; nothing is proposed beyond it.
+  bool inherited_ = false;    // The barrier is a configuration of an earlier leader.
   Slot first_of_ballot_ = 0;  // The leader's no-op.
   Instant lease_not_before_;  // R6.
   size_t unchosen_bytes_ = 0;

@@ -3,11 +3,18 @@
 #include <utility>
 
 #include "dynlib/base/check.h"
+#include "dynlib/replication/entry.h"
 #include "dynlib/replication/group_core.h"
 
 namespace dynlib::replication {
 
 void GroupCore::OnElectionDue(Instant now) {
+  if (removed_) {
+    // Nobody may miss it, but it may be the only one to know that it is not missed.
+    SendHealthQueries(now);
+    ScheduleElection(now + 2 * liveness_->options().support);
+    return;
+  }
   if (!liveness_->BootWaitOver(now)) {
     ScheduleElection(liveness_->boot_wait_end());
     return;
@@ -20,8 +27,10 @@ void GroupCore::OnElectionDue(Instant now) {
     ScheduleElection(lead_not_before_);
     return;
   }
-  if (!may_lead_) {
+  if (!CanLead()) {
     if (IsSelf(promised_.proposer())) AnnounceAbandoned();
+    health_denied_.clear();
+    SendHealthQueries(now);  // Others may lack what is known here.
     ScheduleElection(now + liveness_->options().support);
     return;
   }
@@ -46,10 +55,10 @@ void GroupCore::AskHealth(Instant now) {
 }
 
 void GroupCore::SendHealthQueries(Instant now) {
-  for (const Peer& peer : peers_) {
-    if (health_denied_.contains(peer.member.replica)) continue;
-    GroupMessage query = Make(peer.member.replica, promised_);
-    query.body = HealthQuery{};
+  for (const Member& member : Contacts()) {
+    if (health_denied_.contains(member.replica)) continue;
+    GroupMessage query = Make(member, promised_);
+    query.body = HealthQuery{.chosen = chosen_};
     // Asked about one's own ballot, this says that it is not led: as binding as giving it up.
     SendWhenDurable(std::move(query));
   }
@@ -79,10 +88,10 @@ void GroupCore::OnHealthReply(const GroupMessage& message, const HealthReply& re
     abandoned_ = true;
     established_ = false;
     if (role_ == Role::kFollower)
-      election_at_ = std::min(election_at_,
-                              now + Duration(random_.Between(0, options_.election_jitter.count())));
+      SetElection(std::min(election_at_,
+                           now + Duration(random_.Between(0, options_.election_jitter.count()))));
   }
-  if (role_ != Role::kAskingHealth) return;
+  if (role_ != Role::kAskingHealth || FindPeer(message.from) == nullptr) return;
   if (reply.healthy) {
     effects_.events.push_back({Event::Kind::kLeaderHealthy, promised_, chosen_});
     role_ = Role::kFollower;
@@ -101,9 +110,9 @@ void GroupCore::OnHealthReply(const GroupMessage& message, const HealthReply& re
 void GroupCore::StartElection(Instant now) {
   role_ = Role::kFollower;
   const uint64_t round = std::max(round_seen_, promised_.round()) + 1;
-  const NodeId owner = NodeOf(promised_.proposer());
-  const Ballot ballot(round, self_);
-  if (!may_lead_ || !TryPromise(ballot, now)) {
+  const NodeId owner = promised_node_;
+  const Ballot ballot(round, self_.replica);
+  if (!CanLead() || !TryPromise(ballot, self_.node, now)) {
     // Support is still owed to the last leader (R5): nothing can be done before it runs out.
     ScheduleElection(now +
                      std::max(liveness_->SupportRemaining(owner, now), options_.election_jitter));
@@ -111,9 +120,16 @@ void GroupCore::StartElection(Instant now) {
   }
   round_seen_ = round;
   role_ = Role::kCandidate;
+  renewing_ = false;
   candidacy_ = {.from_slot = chosen_ + 1};
   candidacy_.own_record = record_index_;
+  SetPeers(/*leading=*/false, now);
   for (Peer& peer : peers_) peer = {.member = peer.member};
+  AskForPromises(now);
+}
+
+// Phase 1, from this replica's own log on.
+void GroupCore::AskForPromises(Instant now) {
   Promise own;
   // The own promise is read straight from the log, without a bound.
   for (Slot slot = candidacy_.from_slot; slot <= log_.last(); ++slot) {
@@ -121,8 +137,10 @@ void GroupCore::StartElection(Instant now) {
     if (cell->unknown != Ballot()) own.unknown.push_back({slot, cell->unknown});
     if (cell->held()) own.entries.push_back({slot, cell->ballot, cell->payload});
   }
-  Collect(self_, own);
-  effects_.events.push_back({Event::Kind::kElectionStarted, promised_, chosen_});
+  Collect(self_.replica, own);
+  if (!renewing_) {
+    effects_.events.push_back({Event::Kind::kElectionStarted, promised_, chosen_});
+  }
   SendPrepares(now);
   MaybeWin(now);
 }
@@ -134,8 +152,8 @@ void GroupCore::SendPrepares(Instant now) {
   }
   candidacy_.retry_at = now + options_.prepare_timeout;
   for (const Peer& peer : peers_) {
-    if (peer.granted && peer.through == UINT64_MAX) continue;
-    GroupMessage prepare = Make(peer.member.replica, promised_);
+    if (!peer.votes || (peer.granted && peer.through == UINT64_MAX)) continue;
+    GroupMessage prepare = Make(peer.member, promised_);
     prepare.body = Prepare{.from_slot = std::max(candidacy_.from_slot, peer.through + 1)};
     SendWhenDurable(std::move(prepare));
   }
@@ -143,13 +161,17 @@ void GroupCore::SendPrepares(Instant now) {
 
 void GroupCore::GiveUp(Duration wait, Instant now) {
   role_ = Role::kFollower;
+  renewing_ = false;
+  established_ = false;
   AnnounceAbandoned();
+  ForgetLearners();
   ScheduleElection(now + wait + Duration(random_.Between(0, options_.prepare_timeout.count())));
 }
 
 void GroupCore::OnPromise(const GroupMessage& message, const Promise& promise, Instant now) {
   if (role_ != Role::kCandidate || message.ballot != promised_) return;
   Peer* peer = FindPeer(message.from);
+  if (peer == nullptr || !peer->votes) return;
   if (!promise.granted) {
     if (promise.promised > promised_) {
       round_seen_ = std::max(round_seen_, promise.promised.round());
@@ -177,7 +199,7 @@ void GroupCore::OnPromise(const GroupMessage& message, const Promise& promise, I
   candidacy_.lease_remaining = std::max(candidacy_.lease_remaining, promise.lease_remaining);
   Collect(message.from, promise);
   if (peer->through != UINT64_MAX) {
-    GroupMessage prepare = Make(peer->member.replica, promised_);
+    GroupMessage prepare = Make(peer->member, promised_);
     prepare.body = Prepare{.from_slot = peer->through + 1};
     SendWhenDurable(std::move(prepare));
     return;
@@ -212,9 +234,9 @@ std::optional<Payload> GroupCore::Decide(Slot slot) const {
     auto at = unknown->second.find(replica);
     if (at == unknown->second.end() || at->second <= best_ballot) ++known;
   };
-  count(self_);
+  count(self_.replica);
   for (const Peer& peer : peers_) {
-    if (!peer.granted || peer.through != UINT64_MAX) continue;
+    if (!peer.votes || !peer.granted || peer.through != UINT64_MAX) continue;
     count(peer.member.replica);
     // Chosen already, and readable at the highest ballot or a lower one: the value is the same.
     if (peer.promise_chosen >= slot && best != candidacy_.best.end()) return value;
@@ -232,48 +254,77 @@ std::optional<Payload> GroupCore::Decide(Slot slot) const {
 void GroupCore::MaybeWin(Instant now) {
   if (persisted_index_ < candidacy_.own_record && !options_.faults.acknowledge_before_sync) return;
   size_t granted = 1;
-  for (const Peer& peer : peers_) granted += peer.granted && peer.through == UINT64_MAX;
+  for (const Peer& peer : peers_) {
+    granted += peer.votes && peer.granted && peer.through == UINT64_MAX;
+  }
   if (granted < configuration_.quorum()) return;
+  bool decided = false;
+  std::vector<Payload> proposals = DecideAll(&decided);
+  if (decided) BecomeLeader(std::move(proposals), now);
+}
+
+// What to propose again. R2: of a change of members nothing that comes after it, since other
+// members decide that; nor of what ends the log.
+std::vector<Payload> GroupCore::DecideAll(bool* decided) {
+  *decided = false;
+  candidacy_.barrier = 0;
+  inherited_ = false;
+  std::vector<Payload> proposals;
+  if (ended_ != 0) {
+    *decided = true;
+    return proposals;
+  }
   Slot last = chosen_;
   if (!candidacy_.best.empty()) last = std::max(last, candidacy_.best.rbegin()->first);
   if (!candidacy_.unknown.empty()) last = std::max(last, candidacy_.unknown.rbegin()->first);
-  std::vector<Payload> proposals;
-  for (Slot slot = candidacy_.from_slot; slot <= last; ++slot) {
+  for (Slot slot = candidacy_.from_slot; slot <= last && candidacy_.barrier == 0; ++slot) {
     std::optional<Payload> value = Decide(slot);
-    if (!value.has_value()) return;
+    if (!value.has_value()) return {};
     if (candidacy_.unknown.contains(slot) && !candidacy_.best.contains(slot)) {
       effects_.events.push_back({Event::Kind::kUnknownDecidedEmpty, promised_, slot});
     }
+    const bool changes = Successor(**value, slot, configuration_).has_value();
+    if (changes || KindOf(**value) == EntryKind::kEnd) candidacy_.barrier = slot;
+    inherited_ = changes;
     proposals.push_back(*std::move(value));
   }
-  BecomeLeader(std::move(proposals), now);
+  *decided = true;
+  return proposals;
 }
 
 void GroupCore::BecomeLeader(std::vector<Payload> proposals, Instant now) {
   role_ = Role::kLeader;
+  renewing_ = false;
   established_ = true;
   election_at_ = Instant::Infinite();
   unchosen_bytes_ = 0;
   held_by_all_ = std::min(held_by_all_, chosen_);
+  held_by_storage_ = std::min(held_by_storage_, chosen_);
   lease_not_before_ = now;
   if (!options_.faults.no_wait_for_lease) {
     const Duration wait = candidacy_.lease_remaining;
     lease_not_before_ = now + wait + wait * liveness_->options().drift_ppm / 1'000'000;
   }
   for (Peer& peer : peers_) {
-    peer.known = peer.granted;
-    peer.match = peer.granted ? std::min(peer.promise_chosen, chosen_) : 0;
+    peer.known = peer.votes && peer.granted;
+    peer.match = peer.known ? std::min(peer.promise_chosen, chosen_) : 0;
     peer.next = peer.match + 1;
+    peer.in_flight = 0;
     peer.resend_at = now + options_.resend;
-    if (!peer.known) SendProbe(peer, now);
   }
   effects_.events.push_back({Event::Kind::kElected, promised_, chosen_});
   DYNLIB_CHECK(candidacy_.from_slot == chosen_ + 1);
-  Slot slot = candidacy_.from_slot;
-  for (Payload& payload : proposals) AppendAt(slot++, std::move(payload), now);
-  first_of_ballot_ = slot;
-  AppendAt(slot, std::make_shared<const std::string>(), now);
+  proposed_ = chosen_;
+  barrier_ = candidacy_.barrier;
+  for (Payload& payload : proposals) AppendAt(++proposed_, std::move(payload), now);
+  if (barrier_ == 0 && ended_ == 0) {
+    AppendAt(++proposed_, std::make_shared<const std::string>(), now);
+  }
+  first_of_ballot_ = proposed_;
   candidacy_ = {};
+  for (Peer& peer : peers_) {
+    if (!peer.known) SendProbe(peer, now);
+  }
   AdvanceChosen(now);
 }
 

@@ -8,20 +8,21 @@ namespace dynlib::replication {
 
 void GroupCore::OnPrepare(const GroupMessage& message, const Prepare& prepare, Instant now) {
   if (message.ballot.proposer() != message.from) return;
+  // One that is not a member asks as one only if it knows of a newer configuration (R2).
+  if (message.epoch == configuration_.epoch && configuration_.Find(message.from) == nullptr) return;
   Promise promise{.from_slot = prepare.from_slot, .released = log_.released()};
-  promise.granted = TryPromise(message.ballot, now);
+  promise.granted = TryPromise(message.ballot, message.from_node, now);
   promise.promised = promised_;
   if (!promise.granted) {
-    const NodeId owner = NodeOf(promised_.proposer());
-    promise.lease_remaining = liveness_->SupportRemaining(owner, now);
-    GroupMessage refusal = Make(message.from, message.ballot);
+    promise.lease_remaining = liveness_->SupportRemaining(promised_node_, now);
+    GroupMessage refusal = Answer(message);
     refusal.body = std::move(promise);
     Send(std::move(refusal));
     return;
   }
   FillPromise(prepare.from_slot, promise);
-  promise.support_epoch = liveness_->EpochFor(NodeOf(message.from));
-  GroupMessage reply = Make(message.from, message.ballot);
+  promise.support_epoch = liveness_->EpochFor(message.from_node);
+  GroupMessage reply = Answer(message);
   reply.body = std::move(promise);
   SendWhenDurable(std::move(reply));
 }
@@ -46,7 +47,7 @@ void GroupCore::FillPromise(Slot from_slot, Promise& promise) const {
 
 void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Instant now) {
   if (message.ballot.proposer() != message.from) return;
-  GroupMessage reply = Make(message.from, message.ballot);
+  GroupMessage reply = Answer(message);
   if (message.ballot < promised_) {
     reply.body = Accepted{.granted = false, .promised = promised_};
     Send(std::move(reply));
@@ -54,14 +55,14 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
   }
   // A proposal shows that a quorum promised its ballot, and each member of it first ended its
   // support for the leader before: no earlier lease can hold, whatever support is owed here (R5).
-  if (message.ballot > promised_) Adopt(message.ballot, now);
+  if (message.ballot > promised_) Adopt(message.ballot, message.from_node, now);
+  if (promised_node_ != message.from_node) {
+    promised_node_ = message.from_node;
+    ++nodes_version_;
+  }
   if (!abandoned_) {  // Else it was sent before the leader gave up.
     role_ = Role::kFollower;
     established_ = true;
-    // Only a grant that can lapse wakes this group again. Without one, look again later.
-    const Instant granted_by = std::max(now, liveness_->boot_wait_end());
-    election_at_ =
-        SupportsLeader(now) ? Instant::Infinite() : granted_by + 2 * liveness_->options().support;
   }
 
   const Slot window_end = std::max(chosen_, stable_) + 4 * options_.peer_window_entries_max;
@@ -72,6 +73,7 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
       if (cell == nullptr || !cell->held() || cell->ballot != message.ballot) {
         log_.Put(slot, message.ballot, payload, /*durable=*/false);
         PersistEntry(slot);
+        NoteAccepted(slot, now);
       }
     }
     ++slot;
@@ -87,13 +89,21 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
   }
   SetChosen(chosen, now);
   AdvanceStable();
+  ApplyConfiguration(now);  // Durable before the answer (R1): it shows that this member knows it.
+  if (!abandoned_) {
+    // Only a grant that can lapse wakes this group again. Without one, look again later.
+    const Instant granted_by = std::max(now, liveness_->boot_wait_end());
+    SetElection(SupportsLeader(now) ? Instant::Infinite()
+                                    : granted_by + 2 * liveness_->options().support);
+  }
   held_by_all_ = std::max(held_by_all_, accept.held_by_all);
+  held_by_storage_ = std::max(held_by_storage_, accept.held_by_storage);
   MaybeRelease();
   reply.body = Accepted{.granted = true,
                         .promised = promised_,
                         .stable = stable_,
                         .chosen = std::min(chosen_, stable_),
-                        .support_epoch = liveness_->EpochFor(SenderNode(message)),
+                        .support_epoch = liveness_->EpochFor(message.from_node),
                         .checkpoint = checkpoint_};
   SendWhenDurable(std::move(reply));
 }
@@ -102,49 +112,60 @@ bool GroupCore::LeaderLooksHealthy(Instant now) const {
   if (unchosen_since_ != Instant::Infinite() && now - unchosen_since_ > options_.progress_bound) {
     return false;
   }
-  if (role_ != Role::kLeader) {
-    return established_ && liveness_->Supports(NodeOf(promised_.proposer()), now);
+  if (role_ != Role::kLeader && !renewing_) {
+    return established_ && liveness_->Supports(promised_node_, now);
   }
   size_t supporters = 1;
-  for (const Peer& peer : peers_) supporters += liveness_->SupportedBy(peer.member.node, now);
+  for (const Peer& peer : peers_) {
+    supporters += peer.votes && liveness_->SupportedBy(peer.member.node, now);
+  }
   return liveness_->log_healthy() && supporters >= configuration_.quorum();
 }
 
 bool GroupCore::SupportsLeader(Instant now) const {
-  return established_ && liveness_->BootWaitOver(now) &&
-         liveness_->Supports(NodeOf(promised_.proposer()), now);
+  return established_ && liveness_->BootWaitOver(now) && liveness_->Supports(promised_node_, now);
 }
 
-void GroupCore::OnHealthQuery(const GroupMessage& message, Instant now) {
+void GroupCore::OnHealthQuery(const GroupMessage& message, const HealthQuery& query, Instant now) {
+  if (message.epoch == configuration_.epoch && configuration_.Find(message.from) == nullptr) {
+    return SendOutdated(message,
+                        query.chosen + 1);  // It knows that it left, but not whether it may go.
+  }
   if (message.ballot == promised_ && message.from == promised_.proposer()) {
     // A proposer that asks about its own ballot does not lead at it, and never will again.
     abandoned_ = true;
     established_ = false;
     if (role_ == Role::kFollower) {
-      election_at_ = std::min(election_at_, now + 2 * liveness_->options().support);
+      SetElection(std::min(election_at_, now + 2 * liveness_->options().support));
     }
   }
   // Also a leader that the asker does not know of yet is worth waiting for.
-  HealthReply answer{.healthy = promised_ >= message.ballot && LeaderLooksHealthy(now)};
-  if (message.ballot.proposer() == self_) {
+  HealthReply answer{.healthy = promised_ >= message.ballot && LeaderLooksHealthy(now),
+                     .chosen = chosen_};
+  if (IsSelf(message.ballot.proposer())) {
     const bool mine = promised_ == message.ballot;
     answer.abandoned = !(mine && (role_ == Role::kLeader || role_ == Role::kCandidate));
   }
-  if (role_ == Role::kLeader) {
+  if (Peer* peer = FindPeer(message.from); peer != nullptr && role_ == Role::kLeader) {
     // Whoever asks has lost touch: show it that this ballot is led, or learn that it cannot follow.
-    Peer* peer = FindPeer(message.from);
     peer->known = false;
     peer->resend_at = now;
     SendProbe(*peer, now);
   }
-  GroupMessage reply = Make(message.from, message.ballot);
+  GroupMessage reply = Answer(message);
   reply.body = answer;
   Send(std::move(reply));
 }
 
 void GroupCore::ScheduleElection(Instant earliest) {
   const int64_t jitter = random_.Between(0, options_.election_jitter.count());
-  election_at_ = earliest + Duration(jitter);
+  SetElection(earliest + Duration(jitter));
+}
+
+// Who has no vote does not call for votes; who left asks until it knows that it may go.
+void GroupCore::SetElection(Instant at) {
+  const bool asks = removed_ ? !removal_known_ : member();
+  election_at_ = asks ? at : Instant::Infinite();
 }
 
 }  // namespace dynlib::replication

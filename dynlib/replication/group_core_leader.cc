@@ -13,14 +13,23 @@ absl::StatusOr<Slot> GroupCore::Propose(Payload payload, Instant now) {
     return absl::InvalidArgumentError(Cat("proposal is ", payload->size(),
                                           " bytes; allowed: up to ", options_.proposal_bytes_max));
   }
+  if (Busy()) return absl::UnavailableError("the group's members are being changed");
   if (role_ != Role::kLeader) return absl::FailedPreconditionError("not the leader");
+  if (ended_ != 0) {
+    return absl::FailedPreconditionError(Cat("the group's log has ended, at slot ", ended_));
+  }
   if (unchosen_bytes_ + payload->size() > options_.unchosen_bytes_max) {
     return absl::ResourceExhaustedError(
         Cat(unchosen_bytes_,
             " bytes are proposed and not yet chosen; allowed: ", options_.unchosen_bytes_max));
   }
-  const Slot slot = log_.last() + 1;
-  AppendAt(slot, std::move(payload), now);
+  AppendAt(++proposed_, std::move(payload), now);
+  return proposed_;
+}
+
+absl::StatusOr<Slot> GroupCore::ProposeEnd(Payload payload, Instant now) {
+  absl::StatusOr<Slot> slot = Propose(std::move(payload), now);
+  if (slot.ok()) barrier_ = *slot;
   return slot;
 }
 
@@ -28,6 +37,7 @@ void GroupCore::AppendAt(Slot slot, Payload payload, Instant now) {
   unchosen_bytes_ += payload->size();
   log_.Put(slot, promised_, std::move(payload), /*durable=*/false);
   PersistEntry(slot);
+  NoteAccepted(slot, now);
   if (unchosen_since_ == Instant::Infinite()) unchosen_since_ = now;
 }
 
@@ -41,7 +51,9 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
     }
     return;
   }
-  Peer& peer = *FindPeer(message.from);
+  Peer* const known_peer = FindPeer(message.from);
+  if (known_peer == nullptr) return;
+  Peer& peer = *known_peer;
   // What a peer said before its last restart does not bind it: it may hold less by now (R4).
   const uint64_t boot = Liveness::EpochIncarnation(accepted.support_epoch);
   const uint64_t known_boot = Liveness::EpochIncarnation(peer.epoch);
@@ -49,7 +61,7 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
   if (boot > known_boot) peer.known = false;
   peer.epoch = std::max(peer.epoch, accepted.support_epoch);
   // A peer cannot hold more than was proposed; what a liar claims beyond it counts for nothing.
-  const Slot stable = std::min(accepted.stable, log_.last());
+  const Slot stable = std::min(accepted.stable, proposed_);
   if (!peer.known) {
     peer.known = true;
     peer.match = stable;
@@ -63,6 +75,8 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
   peer.checkpoint = std::max(peer.checkpoint, std::min(accepted.checkpoint, chosen_));
   peer.heard_chosen = std::max(peer.heard_chosen, std::min(accepted.chosen, chosen_));
   AdvanceChosen(now);
+  // It knows that more was chosen without it.
+  if (peer.leaving && peer.heard_chosen > configuration_.epoch) peer.forget_at = now;
   if (!NeedsWord(peer)) {
     peer.resend_at = Instant::Infinite();
   } else if (peer.resend_at == Instant::Infinite()) {
@@ -74,9 +88,11 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
 void GroupCore::AdvanceChosen(Instant now) {
   AdvanceStable();
   std::vector<Slot> held = {stable_};
-  for (const Peer& peer : peers_) held.push_back(peer.match);
+  for (const Peer& peer : peers_) {
+    if (peer.votes || options_.faults.learner_counted) held.push_back(peer.match);
+  }
   std::sort(held.begin(), held.end(), std::greater<>());
-  const Slot chosen = std::min(held[configuration_.quorum() - 1], log_.last());
+  const Slot chosen = std::min(held[configuration_.quorum() - 1], proposed_);
   if (chosen <= chosen_) return;
   SetChosen(chosen, now);
   notice_at_ = std::min(notice_at_, now + options_.commit_notice);
@@ -87,12 +103,31 @@ void GroupCore::AdvanceChosen(Instant now) {
 
 Slot GroupCore::HeldByAll() const {
   Slot held = checkpoint_;
-  for (const Peer& peer : peers_) held = std::min(held, peer.checkpoint);
+  for (const Peer& peer : peers_) {
+    if (!peer.leaving) held = std::min(held, std::max(peer.checkpoint, peer.start));
+  }
   return held;
 }
 
+Slot GroupCore::HeldByStorage() const {
+  Slot held = checkpoint_;
+  for (const Peer& peer : peers_) {
+    if (peer.leaving || peer.member.kind == MemberKind::kLog) continue;
+    held = std::min(held, std::max(peer.checkpoint, peer.start));
+  }
+  return held;
+}
+
+Accept GroupCore::MakeAccept(Slot first_slot) const {
+  return {.first_slot = first_slot,
+          .entries = {},
+          .chosen = chosen_,
+          .held_by_all = HeldByAll(),
+          .held_by_storage = HeldByStorage()};
+}
+
 bool GroupCore::NeedsWord(const Peer& peer) const {
-  return !peer.known || peer.match < log_.last() || peer.heard_chosen < chosen_;
+  return !peer.known || peer.match < proposed_ || peer.heard_chosen < chosen_;
 }
 
 void GroupCore::Flush(Instant now) {
@@ -110,11 +145,11 @@ void GroupCore::SendEntries(Peer& peer, Instant now) {
     return;
   }
   peer.too_far_behind = false;
-  while (peer.next <= log_.last() && peer.in_flight < options_.peer_window_bytes_max &&
+  while (peer.next <= proposed_ && peer.in_flight < options_.peer_window_bytes_max &&
          peer.next - peer.match <= options_.peer_window_entries_max) {
-    Accept accept{.first_slot = peer.next, .chosen = chosen_, .held_by_all = HeldByAll()};
+    Accept accept = MakeAccept(peer.next);
     size_t bytes = 0;
-    while (peer.next <= log_.last() && bytes < options_.message_bytes_max &&
+    while (peer.next <= proposed_ && bytes < options_.message_bytes_max &&
            peer.next - peer.match <= options_.peer_window_entries_max) {
       const Payload& payload = log_.Find(peer.next)->payload;
       if (!accept.entries.empty() && bytes + payload->size() > options_.message_bytes_max) break;
@@ -125,7 +160,7 @@ void GroupCore::SendEntries(Peer& peer, Instant now) {
     peer.in_flight += bytes;
     peer.told_chosen = chosen_;
     if (peer.resend_at == Instant::Infinite()) peer.resend_at = now + options_.resend;
-    GroupMessage message = Make(peer.member.replica, promised_);
+    GroupMessage message = Make(peer.member, promised_);
     message.body = std::move(accept);
     Send(std::move(message));
   }
@@ -145,13 +180,15 @@ void GroupCore::AdvanceMatch(Peer& peer, Slot match) {
 
 void GroupCore::SendProbe(Peer& peer, Instant now) {
   peer.told_chosen = chosen_;
-  GroupMessage message = Make(peer.member.replica, promised_);
-  message.body =
-      Accept{.first_slot = log_.last() + 1, .chosen = chosen_, .held_by_all = HeldByAll()};
+  GroupMessage message = Make(peer.member, promised_);
+  message.body = MakeAccept(proposed_ + 1);
   Send(std::move(message));
 }
 
 void GroupCore::TickLeader(Instant now) {
+  if (std::erase_if(peers_, [&](const Peer& peer) { return now >= peer.forget_at; }) > 0) {
+    ++nodes_version_;
+  }
   if (now >= notice_at_) {
     notice_at_ = Instant::Infinite();
     for (Peer& peer : peers_) {
@@ -181,9 +218,11 @@ void GroupCore::TickLeader(Instant now) {
 
 bool GroupCore::HoldsLease(Instant now) const {
   if (role_ != Role::kLeader || now < lease_not_before_) return false;
+  // An earlier leader may know already that the change was made, and lead the new members (R2).
+  if (barrier_ != 0 && inherited_) return false;
   size_t support = 1;
   for (const Peer& peer : peers_) {
-    support += liveness_->SupportedUntil(peer.member.node, peer.epoch) > now;
+    support += peer.votes && liveness_->SupportedUntil(peer.member.node, peer.epoch) > now;
   }
   return support >= configuration_.quorum();
 }

@@ -127,8 +127,7 @@ class GroupHost {
   //   kOutOfRange          the log starts after `from`: begin with a newer copy
   //   kAlreadyExists       the replica or the node is a member, or the node is another learner's
   //   kResourceExhausted   too many learners
-  void AddLearner(PartitionId group, const Member& learner, Slot from,
-                  absl::AnyInvocable<void(absl::StatusOr<LearnerStatus>)> done);
+  void AddLearner(PartitionId group, const Member& learner, Slot from, LearnerCallback done);
   // On the leader: makes `members` the configuration that follows the one of `expected_epoch`, and
   // answers with its epoch when it was chosen and is led by this node. The same members again: OK
   // with the present epoch.
@@ -138,7 +137,7 @@ class GroupHost {
   //   kInvalidArgument     members that Validate refuses, or a member whose node or kind changes
   //   kUnknown             leadership was lost meanwhile: ask again with the same members
   void ChangeMembers(PartitionId group, uint64_t expected_epoch, std::vector<Member> members,
-                     absl::AnyInvocable<void(absl::StatusOr<uint64_t>)> done);
+                     ChangeCallback done);
   // On the leader: gives leadership up, so that the others elect one of theirs at once. What is in
   // flight ends with kUnknown.
   void TransferLeadership(PartitionId group);

@@ -11,8 +11,13 @@ namespace {
 // One step of the state machine takes at most this much, so that reads get their turn.
 constexpr size_t kApplyEntriesMax = 1024;
 constexpr size_t kApplyBytesMax = 4 << 20;
+constexpr size_t kWaitingChangesMax = 64;
 
-using ChosenEntries = std::vector<std::pair<Slot, Payload>>;
+bool SameMembers(const std::vector<Member>& a, const std::vector<Member>& b) {
+  return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&](const Member& member) {
+           return std::find(b.begin(), b.end(), member) != b.end();
+         });
+}
 
 }  // namespace
 
@@ -23,7 +28,9 @@ struct HostedGroup::Applier {
   bool loaded = false;
   SessionTable sessions;
 
-  ApplyOutcome Run(const ChosenEntries& entries);
+  ApplyOutcome Run(const ApplyStep& step);
+  // Of a log replica, which has neither effects nor sessions.
+  ApplyOutcome RunWithoutState(const ApplyStep& step);
 
  private:
   struct Plan {
@@ -35,8 +42,25 @@ struct HostedGroup::Applier {
   };
 };
 
-HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ChosenEntries& entries) {
-  ApplyOutcome outcome{.status = absl::OkStatus(), .through = entries.back().first, .results = {}};
+HostedGroup::ApplyOutcome HostedGroup::Applier::RunWithoutState(const ApplyStep& step) {
+  ApplyOutcome outcome;
+  for (const auto& [slot, payload] : step.entries) {
+    const AppliedCommand end{slot, DecodeLogged(*payload).command, /*ends=*/true};
+    std::vector<std::string> results;
+    outcome.status = state_machine->Evaluate({&end, 1}, &results);
+    if (!outcome.status.ok()) return outcome;
+  }
+  if (!step.publish) return outcome;
+  outcome.through = step.through;
+  outcome.status = state_machine->Publish(
+      {.sessions = {},
+       .through = step.through,
+       .configuration = step.configuration.has_value() ? &*step.configuration : nullptr});
+  return outcome;
+}
+
+HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ApplyStep& step) {
+  ApplyOutcome outcome{.status = absl::OkStatus(), .through = step.through, .results = {}};
   if (!loaded) {
     outcome.status = state_machine->LoadSessions([&](std::string_view key, std::string_view value) {
       if (outcome.status.ok()) outcome.status = sessions.Load(key, value);
@@ -46,15 +70,18 @@ HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ChosenEntries& entries
   }
   std::vector<AppliedCommand> commands;
   std::vector<Plan> plans;
-  for (const auto& [slot, payload] : entries) {
+  for (const auto& [slot, payload] : step.entries) {
     const LoggedCommand logged = DecodeLogged(*payload);
     if (logged.kind == LoggedCommand::Kind::kExpireSessions) sessions.Expire(logged.proposed);
-    if (logged.kind != LoggedCommand::Kind::kCommand) continue;
+    const bool ends = logged.kind == LoggedCommand::Kind::kEnd;
+    if (logged.kind != LoggedCommand::Kind::kCommand && !ends) continue;
     Plan plan{slot, logged.client, logged.sequence, sessions.Admit(logged), commands.size()};
     if (!deduplicate && plan.decision.verdict == SessionTable::Verdict::kDuplicate)
       plan.decision = {};
+    // The log has ended, whatever its proposer's session has come to.
+    if (ends) plan.decision = {};
     if (plan.decision.verdict == SessionTable::Verdict::kApply)
-      commands.push_back({slot, logged.command});
+      commands.push_back({slot, logged.command, ends});
     plans.push_back(std::move(plan));
   }
   std::vector<std::string> results;
@@ -85,17 +112,22 @@ HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ChosenEntries& entries
     }
     outcome.results.emplace_back(plan.slot, std::move(result));
   }
-  outcome.status =
-      state_machine->Publish({.sessions = sessions.TakeChanges(), .through = outcome.through});
+  const std::vector<SessionRecord> changes = sessions.TakeChanges();
+  outcome.status = state_machine->Publish(
+      {.sessions = changes,
+       .through = step.through,
+       .configuration = step.configuration.has_value() ? &*step.configuration : nullptr});
   return outcome;
 }
 
 HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, bool lost,
-                         StateMachine* state_machine, Executor* home, Executor* apply_executor,
-                         const Clock* clock, absl::AnyInvocable<void()> changed)
+                         uint64_t stored_epoch, StateMachine* state_machine, Executor* home,
+                         Executor* apply_executor, const Clock* clock,
+                         absl::AnyInvocable<void()> changed)
     : options_(options),
       core_(std::move(core)),
       lost_(lost),
+      stored_epoch_(stored_epoch),
       home_(home),
       apply_executor_(apply_executor),
       clock_(clock),
@@ -123,7 +155,7 @@ void HostedGroup::EndRead(ReadCallback done, absl::Status status) {
       [done = std::move(done), status = std::move(status)]() mutable { done(std::move(status)); });
 }
 
-void HostedGroup::Propose(Command command, ProposeCallback done) {
+void HostedGroup::Propose(Command command, bool ends, ProposeCallback done) {
   auto refuse = [&](absl::Status status) {
     Answer(std::move(done), {.status = std::move(status), .result = {}, .leader_hint = {}});
   };
@@ -132,20 +164,33 @@ void HostedGroup::Propose(Command command, ProposeCallback done) {
     return refuse(absl::InvalidArgumentError(Cat("client is ", command.client, " and sequence is ",
                                                  command.sequence, "; both must be at least 1")));
   }
-  if (core_->role() != Role::kLeader) return refuse(NotLeader());
-  if (proposals_.size() >= options_.waiting_proposals_max) {
+  if (!Leads()) return refuse(NotLeader());
+  const size_t waiting = proposals_.size() + held_.size();
+  if (waiting >= options_.waiting_proposals_max) {
     return refuse(absl::ResourceExhaustedError(
-        Cat(proposals_.size(), " proposals wait; allowed: ", options_.waiting_proposals_max)));
+        Cat(waiting, " proposals wait; allowed: ", options_.waiting_proposals_max)));
   }
-  const LoggedCommand logged{.kind = LoggedCommand::Kind::kCommand,
-                             .client = command.client,
-                             .sequence = command.sequence,
-                             .acknowledged = command.acknowledged,
-                             .issued = command.issued,
-                             .proposed = clock_->WallNow(),
-                             .command = command.command};
-  absl::StatusOr<Slot> slot =
-      core_->Propose(std::make_shared<const std::string>(EncodeLogged(logged)), clock_->Now());
+  if (core_->Busy()) {
+    if (held_bytes_ + command.command.size() > options_.group.unchosen_bytes_max) {
+      return refuse(absl::ResourceExhaustedError(
+          Cat(held_bytes_, " bytes wait for a change of the group's members; allowed: ",
+              options_.group.unchosen_bytes_max)));
+    }
+    held_bytes_ += command.command.size();
+    held_.push_back({std::move(command), ends, std::move(done)});
+    return;
+  }
+  const LoggedCommand logged{
+      .kind = ends ? LoggedCommand::Kind::kEnd : LoggedCommand::Kind::kCommand,
+      .client = command.client,
+      .sequence = command.sequence,
+      .acknowledged = command.acknowledged,
+      .issued = command.issued,
+      .proposed = clock_->WallNow(),
+      .command = command.command};
+  Payload payload = std::make_shared<const std::string>(EncodeLogged(logged));
+  absl::StatusOr<Slot> slot = ends ? core_->ProposeEnd(std::move(payload), clock_->Now())
+                                   : core_->Propose(std::move(payload), clock_->Now());
   if (!slot.ok()) return refuse(slot.status());
   proposals_.emplace(*slot, Waiting{command.client, command.sequence, std::move(done)});
   ExpireSessionsIfDue();
@@ -165,6 +210,68 @@ void HostedGroup::ExpireSessionsIfDue() {
       .IgnoreError();
 }
 
+// Nothing of these was logged: who does not lead any more says no more than that.
+void HostedGroup::ProposeHeld() {
+  while (!held_.empty() && !core_->Busy()) {
+    Held held = std::move(held_.front());
+    held_.pop_front();
+    held_bytes_ -= held.command.command.size();
+    Propose(std::move(held.command), held.ends, std::move(held.done));
+  }
+}
+
+void HostedGroup::AddLearner(const Member& learner, Slot from, LearnerCallback done) {
+  absl::StatusOr<LearnerStatus> status = closed_.has_value()
+                                             ? absl::StatusOr<LearnerStatus>(*closed_)
+                                             : core_->AddLearner(learner, from, clock_->Now());
+  home_->Post(
+      [done = std::move(done), status = std::move(status)]() mutable { done(std::move(status)); });
+}
+
+void HostedGroup::ChangeMembers(uint64_t expected_epoch, std::vector<Member> members,
+                                ChangeCallback done) {
+  auto answer = [&](absl::StatusOr<uint64_t> result) {
+    home_->Post([done = std::move(done), result = std::move(result)]() mutable {
+      done(std::move(result));
+    });
+  };
+  if (closed_.has_value()) return answer(*closed_);
+  if (!Leads()) return answer(NotLeader());
+  if (changes_.size() >= kWaitingChangesMax) {
+    return answer(absl::ResourceExhaustedError(Cat(
+        changes_.size(), " callers wait for a change of members; allowed: ", kWaitingChangesMax)));
+  }
+  WaitingChange waiting{core_->configuration().epoch, std::move(members), nullptr};
+  auto same = std::find_if(changes_.begin(), changes_.end(), [&](const WaitingChange& other) {
+    return SameMembers(other.members, waiting.members);
+  });
+  if (same != changes_.end()) {
+    waiting.epoch = same->epoch;
+  } else if (!SameMembers(core_->configuration().members, waiting.members)) {
+    absl::StatusOr<Slot> slot =
+        core_->ProposeMembers(expected_epoch, waiting.members, clock_->Now());
+    if (!slot.ok()) return answer(slot.status());
+    waiting.epoch = *slot;
+  }
+  waiting.done = std::move(done);
+  changes_.push_back(std::move(waiting));
+}
+
+// A change was made when this leader has led on under it: then a quorum of the new members knows.
+void HostedGroup::EndChanges() {
+  const bool settled = core_->Settled();
+  if (changes_.empty() || (!settled && Leads())) return;
+  for (WaitingChange& change : std::exchange(changes_, {})) {
+    absl::StatusOr<uint64_t> result = change.epoch;
+    if (!settled || core_->configuration().epoch != change.epoch) {
+      result = absl::UnknownError("leadership was lost; the change may be made or not");
+    }
+    home_->Post([done = std::move(change.done), result = std::move(result)]() mutable {
+      done(std::move(result));
+    });
+  }
+}
+
 void HostedGroup::OnDeposed() {
   std::map<Slot, Waiting> proposals;
   proposals.swap(proposals_);
@@ -178,6 +285,8 @@ void HostedGroup::OnDeposed() {
 
 void HostedGroup::Pump(Instant now) {
   if (closed_.has_value()) return;
+  ProposeHeld();
+  EndChanges();
   StartApply();
   std::deque<WaitingRead> reads;
   reads.swap(reads_);
@@ -187,23 +296,52 @@ void HostedGroup::Pump(Instant now) {
 }
 
 void HostedGroup::StartApply() {
-  if (applying_ || !failure_.ok() || applied_ >= core_->chosen()) return;
-  ChosenEntries entries;
-  size_t bytes = 0;
-  for (Slot slot = applied_ + 1; slot <= core_->chosen(); ++slot) {
-    entries.emplace_back(slot, core_->ChosenEntry(slot));
-    bytes += entries.back().second->size();
-    if (entries.size() >= kApplyEntriesMax || bytes >= kApplyBytesMax) break;
+  if (applying_ || !failure_.ok()) return;
+  const bool log = core_->kind() == MemberKind::kLog;
+  ApplyStep step = log ? NextLogStep() : NextStep();
+  if (step.entries.empty() && !step.publish) return;
+  if (step.publish) {
+    const Configuration& configuration = core_->ConfigurationAt(step.through);
+    if (configuration.epoch > stored_epoch_) step.configuration = configuration;
   }
   applying_ = true;
   apply_executor_->Post(
-      [self = shared_from_this(), applier = applier_, entries = std::move(entries)]() mutable {
-        ApplyOutcome outcome = applier->Run(entries);
+      [self = shared_from_this(), applier = applier_, log, step = std::move(step)]() mutable {
+        ApplyOutcome outcome = log ? applier->RunWithoutState(step) : applier->Run(step);
         Executor* home = self->home_;
         home->Post([self = std::move(self), outcome = std::move(outcome)]() mutable {
           self->FinishApply(std::move(outcome));
         });
       });
+}
+
+HostedGroup::ApplyStep HostedGroup::NextStep() const {
+  ApplyStep step{.entries = {}, .through = applied_, .configuration = {}, .publish = false};
+  size_t bytes = 0;
+  for (Slot slot = applied_ + 1; slot <= core_->chosen(); ++slot) {
+    step.entries.emplace_back(slot, core_->ChosenEntry(slot));
+    step.through = slot;
+    step.publish = true;
+    bytes += step.entries.back().second->size();
+    if (step.entries.size() >= kApplyEntriesMax || bytes >= kApplyBytesMax) break;
+  }
+  return step;
+}
+
+// A log replica needs no command but the one that ends the log, and that as soon as it is chosen;
+// its position follows what the trees of the others hold (R9).
+HostedGroup::ApplyStep HostedGroup::NextLogStep() {
+  ApplyStep step{.entries = {},
+                 .through = std::min(core_->chosen(), core_->held_by_storage()),
+                 .configuration = {},
+                 .publish = false};
+  step.publish = step.through > applied_;
+  const Slot ended = core_->ended();
+  if (ended > applied_ && !end_evaluated_) {
+    end_evaluated_ = true;
+    step.entries.emplace_back(ended, core_->ChosenEntry(ended));
+  }
+  return step;
 }
 
 void HostedGroup::FinishApply(ApplyOutcome outcome) {
@@ -215,7 +353,8 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
     changed_();
     return;
   }
-  applied_ = outcome.through;
+  applied_ = std::max(applied_, outcome.through);
+  stored_epoch_ = std::max(stored_epoch_, core_->ConfigurationAt(applied_).epoch);
   for (auto& [slot, result] : outcome.results) {
     auto it = proposals_.find(slot);
     if (it == proposals_.end()) continue;
@@ -233,7 +372,7 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
 
 void HostedGroup::Read(absl::AnyInvocable<void()> read, ReadCallback done) {
   if (closed_.has_value()) return EndRead(std::move(done), *closed_);
-  if (core_->role() != Role::kLeader) return EndRead(std::move(done), NotLeader());
+  if (!Leads()) return EndRead(std::move(done), NotLeader());
   const size_t waiting_reads = reads_.size() + reads_running_;
   if (waiting_reads >= options_.waiting_reads_max) {
     return EndRead(std::move(done),
@@ -249,7 +388,7 @@ void HostedGroup::Read(absl::AnyInvocable<void()> read, ReadCallback done) {
 }
 
 bool HostedGroup::TryRead(WaitingRead& read, Instant now) {
-  if (core_->role() != Role::kLeader || core_->promised() != read.ballot) {
+  if (!Leads() || core_->promised() != read.ballot) {
     EndRead(std::move(read.done), NotLeader());
     return true;
   }
@@ -284,7 +423,7 @@ bool HostedGroup::TryRead(WaitingRead& read, Instant now) {
 void HostedGroup::FinishRead(ReadCallback done, Ballot ballot) {
   --reads_running_;
   if (closed_.has_value()) return done(*closed_);
-  if (core_->role() != Role::kLeader || core_->promised() != ballot) return done(NotLeader());
+  if (!Leads() || core_->promised() != ballot) return done(NotLeader());
   if (!core_->HoldsLease(clock_->Now()))
     return done(absl::UnavailableError("the lease ran out during the read"));
   done(absl::OkStatus());
@@ -297,6 +436,13 @@ void HostedGroup::Close(absl::Status status) {
   closed_ = status;
   for (auto& [slot, waiting] : std::exchange(proposals_, {})) {
     Answer(std::move(waiting.done), {.status = status, .result = {}, .leader_hint = {}});
+  }
+  for (Held& held : std::exchange(held_, {})) {
+    Answer(std::move(held.done), {.status = status, .result = {}, .leader_hint = {}});
+  }
+  held_bytes_ = 0;
+  for (WaitingChange& change : std::exchange(changes_, {})) {
+    home_->Post([done = std::move(change.done), status]() mutable { done(status); });
   }
   for (WaitingRead& read : std::exchange(reads_, {})) EndRead(std::move(read.done), status);
 }
@@ -318,7 +464,13 @@ GroupStatus HostedGroup::Status(Instant now) const {
           .applied = applied_,
           .last = core_->last_slot(),
           .released = core_->released(),
-          .retained_bytes = core_->retained_bytes()};
+          .retained_bytes = core_->retained_bytes(),
+          .kind = core_->kind(),
+          .configuration = core_->configuration(),
+          .member = core_->member(),
+          .removed = core_->removed(),
+          .ended = core_->ended(),
+          .learners = core_->Learners()};
 }
 
 }  // namespace dynlib::replication

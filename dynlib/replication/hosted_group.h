@@ -79,10 +79,10 @@ using ReadCallback = absl::AnyInvocable<void(absl::Status)>;
 class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
  public:
   // `changed` is called when work finished on the apply executor: the host looks at the group
-  // again.
+  // again. `stored_epoch`: of the configuration that the state machine keeps.
   HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, bool lost,
-              StateMachine* state_machine, Executor* home, Executor* apply_executor,
-              const Clock* clock, absl::AnyInvocable<void()> changed);
+              uint64_t stored_epoch, StateMachine* state_machine, Executor* home,
+              Executor* apply_executor, const Clock* clock, absl::AnyInvocable<void()> changed);
 
   GroupCore& core() { return *core_; }
   const GroupCore& core() const { return *core_; }
@@ -91,7 +91,10 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   // Not OK once the state machine failed: the replica votes, but neither applies nor leads.
   const absl::Status& failure() const { return failure_; }
 
-  void Propose(Command command, ProposeCallback done);
+  // While the members change, proposals wait here for the change to be made.
+  void Propose(Command command, bool ends, ProposeCallback done);
+  void AddLearner(const Member& learner, Slot from, LearnerCallback done);
+  void ChangeMembers(uint64_t expected_epoch, std::vector<Member> members, ChangeCallback done);
   void Read(absl::AnyInvocable<void()> read, ReadCallback done);
   // After every input to the core: applies what is chosen, lets waiting reads through.
   void Pump(Instant now);
@@ -104,10 +107,28 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
 
  private:
   struct Applier;  // What lives on the apply executor.
+  // What the state machine is to do next.
+  struct ApplyStep {
+    std::vector<std::pair<Slot, Payload>> entries;
+    Slot through = 0;
+    std::optional<Configuration> configuration;
+    bool publish = true;
+  };
   struct ApplyOutcome {
     absl::Status status;
-    Slot through = 0;
+    Slot through = 0;  // 0: nothing was published.
     std::vector<std::pair<Slot, SessionResult>> results;
+  };
+  // Not proposed yet: the members are being changed.
+  struct Held {
+    Command command;
+    bool ends = false;
+    ProposeCallback done;
+  };
+  struct WaitingChange {
+    uint64_t epoch = 0;
+    std::vector<Member> members;
+    ChangeCallback done;
   };
   struct Waiting {
     ClientId client{};
@@ -123,10 +144,16 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
     Slot point = 0;
   };
 
+  // Also in the moment in which it asks new members for their votes.
+  bool Leads() const { return core_->role() == Role::kLeader || core_->Busy(); }
   absl::Status NotLeader() const;
   void ExpireSessionsIfDue();
   void Answer(ProposeCallback done, ProposalResult result);
+  void ProposeHeld();
+  void EndChanges();
   void StartApply();
+  ApplyStep NextStep() const;
+  ApplyStep NextLogStep();
   void FinishApply(ApplyOutcome outcome);
   // False if the read must go on waiting.
   bool TryRead(WaitingRead& read, Instant now);
@@ -136,6 +163,8 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   const HostOptions& options_;
   std::unique_ptr<GroupCore> core_;
   const bool lost_;
+  uint64_t stored_epoch_;       // Of the newest configuration given to the state machine.
+  bool end_evaluated_ = false;  // Of a log replica, in this boot.
   Executor* const home_;
   Executor* const apply_executor_;
   const Clock* const clock_;
@@ -147,6 +176,9 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   std::optional<absl::Status> closed_;
   Slot applied_ = 0;
   std::map<Slot, Waiting> proposals_;
+  std::deque<Held> held_;
+  size_t held_bytes_ = 0;
+  std::vector<WaitingChange> changes_;
   std::deque<WaitingRead> reads_;
   size_t reads_running_ = 0;  // On the apply executor.
   WallTime next_expiry_;

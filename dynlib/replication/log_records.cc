@@ -56,6 +56,11 @@ GroupCore::Recovered RecoverGroup(const RecoveredStream& stream, Slot applied) {
     ByteReader in(*stream.state);
     recovered.promised = Ballot::FromPacked(in.Fixed64());
     recovered.chosen = in.Fixed64();
+    // Records of before there was any change of members end here.
+    if (absl::StatusOr<Configuration> configuration = DecodeConfiguration(in.rest());
+        in.ok() && configuration.ok()) {
+      recovered.configuration = *std::move(configuration);
+    }
   }
   for (const Entry& entry : stream.entries) {
     ByteReader in(*entry.payload);
@@ -83,6 +88,7 @@ LogFrame ToFrame(PartitionId group, GroupCore::Record record) {
   if (record.is_state) {
     PutFixed64(frame.header, record.ballot.packed());
     PutFixed64(frame.header, record.chosen);
+    frame.header += EncodeConfiguration(record.configuration);
   } else {
     PutVarint(frame.header, record.chosen);
   }

@@ -50,6 +50,9 @@ struct Accept {
   // it. Holding it durably in the log would not be enough: a member whose frame is damaged later
   // would find it gone everywhere.
   Slot held_by_all = 0;
+  // The same for the storage replicas alone: a log replica has no tree, and counts its position up
+  // to here.
+  Slot held_by_storage = 0;
 };
 
 // Phase 2b.
@@ -65,22 +68,42 @@ struct Accepted {
 
 // A follower that misses its leader asks before it elects (R8). The message's ballot is the
 // leader's.
-struct HealthQuery {};
+struct HealthQuery {
+  Slot chosen = 0;  // Known here.
+};
 struct HealthReply {
   bool healthy = false;
   // Said by the ballot's own proposer: it neither leads nor will ever lead at this ballot, so no
   // lease hangs on it. Also sent unasked by a candidate that gives up (R6: released rather than
   // waited for).
   bool abandoned = false;
+  Slot chosen = 0;  // Known here.
+};
+
+// To a replica whose word shows an older configuration: what was chosen from where it stands, as
+// much as fits a message, so that it learns the configurations in between (rule R2). Also to one
+// that is no member any more.
+struct Outdated {
+  // At consecutive slots: the values that were chosen, under the ballots at which they are held
+  // here.
+  std::vector<Entry> entries;
+  Slot released = 0;  // What was chosen up to here is no longer in this log.
+  // A configuration without the receiver is in force, and more was chosen under it: nobody needs
+  // what the receiver knows.
+  bool removed = false;
 };
 
 struct GroupMessage {
+  // Not in the message but of the transport: the nodes that it comes from and goes to.
+  NodeId from_node{};
+  NodeId to_node{};
+
   PartitionId group{};
   ReplicaId from{};
   ReplicaId to{};
   uint64_t epoch = 0;  // Of the sender's configuration (R2).
   Ballot ballot;
-  std::variant<Prepare, Promise, Accept, Accepted, HealthQuery, HealthReply> body;
+  std::variant<Prepare, Promise, Accept, Accepted, HealthQuery, HealthReply, Outdated> body;
 };
 
 // "Support me for a while." Sent by a node to each peer at a steady interval, whether or not

@@ -13,6 +13,12 @@ void ToWire(const Prepare& in, wire::GroupMessage& out) {
   out.mutable_prepare()->set_from_slot(in.from_slot);
 }
 
+void ToWire(const Entry& in, wire::Entry& out) {
+  out.set_slot(in.slot);
+  out.set_ballot(in.ballot.packed());
+  out.set_payload(*in.payload);
+}
+
 void ToWire(const Promise& in, wire::GroupMessage& out) {
   wire::Promise& promise = *out.mutable_promise();
   promise.set_granted(in.granted);
@@ -23,12 +29,7 @@ void ToWire(const Promise& in, wire::GroupMessage& out) {
   promise.set_through(in.through);
   promise.set_chosen(in.chosen);
   promise.set_released(in.released);
-  for (const Entry& entry : in.entries) {
-    wire::Entry& added = *promise.add_entries();
-    added.set_slot(entry.slot);
-    added.set_ballot(entry.ballot.packed());
-    added.set_payload(*entry.payload);
-  }
+  for (const Entry& entry : in.entries) ToWire(entry, *promise.add_entries());
   for (const UnknownSlot& unknown : in.unknown) {
     wire::UnknownSlot& added = *promise.add_unknown();
     added.set_slot(unknown.slot);
@@ -41,6 +42,7 @@ void ToWire(const Accept& in, wire::GroupMessage& out) {
   accept.set_first_slot(in.first_slot);
   accept.set_chosen(in.chosen);
   accept.set_held_by_all(in.held_by_all);
+  accept.set_held_by_storage(in.held_by_storage);
   for (const Payload& payload : in.entries) accept.add_entries(*payload);
 }
 
@@ -54,14 +56,28 @@ void ToWire(const Accepted& in, wire::GroupMessage& out) {
   accepted.set_checkpoint(in.checkpoint);
 }
 
-void ToWire(const HealthQuery&, wire::GroupMessage& out) { out.mutable_health_query(); }
+void ToWire(const HealthQuery& in, wire::GroupMessage& out) {
+  out.mutable_health_query()->set_chosen(in.chosen);
+}
 
 void ToWire(const HealthReply& in, wire::GroupMessage& out) {
   out.mutable_health_reply()->set_healthy(in.healthy);
   out.mutable_health_reply()->set_abandoned(in.abandoned);
+  out.mutable_health_reply()->set_chosen(in.chosen);
+}
+
+void ToWire(const Outdated& in, wire::GroupMessage& out) {
+  wire::Outdated& outdated = *out.mutable_outdated();
+  for (const Entry& entry : in.entries) ToWire(entry, *outdated.add_entries());
+  outdated.set_released(in.released);
+  outdated.set_removed(in.removed);
 }
 
 Payload Share(std::string* bytes) { return std::make_shared<const std::string>(std::move(*bytes)); }
+
+Entry FromWire(wire::Entry& in) {
+  return {in.slot(), Ballot::FromPacked(in.ballot()), Share(in.mutable_payload())};
+}
 
 Promise FromWire(wire::Promise& in) {
   Promise promise{.granted = in.granted(),
@@ -72,10 +88,7 @@ Promise FromWire(wire::Promise& in) {
                   .through = in.through(),
                   .chosen = in.chosen(),
                   .released = in.released()};
-  for (wire::Entry& entry : *in.mutable_entries()) {
-    promise.entries.push_back(
-        {entry.slot(), Ballot::FromPacked(entry.ballot()), Share(entry.mutable_payload())});
-  }
+  for (wire::Entry& entry : *in.mutable_entries()) promise.entries.push_back(FromWire(entry));
   for (const wire::UnknownSlot& unknown : in.unknown()) {
     promise.unknown.push_back({unknown.slot(), Ballot::FromPacked(unknown.ballot())});
   }
@@ -83,10 +96,18 @@ Promise FromWire(wire::Promise& in) {
 }
 
 Accept FromWire(wire::Accept& in) {
-  Accept accept{
-      .first_slot = in.first_slot(), .chosen = in.chosen(), .held_by_all = in.held_by_all()};
+  Accept accept{.first_slot = in.first_slot(),
+                .chosen = in.chosen(),
+                .held_by_all = in.held_by_all(),
+                .held_by_storage = in.held_by_storage()};
   for (std::string& entry : *in.mutable_entries()) accept.entries.push_back(Share(&entry));
   return accept;
+}
+
+Outdated FromWire(wire::Outdated& in) {
+  Outdated outdated{.released = in.released(), .removed = in.removed()};
+  for (wire::Entry& entry : *in.mutable_entries()) outdated.entries.push_back(FromWire(entry));
+  return outdated;
 }
 
 std::optional<GroupMessage> FromWire(wire::GroupMessage& in) {
@@ -115,11 +136,15 @@ std::optional<GroupMessage> FromWire(wire::GroupMessage& in) {
                           .checkpoint = in.accepted().checkpoint()};
       break;
     case wire::GroupMessage::kHealthQuery:
-      out.body = HealthQuery{};
+      out.body = HealthQuery{.chosen = in.health_query().chosen()};
       break;
     case wire::GroupMessage::kHealthReply:
       out.body = HealthReply{.healthy = in.health_reply().healthy(),
-                             .abandoned = in.health_reply().abandoned()};
+                             .abandoned = in.health_reply().abandoned(),
+                             .chosen = in.health_reply().chosen()};
+      break;
+    case wire::GroupMessage::kOutdated:
+      out.body = FromWire(*in.mutable_outdated());
       break;
     case wire::GroupMessage::BODY_NOT_SET:
       return std::nullopt;

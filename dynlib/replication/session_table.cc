@@ -5,6 +5,7 @@
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 
 namespace dynlib::replication {
@@ -28,7 +29,7 @@ std::string EncodeLogged(const LoggedCommand& command) {
   if (command.kind == LoggedCommand::Kind::kNoOp) return out;
   out.reserve(48 + command.command.size());
   PutFixed8(out, static_cast<uint8_t>(command.kind));
-  if (command.kind == LoggedCommand::Kind::kCommand) {
+  if (command.kind != LoggedCommand::Kind::kExpireSessions) {
     PutVarint(out, ToUint(command.client));
     PutVarint(out, command.sequence);
     PutVarint(out, command.acknowledged);
@@ -44,7 +45,7 @@ LoggedCommand DecodeLogged(std::string_view bytes) {
   LoggedCommand command;
   if (bytes.empty()) return command;
   command.kind = static_cast<LoggedCommand::Kind>(in.Fixed8());
-  if (command.kind == LoggedCommand::Kind::kCommand) {
+  if (command.kind == LoggedCommand::Kind::kCommand || command.kind == LoggedCommand::Kind::kEnd) {
     command.client = ClientId{in.Varint()};
     command.sequence = in.Varint();
     command.acknowledged = in.Varint();
@@ -82,6 +83,29 @@ absl::Status SessionTable::Load(std::string_view key, std::string_view value) {
     return absl::DataLossError(Cat("session record ", Escape(key), " does not parse"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> MergeSessionRecords(std::string_view key, std::string_view a,
+                                                std::string_view b) {
+  SessionTable table;
+  SessionTable other;
+  DYNLIB_RETURN_IF_ERROR(table.Load(key, a));
+  DYNLIB_RETURN_IF_ERROR(other.Load(key, b));
+  table.Merge(other);
+  return table.TakeChanges().front().value;
+}
+
+void SessionTable::Merge(const SessionTable& other) {
+  expired_before_ = std::max(expired_before_, other.expired_before_);
+  expiry_changed_ = expiry_changed_ || expired_before_ != WallTime();
+  for (const auto& [id, theirs] : other.clients_) {
+    Client& client = clients_[id];
+    client.last = std::max(client.last, theirs.last);
+    client.acknowledged = std::max(client.acknowledged, theirs.acknowledged);
+    client.results.insert(theirs.results.begin(), theirs.results.end());
+    client.results.erase(client.results.begin(), client.results.upper_bound(client.acknowledged));
+    changed_.insert(id);
+  }
 }
 
 SessionTable::Decision SessionTable::Admit(const LoggedCommand& command) {

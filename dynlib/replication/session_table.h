@@ -19,15 +19,18 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/replication/state_machine.h"
 
 namespace dynlib::replication {
 
-// What an entry of the log holds: a client's command, or one that expires sessions, or nothing.
+// What an entry of the log holds: a client's command, also one that ends the log, or one that
+// expires sessions, or nothing. Changes of members (entry.h) are nothing here. The numbers are
+// those of EntryKind.
 struct LoggedCommand {
-  enum class Kind : uint8_t { kNoOp = 0, kCommand = 1, kExpireSessions = 2 };
+  enum class Kind : uint8_t { kNoOp = 0, kCommand = 1, kExpireSessions = 2, kEnd = 4 };
   Kind kind = Kind::kNoOp;
   ClientId client{};
   uint64_t sequence = 0;
@@ -46,6 +49,13 @@ struct SessionResult {
   std::string result;  // Of the state machine, when OK; else what was wrong.
 };
 
+// Of two tables' records under one key the one for the partition that comes of both: a client's
+// results together, and what it acknowledged to either; the later of two expiries. (A client of a
+// partition that was split is in the tables of both children; rule R11.) kDataLoss for a record
+// that does not parse.
+absl::StatusOr<std::string> MergeSessionRecords(std::string_view key, std::string_view a,
+                                                std::string_view b);
+
 class SessionTable {
  public:
   // A client may have this many results that it has not acknowledged; commands beyond are refused.
@@ -59,6 +69,9 @@ class SessionTable {
 
   // Of a stored record; bytes that do not parse are kDataLoss.
   absl::Status Load(std::string_view key, std::string_view value);
+
+  // Takes over what another table holds, as MergeSessionRecords says.
+  void Merge(const SessionTable& other);
 
   // Decides on a command and, for kApply, notes it with an empty result, to be filled in by
   // SetResult.

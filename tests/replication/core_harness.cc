@@ -192,8 +192,9 @@ void CoreHarness::Boot(Node& node) {
   for (int group = 0; group < options_.groups; ++group) {
     const StoredGroup& stored = node.stored[group];
     node.cores.push_back(std::make_unique<GroupCore>(
-        options_.group, PartitionId{static_cast<uint64_t>(group) + 1}, ReplicaOf(node.index),
-        configuration, RecoveredOf(stored), random_.Next(), node.liveness.get(), now));
+        options_.group, PartitionId{static_cast<uint64_t>(group) + 1},
+        Member{ReplicaOf(node.index), NodeIdOf(node.index)}, false, configuration,
+        RecoveredOf(stored), random_.Next(), node.liveness.get(), now));
     node.checked.push_back(stored.applied);
   }
   if (options_.trace) Trace(Cat("boot ", node.index + 1, " incarnation ", node.boots));

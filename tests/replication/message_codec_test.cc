@@ -22,7 +22,7 @@ const Ballot kBallot(9, ReplicaId{2});
 
 Payload Bytes(std::string bytes) { return std::make_shared<const std::string>(std::move(bytes)); }
 
-GroupMessage Make(std::variant<Prepare, Promise, Accept, Accepted, HealthQuery, HealthReply> body) {
+GroupMessage Make(decltype(GroupMessage::body) body) {
   return {.group = PartitionId{4},
           .from = ReplicaId{2},
           .to = ReplicaId{3},
@@ -50,7 +50,8 @@ Accept SomeAccept() {
   return {.first_slot = 21,
           .entries = {Bytes(std::string("\0\xff", 2)), Bytes("")},
           .chosen = 20,
-          .held_by_all = 11};
+          .held_by_all = 11,
+          .held_by_storage = 12};
 }
 
 // Every kind, with every field unlike its default.
@@ -65,8 +66,10 @@ NodeMessage Everything() {
                                          .chosen = 20,
                                          .support_epoch = 4,
                                          .checkpoint = 10}));
-  message.groups.push_back(Make(HealthQuery{}));
-  message.groups.push_back(Make(HealthReply{.healthy = true, .abandoned = true}));
+  message.groups.push_back(Make(HealthQuery{.chosen = 13}));
+  message.groups.push_back(Make(HealthReply{.healthy = true, .abandoned = true, .chosen = 14}));
+  message.groups.push_back(
+      Make(Outdated{.entries = {{15, kBallot, Bytes("fifteen")}}, .released = 9, .removed = true}));
   message.liveness.push_back({SupportRequest{
       .incarnation = 3, .sent_at = -5, .heard_incarnation = 2, .heard_age_us = -1}});
   message.liveness.push_back({SupportGrant{.incarnation = 4,
@@ -79,7 +82,7 @@ NodeMessage Everything() {
 
 TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
   DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(Encode(Everything())));
-  ASSERT_THAT(out.groups, SizeIs(6));
+  ASSERT_THAT(out.groups, SizeIs(7));
   for (const GroupMessage& message : out.groups) {
     EXPECT_EQ(message.group, PartitionId{4});
     EXPECT_EQ(message.from, ReplicaId{2});
@@ -113,6 +116,7 @@ TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
   EXPECT_EQ(accept.first_slot, 21u);
   EXPECT_EQ(accept.chosen, 20u);
   EXPECT_EQ(accept.held_by_all, 11u);
+  EXPECT_EQ(accept.held_by_storage, 12u);
   ASSERT_THAT(accept.entries, SizeIs(2));
   EXPECT_EQ(*accept.entries[0], std::string("\0\xff", 2));
   EXPECT_EQ(*accept.entries[1], "");
@@ -125,9 +129,19 @@ TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
   EXPECT_EQ(accepted.support_epoch, 4u);
   EXPECT_EQ(accepted.checkpoint, 10u);
 
-  EXPECT_TRUE(std::holds_alternative<HealthQuery>(out.groups[4].body));
-  EXPECT_TRUE(std::get<HealthReply>(out.groups[5].body).healthy);
-  EXPECT_TRUE(std::get<HealthReply>(out.groups[5].body).abandoned);
+  EXPECT_EQ(std::get<HealthQuery>(out.groups[4].body).chosen, 13u);
+  const HealthReply& reply = std::get<HealthReply>(out.groups[5].body);
+  EXPECT_TRUE(reply.healthy);
+  EXPECT_TRUE(reply.abandoned);
+  EXPECT_EQ(reply.chosen, 14u);
+
+  const Outdated& outdated = std::get<Outdated>(out.groups[6].body);
+  ASSERT_THAT(outdated.entries, SizeIs(1));
+  EXPECT_EQ(outdated.entries[0].slot, 15u);
+  EXPECT_EQ(outdated.entries[0].ballot, kBallot);
+  EXPECT_EQ(*outdated.entries[0].payload, "fifteen");
+  EXPECT_EQ(outdated.released, 9u);
+  EXPECT_TRUE(outdated.removed);
 
   ASSERT_THAT(out.liveness, SizeIs(2));
   const auto& request = std::get<SupportRequest>(out.liveness[0].body);
@@ -145,11 +159,11 @@ TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
 
 TEST(MessageCodecTest, BodiesOfDefaultsKeepTheirKind) {
   NodeMessage message;
-  message.groups = {Make(Prepare{}),  Make(Promise{}),     Make(Accept{}),
-                    Make(Accepted{}), Make(HealthQuery{}), Make(HealthReply{})};
+  message.groups = {Make(Prepare{}),     Make(Promise{}),     Make(Accept{}),  Make(Accepted{}),
+                    Make(HealthQuery{}), Make(HealthReply{}), Make(Outdated{})};
   DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(Encode(message)));
-  ASSERT_THAT(out.groups, SizeIs(6));
-  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(out.groups[i].body.index(), i);
+  ASSERT_THAT(out.groups, SizeIs(7));
+  for (size_t i = 0; i < 7; ++i) EXPECT_EQ(out.groups[i].body.index(), i);
 }
 
 TEST(MessageCodecTest, ABodyOfAnUnknownKindIsLeftOutAlone) {

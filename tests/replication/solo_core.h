@@ -35,6 +35,9 @@ class SoloCore {
     GroupOptions options;
     uint64_t boot = 1;
     Duration boot_wait{0};
+    MemberKind kind = MemberKind::kStorage;
+    bool learner = false;
+    Configuration configuration;  // Instead of replicas 1 to `members`.
   };
   explicit SoloCore(Setup setup)
       : owned_liveness_(std::make_unique<Liveness>(LivenessOptions{}, setup.boot, setup.boot_wait,
@@ -47,8 +50,10 @@ class SoloCore {
       if (i != setup.self) liveness.AddPeer(NodeOf(i), now);
     }
     self_ = ReplicaId{setup.self};
-    core_ = std::make_unique<GroupCore>(setup.options, PartitionId{1}, self_, configuration,
-                                        std::move(setup.recovered), 7, &liveness, now);
+    if (!setup.configuration.members.empty()) configuration = setup.configuration;
+    core_ = std::make_unique<GroupCore>(
+        setup.options, PartitionId{1}, Member{self_, NodeOf(setup.self), setup.kind}, setup.learner,
+        configuration, std::move(setup.recovered), 7, &liveness, now);
     Take();
   }
   SoloCore() : SoloCore(Setup{}) {}
@@ -57,11 +62,13 @@ class SoloCore {
   GroupCore* operator->() { return core_.get(); }
 
   template <typename Body>
-  void Receive(uint64_t from, Ballot ballot, Body body) {
-    GroupMessage message{.group = PartitionId{1},
+  void Receive(uint64_t from, Ballot ballot, Body body, uint64_t epoch = 0) {
+    GroupMessage message{.from_node = NodeOf(from),
+                         .to_node = NodeOf(ToUint(self_)),
+                         .group = PartitionId{1},
                          .from = ReplicaId{from},
                          .to = self_,
-                         .epoch = 0,
+                         .epoch = epoch,
                          .ballot = ballot,
                          .body = std::move(body)};
     core_->Step(message, now);
