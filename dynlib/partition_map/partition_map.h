@@ -17,8 +17,8 @@
 //   std::shared_ptr<const PartitionRecord> holder = map->Find(table, key);   // from any thread
 //   if (holder != nullptr) Send(holder->leader, ...);
 //
-// All is kept in one Perkle tree, so equal maps have equal digests, and sync.h finds what two maps
-// do not share.
+// All is kept in one Perkle tree, so equal maps have equal digests, and sync_session.h finds what
+// two maps do not share.
 //
 // Threads: Find..., view(), digest() and the counts from any thread, never waiting for a change
 // that is being made: they copy a pointer to the newest published version (a mutex guards that copy

@@ -1,5 +1,6 @@
 #include "dynlib/partition_map/perkle.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "dynlib/base/strings.h"
@@ -123,17 +124,6 @@ Step Locate(const PerkleNode* node, const PerklePath& path) {
   return {nullptr, 0};
 }
 
-PerklePath ChildPath(const PerklePath& parent, uint32_t nibble) {
-  PerklePath path = parent;
-  if (path.nibbles % 2 == 0) {
-    path.bytes.push_back(static_cast<char>(nibble << 4));
-  } else {
-    path.bytes.back() = static_cast<char>(path.bytes.back() | static_cast<char>(nibble));
-  }
-  ++path.nibbles;
-  return path;
-}
-
 }  // namespace
 
 bool PerklePath::valid() const {
@@ -145,6 +135,24 @@ bool PerklePath::Contains(std::string_view key) const {
   if (Nibbles(key) < nibbles) return false;
   if (key.substr(0, nibbles / 2) != std::string_view(bytes).substr(0, nibbles / 2)) return false;
   return nibbles % 2 == 0 || NibbleAt(key, nibbles - 1) == NibbleAt(bytes, nibbles - 1);
+}
+
+PerklePath PerklePath::Child(uint32_t nibble) const {
+  PerklePath path = *this;
+  if (nibbles % 2 == 0) {
+    path.bytes.push_back(static_cast<char>(nibble << 4));
+  } else {
+    path.bytes.back() = static_cast<char>(path.bytes.back() | static_cast<char>(nibble));
+  }
+  ++path.nibbles;
+  return path;
+}
+
+uint32_t PerklePath::CommonWith(const PerklePath& other) const {
+  const uint32_t shorter = std::min(nibbles, other.nibbles);
+  uint32_t common = 0;
+  while (common < shorter && At(common) == other.At(common)) ++common;
+  return common;
 }
 
 size_t Perkle::size() const { return empty() ? 0 : root_->entries; }
@@ -294,7 +302,7 @@ std::optional<Perkle::Branch> Perkle::BranchAt(const PerklePath& path) const {
   for (uint32_t nibble = 0; nibble < 16; ++nibble) {
     if (!at.node->HasChild(nibble)) continue;
     const PerkleNode* child = at.node->child(at.node->Rank(nibble));
-    branch.children.push_back({ChildPath(branch.path, nibble), child->digest, child->entries});
+    branch.children.push_back({branch.path.Child(nibble), child->digest, child->entries});
   }
   return branch;
 }

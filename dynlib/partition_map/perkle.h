@@ -57,6 +57,11 @@ struct PerklePath {
   // Whether the number of bytes and the last half byte are as they must be: for paths from outside.
   bool valid() const;
   bool Contains(std::string_view key) const;
+  // Of the nibble at a place before the end.
+  uint32_t At(uint32_t nibble) const { return internal::NibbleAt(bytes, nibble); }
+  PerklePath Child(uint32_t nibble) const;
+  // How many of the first nibbles are the same.
+  uint32_t CommonWith(const PerklePath& other) const;
   friend bool operator==(const PerklePath&, const PerklePath&) = default;
 };
 
@@ -110,7 +115,7 @@ class Perkle {
   // share is passed over by pointer, what is equal by digest.
   static void Diff(const Perkle& a, const Perkle& b, DiffVisitor visit);
 
-  // What two trees tell each other to find their differences (see sync.h).
+  // What two trees tell each other to find their differences (see sync_session.h).
   struct Subtree {
     PerklePath path;
     Digest128 digest;      // of the entries below `path`; zero when there are none
