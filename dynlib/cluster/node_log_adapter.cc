@@ -4,12 +4,9 @@
 #include <utility>
 
 namespace dynlib::cluster {
-namespace {
 
 // Stream ids are never 0; partition 0 is the node itself.
 store::StreamId StreamOf(PartitionId group) { return store::StreamId{ToUint(group) + 1}; }
-
-}  // namespace
 
 NodeLogAdapter::NodeLogAdapter(store::NodeLog* log, size_t append_bytes_max, Executor* executor,
                                std::function<void(size_t)> appended)

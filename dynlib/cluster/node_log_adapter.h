@@ -15,6 +15,7 @@
 #include "dynlib/replication/replica_log.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/store/node_log.h"
+#include "dynlib/store/node_log_record.h"
 
 namespace dynlib::cluster {
 
@@ -37,6 +38,9 @@ class NodeLogAdapter : public replication::ReplicaLog {
   Executor* const executor_;
   const std::function<void(size_t)> appended_;
 };
+
+// Where the log keeps what a partition's replica writes.
+store::StreamId StreamOf(PartitionId group);
 
 // Each partition's stream, and the node's own under PartitionId{0}; empty if the log has none.
 replication::RecoveredStream TakeStream(store::NodeLog::Recovery& recovery, PartitionId group);

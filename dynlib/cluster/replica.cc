@@ -5,6 +5,53 @@
 #include "dynlib/cluster/cluster.pb.h"
 
 namespace dynlib::cluster {
+namespace {
+
+replication::MemberKind ToKind(wire::MemberKind kind) {
+  return kind == wire::LOG ? replication::MemberKind::kLog : replication::MemberKind::kStorage;
+}
+
+absl::Status ParseMembers(const wire::CreateReplicaRequest& request, NodeId self,
+                          Replica& replica) {
+  const wire::Partition& partition = request.partition();
+  replica.configuration = {};
+  for (const wire::Member& member : partition.members()) {
+    replica.configuration.members.push_back(
+        {ReplicaId{member.replica()}, NodeId{member.node()}, ToKind(member.kind())});
+  }
+  if (!request.configuration().empty()) {
+    absl::StatusOr<replication::Configuration> newest =
+        replication::DecodeConfiguration(request.configuration());
+    if (!newest.ok()) {
+      return absl::InvalidArgumentError(
+          Cat("partition ", partition.id(), ": configuration: ", ToStd(newest.status().message())));
+    }
+    replica.configuration = *std::move(newest);
+  }
+  DYNLIB_RETURN_IF_ERROR(replication::Validate(replica.configuration));
+  replica.self = ReplicaId{request.replica()};
+  if (request.learner()) {
+    if (request.replica() == 0)
+      return absl::InvalidArgumentError(
+          Cat("partition ", partition.id(), ": a learner has replica id 0"));
+    return absl::OkStatus();
+  }
+  const replication::Member* member = replica.configuration.FindNode(self);
+  if (member == nullptr) {
+    return absl::InvalidArgumentError(
+        Cat("partition ", partition.id(), " has no member on node ", self));
+  }
+  if (request.replica() != 0 && member->replica != replica.self) {
+    return absl::InvalidArgumentError(Cat("partition ", partition.id(), ": replica is ",
+                                          request.replica(), ", and the member on node ", self,
+                                          " is ", member->replica));
+  }
+  replica.self = member->replica;
+  replica.kind = member->kind;
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::Status Replica::CheckKey(std::string_view storage_key) const {
   if (storage_key >= first && (end.empty() || storage_key < end)) return absl::OkStatus();
@@ -20,7 +67,13 @@ absl::Status Replica::CheckRange(std::string_view range_first, std::string_view 
                                    ", ", Escape(end), ")"));
 }
 
-absl::Status ParseDescription(std::string_view description, Replica& replica) {
+std::vector<PartitionId> Replica::Successors() const {
+  if (!ended.has_value()) return {};
+  if (ended->has_merge()) return {PartitionId{ended->merge().merged()}};
+  return {PartitionId{ended->split().left()}, PartitionId{ended->split().right()}};
+}
+
+absl::Status ParseDescription(std::string_view description, NodeId self, Replica& replica) {
   if (description.size() > kDescriptionBytesMax) {
     return absl::InvalidArgumentError(Cat("the partition's description is ", description.size(),
                                           " bytes; allowed: up to ", kDescriptionBytesMax));
@@ -43,11 +96,11 @@ absl::Status ParseDescription(std::string_view description, Replica& replica) {
   replica.partition = PartitionId{partition.id()};
   replica.first = partition.first();
   replica.end = partition.end();
-  replica.configuration = {};
-  for (const wire::Member& member : partition.members()) {
-    replica.configuration.members.push_back({ReplicaId{member.replica()}, NodeId{member.node()}});
-  }
-  DYNLIB_RETURN_IF_ERROR(replication::Validate(replica.configuration));
+  replica.table = TableId{partition.table()};
+  replica.generation = partition.generation();
+  replica.kind = ToKind(request.kind());
+  replica.learner = request.learner();
+  DYNLIB_RETURN_IF_ERROR(ParseMembers(request, self, replica));
   absl::StatusOr<TableSchema> schema = DecodeSchema(request.schema());
   if (!schema.ok())
     return absl::InvalidArgumentError(Cat("schema: ", ToStd(schema.status().message())));

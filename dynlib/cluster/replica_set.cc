@@ -2,7 +2,9 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
+#include "dynlib/base/check.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/node_log_adapter.h"
@@ -11,110 +13,372 @@
 #include "dynlib/store/tree.h"
 
 namespace dynlib::cluster {
+namespace {
+
+store::TreeId TreeOf(PartitionId partition) { return store::TreeId{ToUint(partition)}; }
+
+// The replica if all went well.
+absl::StatusOr<std::shared_ptr<Replica>> If(const absl::Status& status,
+                                            std::shared_ptr<Replica> replica) {
+  if (!status.ok()) return status;
+  return replica;
+}
+
+absl::Status Busy(PartitionId partition) {
+  return absl::UnavailableError(Cat("partition ", partition, " is being made or dropped here"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Replica>> ReplicaSet::LoadReplica(store::Tree* tree) {
+  auto replica = std::make_shared<Replica>(tree);
+  DYNLIB_ASSIGN_OR_RETURN(std::string description, TableStateMachine::Describe(*tree));
+  if (absl::Status status = ParseDescription(description, parts_.self, *replica); !status.ok()) {
+    return absl::DataLossError(Cat("tree ", tree->id(), ": ", ToStd(status.message())));
+  }
+  DYNLIB_ASSIGN_OR_RETURN(replica->copying, TableStateMachine::IsCopying(*tree));
+  DYNLIB_ASSIGN_OR_RETURN(replica->ended, TableStateMachine::StoredEnd(*tree));
+  DYNLIB_ASSIGN_OR_RETURN(std::optional<replication::Configuration> stored,
+                          TableStateMachine::StoredConfiguration(*tree));
+  if (stored.has_value() && stored->epoch >= replica->configuration.epoch)
+    replica->configuration = *std::move(stored);
+  return replica;
+}
 
 absl::Status ReplicaSet::Load() {
   for (store::TreeId id : parts_.pages->Trees()) {
-    auto replica = std::make_shared<Replica>(parts_.pages->FindTree(id));
-    DYNLIB_ASSIGN_OR_RETURN(std::string description, TableStateMachine::Describe(*replica->tree));
-    if (absl::Status status = ParseDescription(description, *replica); !status.ok()) {
-      return absl::DataLossError(Cat("tree ", id, ": ", ToStd(status.message())));
+    DYNLIB_ASSIGN_OR_RETURN(std::shared_ptr<Replica> replica,
+                            LoadReplica(parts_.pages->FindTree(id)));
+    // It never had a vote.
+    if (replica->copying) {
+      DYNLIB_RETURN_IF_ERROR(parts_.pages->DropTree(id));
+      continue;
     }
     replicas_[replica->partition] = std::move(replica);
+  }
+  const ReplicaMap loaded = replicas_;
+  for (const auto& [partition, left] : loaded) {
+    if (!left->ended.has_value() || !left->ended->has_merge()) continue;
+    const wire::MergeCommand& merge = left->ended->merge();
+    const std::shared_ptr<Replica> right = Find(PartitionId{merge.right()});
+    if (PartitionId{merge.left()} != partition || right == nullptr || !right->ended.has_value() ||
+        Find(PartitionId{merge.merged()}) != nullptr) {
+      continue;
+    }
+    const absl::Status joined =
+        TableStateMachine::Join(*parts_.pages, parts_.self, *left->tree, *right->tree);
+    if (absl::IsNotFound(joined)) continue;  // This node has no part in it.
+    DYNLIB_RETURN_IF_ERROR(joined);
+    DYNLIB_ASSIGN_OR_RETURN(replicas_[PartitionId{merge.merged()}],
+                            LoadReplica(parts_.pages->FindTree(store::TreeId{merge.merged()})));
   }
   return absl::OkStatus();
 }
 
 absl::Status ReplicaSet::MakeDurable(std::string description) {
   Replica parsed(nullptr);
-  DYNLIB_RETURN_IF_ERROR(ParseDescription(description, parsed));
-  if (parts_.pages->FindTree(store::TreeId{ToUint(parsed.partition)}) != nullptr)
-    return absl::OkStatus();
+  DYNLIB_RETURN_IF_ERROR(ParseDescription(description, parts_.self, parsed));
+  if (parts_.pages->FindTree(TreeOf(parsed.partition)) != nullptr) return absl::OkStatus();
   DYNLIB_RETURN_IF_ERROR(MakeTree(std::move(description)).status());
   return parts_.pages->Checkpoint();
 }
 
 absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
-  for (auto& [partition, replica] : replicas_) {
-    DYNLIB_RETURN_IF_ERROR(AddGroup(*replica, TakeStream(recovery, partition)));
-  }
+  recovery_ = std::move(recovery);
+  for (const auto& [partition, replica] : replicas_) DYNLIB_RETURN_IF_ERROR(AddGroup(replica));
   return absl::OkStatus();
 }
 
-absl::Status ReplicaSet::AddGroup(Replica& replica, const replication::RecoveredStream& recovered) {
-  DYNLIB_ASSIGN_OR_RETURN(std::optional<replication::Configuration> stored,
-                          TableStateMachine::StoredConfiguration(*replica.tree));
-  // The description says which replica this is, and whom it began with.
-  const replication::Member* self = replica.configuration.FindNode(parts_.self);
-  if (self == nullptr) {
-    return absl::DataLossError(
-        Cat("partition ", replica.partition, " has no member on node ", parts_.self));
-  }
-  const replication::GroupSetup setup{
-      .configuration = stored.has_value() ? *std::move(stored) : replica.configuration,
-      .self = self->replica,
-      .kind = self->kind};
-  return parts_.host->AddGroup(replica.partition, setup, &replica.state_machine,
-                               parts_.apply_executor, recovered);
+absl::Status ReplicaSet::AddGroup(const std::shared_ptr<Replica>& replica) {
+  EnableEnd(*replica);
+  const replication::GroupSetup setup{.configuration = replica->configuration,
+                                      .self = replica->self,
+                                      .kind = replica->kind,
+                                      .learner = replica->learner};
+  return parts_.host->AddGroup(replica->partition, setup, &replica->state_machine,
+                               parts_.apply_executor, TakeStream(recovery_, replica->partition));
+}
+
+void ReplicaSet::EnableEnd(Replica& replica) {
+  replica.state_machine.EnableEnd(parts_.pages, parts_.self,
+                                  [weak = weak_from_this(), executor = parts_.executor,
+                                   partition = replica.partition](const wire::EndRecord& record) {
+                                    executor->Post([weak, partition, record] {
+                                      if (auto self = weak.lock()) self->OnEnded(partition, record);
+                                    });
+                                  });
 }
 
 // A tree with its description in it; durable with the next checkpoint.
 absl::StatusOr<std::shared_ptr<Replica>> ReplicaSet::MakeTree(std::string description) {
   Replica parsed(nullptr);
-  DYNLIB_RETURN_IF_ERROR(ParseDescription(description, parsed));
-  const store::TreeId id{ToUint(parsed.partition)};
-  store::Tree* tree = parts_.pages->FindTree(id);  // There already if a creation failed midway.
-  if (tree == nullptr) {
-    DYNLIB_ASSIGN_OR_RETURN(tree, parts_.pages->CreateTree(id));
+  DYNLIB_RETURN_IF_ERROR(ParseDescription(description, parts_.self, parsed));
+  wire::CreateReplicaRequest request;
+  DYNLIB_CHECK(request.ParseFromString(description));
+  const store::TreeId id = TreeOf(parsed.partition);
+  if (parts_.pages->FindTree(id) != nullptr)  // A creation failed midway.
+    DYNLIB_RETURN_IF_ERROR(parts_.pages->DropTree(id));
+  DYNLIB_ASSIGN_OR_RETURN(store::Tree * tree, parts_.pages->CreateTree(id));
+  if (parsed.learner && parsed.kind == replication::MemberKind::kLog) {
+    DYNLIB_RETURN_IF_ERROR(TableStateMachine::InitialiseLog(*tree, std::move(description),
+                                                            parsed.configuration, request.base()));
+  } else if (parsed.learner) {
+    DYNLIB_RETURN_IF_ERROR(TableStateMachine::BeginCopy(*tree, std::move(description)));
+  } else {
+    DYNLIB_RETURN_IF_ERROR(TableStateMachine::Initialise(*tree, std::move(description)));
   }
-  auto replica = std::make_shared<Replica>(tree);
-  DYNLIB_RETURN_IF_ERROR(ParseDescription(description, *replica));
-  DYNLIB_RETURN_IF_ERROR(TableStateMachine::Initialise(*tree, std::move(description)));
-  return replica;
+  return LoadReplica(tree);
 }
 
 void ReplicaSet::Create(const std::string& description, Done done) {
   if (stopped_) return done(absl::CancelledError("shut down"));
   Replica parsed(nullptr);
-  if (absl::Status status = ParseDescription(description, parsed); !status.ok())
+  if (absl::Status status = ParseDescription(description, parts_.self, parsed); !status.ok())
     return done(status);
-  if (parsed.configuration.FindNode(parts_.self) == nullptr) {
-    return done(absl::InvalidArgumentError(
-        Cat("partition ", parsed.partition, " has no member on node ", parts_.self)));
-  }
-  if (const std::shared_ptr<Replica> here = Find(parsed.partition); here != nullptr) {
-    if (here->description == description) return done(absl::OkStatus());
+  const PartitionId partition = parsed.partition;
+  if (const std::shared_ptr<Replica> here = Find(partition); here != nullptr) {
+    const bool same = parsed.learner ? here->learner && here->self == parsed.self
+                                     : here->description == description;
+    if (same) return done(absl::OkStatus());
     return done(absl::AlreadyExistsError(
-        Cat("partition ", parsed.partition, " is here with another description")));
+        Cat("partition ", partition, " is here with another description")));
   }
-  if (!creating_.insert(parsed.partition).second) {
-    return done(absl::UnavailableError(Cat("partition ", parsed.partition, " is being made")));
+  if (!busy_.insert(partition).second) return done(Busy(partition));
+  // What the log may have of an earlier replica of the partition is not this one's.
+  TakeStream(recovery_, partition);
+  parts_.log->Drop(StreamOf(partition));
+  parts_.file_executor->Post(
+      [self = shared_from_this(), partition, description, done = std::move(done)]() mutable {
+        absl::StatusOr<std::shared_ptr<Replica>> made = self->MakeTree(description);
+        Executor* executor = self->parts_.executor;
+        executor->Post([self = std::move(self), partition, made = std::move(made),
+                        done = std::move(done)]() mutable {
+          if (!made.ok()) return done(self->FinishCreate(std::move(made), partition));
+          self->parts_.checkpoint([self, partition, made = *std::move(made),
+                                   done = std::move(done)](absl::Status status) mutable {
+            done(self->FinishCreate(If(status, std::move(made)), partition));
+          });
+        });
+      });
+}
+
+absl::Status ReplicaSet::FinishCreate(absl::StatusOr<std::shared_ptr<Replica>> made,
+                                      PartitionId partition) {
+  busy_.erase(partition);
+  DYNLIB_RETURN_IF_ERROR(made.status());
+  if (stopped_) return absl::CancelledError("shut down");
+  replicas_[partition] = *made;
+  if ((*made)->copying) {
+    StartCopy(*std::move(made));
+    return absl::OkStatus();
   }
-  parts_.file_executor->Post([self = shared_from_this(), partition = parsed.partition, description,
-                              done = std::move(done)]() mutable {
-    absl::StatusOr<std::shared_ptr<Replica>> made = self->MakeTree(description);
-    if (made.ok()) {
-      if (absl::Status status = self->parts_.pages->Checkpoint(); !status.ok()) made = status;
+  const absl::Status added = AddGroup(*made);
+  parts_.changed(partition);
+  return added;
+}
+
+// From the node that the description names, or else from any other storage member.
+void ReplicaSet::StartCopy(std::shared_ptr<Replica> replica) {
+  wire::CreateReplicaRequest description;
+  DYNLIB_CHECK(description.ParseFromString(replica->description));
+  std::vector<NodeId> sources;
+  if (description.copy_from() != 0) sources.push_back(NodeId{description.copy_from()});
+  for (const replication::Member& member : replica->configuration.members) {
+    const bool log = member.kind == replication::MemberKind::kLog;
+    if (!log && member.node != parts_.self && ToUint(member.node) != description.copy_from())
+      sources.push_back(member.node);
+  }
+  Event("node.copy_started", *replica);
+  store::Tree* tree = replica->tree;
+  const PartitionId partition = replica->partition;
+  copies_[partition] = copier_->Copy(partition, std::move(sources), tree,
+                                     [weak = weak_from_this(), replica = std::move(replica)](
+                                         absl::StatusOr<uint64_t> position) mutable {
+                                       if (auto self = weak.lock())
+                                         self->FinishCopy(std::move(replica), std::move(position));
+                                     });
+}
+
+void ReplicaSet::FinishCopy(std::shared_ptr<Replica> replica, absl::StatusOr<uint64_t> position) {
+  copies_.erase(replica->partition);
+  if (stopped_ || busy_.contains(replica->partition)) return;
+  if (!position.ok()) {
+    Event("node.copy_failed", *replica, ToStd(position.status().message()));
+    replica->failed = position.status();
+    return parts_.changed(replica->partition);
+  }
+  busy_.insert(replica->partition);
+  parts_.file_executor->Post(
+      [self = shared_from_this(), replica = std::move(replica), position = *position]() mutable {
+        const absl::Status finished = TableStateMachine::FinishCopy(*replica->tree, position);
+        absl::StatusOr<std::shared_ptr<Replica>> loaded = finished;
+        if (finished.ok()) loaded = self->LoadReplica(replica->tree);
+        Executor* executor = self->parts_.executor;
+        executor->Post([self = std::move(self), partition = replica->partition,
+                        loaded = std::move(loaded)]() mutable {
+          if (!loaded.ok()) return self->AddLoaded(std::move(loaded), partition);
+          self->parts_.checkpoint(
+              [self, partition, loaded = *std::move(loaded)](absl::Status status) mutable {
+                self->AddLoaded(If(status, std::move(loaded)), partition);
+              });
+        });
+      });
+}
+
+void ReplicaSet::AddLoaded(absl::StatusOr<std::shared_ptr<Replica>> replica,
+                           PartitionId partition) {
+  busy_.erase(partition);
+  if (stopped_) return;
+  absl::Status status = replica.status();
+  if (status.ok()) {
+    replicas_[partition] = *replica;
+    status = AddGroup(*replica);
+    Event("node.replica_added", **replica);
+  }
+  if (!status.ok()) {
+    if (const std::shared_ptr<Replica> here = Find(partition); here != nullptr) {
+      here->failed = status;
+      Event("node.replica_failed", *here, ToStd(status.message()));
     }
+  }
+  parts_.changed(partition);
+}
+
+void ReplicaSet::OnEnded(PartitionId partition, wire::EndRecord record) {
+  const std::shared_ptr<Replica> replica = Find(partition);
+  if (stopped_ || replica == nullptr) return;
+  replica->ended = std::move(record);
+  if (replica->ended->has_split()) {
+    AddHeirs(*replica);
+  } else {
+    JoinHalves(*replica);
+  }
+  parts_.changed(partition);
+}
+
+// The step that applied the split made their trees.
+void ReplicaSet::AddHeirs(const Replica& ended) {
+  for (PartitionId heir : ended.Successors()) {
+    if (Find(heir) != nullptr || !busy_.insert(heir).second) continue;
+    parts_.file_executor->Post([self = shared_from_this(), heir] {
+      store::Tree* tree = self->parts_.pages->FindTree(TreeOf(heir));
+      absl::StatusOr<std::shared_ptr<Replica>> loaded =
+          tree == nullptr
+              ? absl::NotFoundError(Cat("partition ", heir, " has no part on this node"))
+              : self->LoadReplica(tree);
+      Executor* executor = self->parts_.executor;
+      executor->Post([self, heir, loaded = std::move(loaded)]() mutable {
+        self->AddLoaded(std::move(loaded), heir);
+      });
+    });
+  }
+}
+
+void ReplicaSet::JoinHalves(const Replica& ended) {
+  const wire::MergeCommand& merge = ended.ended->merge();
+  const PartitionId merged{merge.merged()};
+  const std::shared_ptr<Replica> left = Find(PartitionId{merge.left()});
+  const std::shared_ptr<Replica> right = Find(PartitionId{merge.right()});
+  if (left == nullptr || right == nullptr || !left->ended.has_value() ||
+      !right->ended.has_value() || Find(merged) != nullptr || !busy_.insert(merged).second) {
+    return;
+  }
+  // On the executor that applies, where the last step of both is over.
+  parts_.apply_executor->Post([self = shared_from_this(), left, right, merged] {
+    absl::Status joined =
+        TableStateMachine::Join(*self->parts_.pages, self->parts_.self, *left->tree, *right->tree);
+    absl::StatusOr<std::shared_ptr<Replica>> loaded = If(joined, nullptr);
+    if (joined.ok()) loaded = self->LoadReplica(self->parts_.pages->FindTree(TreeOf(merged)));
     Executor* executor = self->parts_.executor;
-    executor->Post([self = std::move(self), partition, made = std::move(made),
-                    done = std::move(done)]() mutable {
-      done(self->FinishCreate(partition, std::move(made)));
+    executor->Post([self, merged, loaded = std::move(loaded)]() mutable {
+      self->AddLoaded(std::move(loaded), merged);
     });
   });
 }
 
-absl::Status ReplicaSet::FinishCreate(PartitionId partition,
-                                      absl::StatusOr<std::shared_ptr<Replica>> made) {
-  creating_.erase(partition);
-  DYNLIB_RETURN_IF_ERROR(made.status());
-  if (stopped_) return absl::CancelledError("shut down");
-  replicas_[partition] = *made;
-  return AddGroup(**made, {});
+absl::Status ReplicaSet::MayDrop(const Replica& replica, bool force) const {
+  if (replica.copying || replica.failed.has_value()) return absl::OkStatus();
+  const std::optional<replication::GroupStatus> status = parts_.host->Status(replica.partition);
+  if (replica.ended.has_value()) {
+    // Both checkpoints on disk must have the successors, which the end's own step made, or, of a
+    // merge, whose items lie in this tree until then.
+    bool durable = replica.tree->fallback_position() >= replica.ended->slot();
+    if (replica.ended->has_merge()) {
+      const std::shared_ptr<Replica> merged = Find(PartitionId{replica.ended->merge().merged()});
+      durable = durable && merged != nullptr && merged->tree->fallback_position() > 0;
+    }
+    if (!durable) {
+      return absl::FailedPreconditionError(
+          Cat("partition ", replica.partition, ": its successors are not durable yet"));
+    }
+  }
+  if (force || !status.has_value() || status->removed || !status->member) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      Cat("partition ", replica.partition, ": replica ", replica.self,
+          " is a member as far as it knows, of the configuration chosen at slot ",
+          status->configuration.epoch));
+}
+
+void ReplicaSet::Drop(PartitionId partition, ReplicaId replica_id, bool force, Done done) {
+  if (stopped_) return done(absl::CancelledError("shut down"));
+  if (busy_.contains(partition)) return done(Busy(partition));
+  std::shared_ptr<Replica> replica = Find(partition);
+  if (replica == nullptr || replica->self != replica_id) return done(absl::OkStatus());
+  if (absl::Status status = MayDrop(*replica, force); !status.ok()) return done(status);
+  busy_.insert(partition);
+  Event("node.replica_dropped", *replica);
+  auto next = [self = shared_from_this(), replica, done = std::move(done)](absl::Status) mutable {
+    self->DropTree(std::move(replica), std::move(done));
+  };
+  if (auto copy = copies_.find(partition); copy != copies_.end()) {
+    copier_->Cancel(copy->second, [next = std::move(next)]() mutable { next(absl::OkStatus()); });
+  } else {
+    parts_.host->RemoveGroup(partition, std::move(next));
+  }
+}
+
+// The tree goes first, and durably: a tree whose log is gone would come back as a member that
+// forgot what it promised (rule R3).
+void ReplicaSet::DropTree(std::shared_ptr<Replica> replica, Done done) {
+  const PartitionId partition = replica->partition;
+  replicas_.erase(partition);
+  parts_.apply_executor->Post([self = shared_from_this(), replica = std::move(replica), partition,
+                               done = std::move(done)]() mutable {
+    const absl::Status dropped = self->parts_.pages->DropTree(TreeOf(partition));
+    Executor* executor = self->parts_.executor;
+    executor->Post([self = std::move(self), partition, dropped, done = std::move(done)]() mutable {
+      self->parts_.checkpoint(
+          [self, partition, dropped, done = std::move(done)](absl::Status durable) mutable {
+            self->busy_.erase(partition);
+            if (durable.ok() && !self->stopped_) self->parts_.log->Drop(StreamOf(partition));
+            self->parts_.changed(partition);
+            done(absl::IsNotFound(dropped) || dropped.ok() ? durable : dropped);
+          });
+    });
+  });
 }
 
 std::shared_ptr<Replica> ReplicaSet::Find(PartitionId partition) const {
   const auto it = replicas_.find(partition);
   return it == replicas_.end() ? nullptr : it->second;
+}
+
+std::shared_ptr<Replica> ReplicaSet::FindKey(TableId table, std::string_view storage_key) const {
+  std::shared_ptr<Replica> best;
+  for (const auto& [partition, replica] : replicas_) {
+    if (replica->table != table || replica->copying || replica->ended.has_value()) continue;
+    if (!replica->CheckKey(storage_key).ok()) continue;
+    if (best == nullptr || best->generation < replica->generation) best = replica;
+  }
+  return best;
+}
+
+void ReplicaSet::Event(std::string_view name, const Replica& replica, std::string_view why) const {
+  const EventField fields[] = {{"node", Cat(parts_.self)},
+                               {"partition", Cat(replica.partition)},
+                               {"replica", Cat(replica.self)},
+                               {"why", std::string(why)}};
+  parts_.metrics->Event(name, fields);
 }
 
 }  // namespace dynlib::cluster

@@ -1,6 +1,13 @@
-// The replicas on a storage node: found, made, and taken part with in their groups.
+// The replicas on a storage node: found, made, ended, and taken away.
 //
-// Each has a tree in the page file, which keeps its description, and a stream in the node log.
+// Each has a tree in the page file, which keeps its description, and a stream in the node log; a
+// log replica's tree has no items. A replica comes
+//   - with a new partition, or as a learner that its group's leader then feeds: Create;
+//   - of a parent whose log ended by a split: the step that applied the end made the children's
+//     trees (rule R11), and the group of each is joined here;
+//   - of two halves whose logs both ended by a merge: their trees become one here.
+// After a restart a child whose tree was not durable yet is made again by the parent's log; what
+// the log had of the child itself is kept for it until then.
 //
 // Threads: Load and MakeDurable block on files, before the node runs; everything else on the node's
 // executor.
@@ -11,12 +18,15 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
+#include "dynlib/base/metrics.h"
 #include "dynlib/cluster/replica.h"
+#include "dynlib/cluster/tree_copier.h"
 #include "dynlib/replication/group_host.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/store/node_log.h"
@@ -33,42 +43,75 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   struct Parts {
     NodeId self{};
     store::PageFile* pages = nullptr;
+    store::NodeLog* log = nullptr;
     replication::GroupHost* host = nullptr;
     Executor* executor = nullptr;
     Executor* file_executor = nullptr;
     Executor* apply_executor = nullptr;
+    MetricsSink* metrics = nullptr;
+    // Makes everything in the page file durable.
+    absl::AnyInvocable<void(Done)> checkpoint;
+    // Something about the partition's replica here changed.
+    absl::AnyInvocable<void(PartitionId)> changed;
   };
 
-  explicit ReplicaSet(Parts parts) : parts_(parts) {}
+  explicit ReplicaSet(Parts parts) : parts_(std::move(parts)) {}
 
-  // Reads what every tree of the page file says of its replica. kDataLoss if one does not.
+  // Reads what every tree of the page file says of its replica, drops copies that were not
+  // finished, and joins halves that were not joined yet. kDataLoss if a tree says nothing.
   absl::Status Load();
   // Makes a replica's tree and a checkpoint with it, unless it is there.
   absl::Status MakeDurable(std::string description);
   // Lets every replica take part in its group, with what the log had of it.
   absl::Status AddGroups(store::NodeLog::Recovery recovery);
+  // Learners that are to begin with another's tree need it.
+  void SetCopier(TreeCopier* copier) { copier_ = copier; }
 
   // Makes a replica and lets it take part once it is durable: a vote of a replica that is forgotten
-  // would be a lost vote (rule R3). OK again for the same description.
+  // would be a lost vote (rule R3). A storage learner copies a tree first, which goes on after
+  // `done`. OK again for the same replica.
   //   kInvalidArgument  the description, or it does not name this node
   //   kAlreadyExists    the partition is here with another description
-  //   kUnavailable      it is being made
+  //   kUnavailable      it is being made, or dropped
   //   kCancelled        stopped meanwhile
   void Create(const std::string& description, Done done);
 
+  // Takes a replica away, tree, log and all. OK if it is not here.
+  //   kFailedPrecondition  it may still be needed: it is a member as far as it knows, and `force`
+  //   is
+  //                        not set; or its log ended, and the successors are not durable yet
+  //   kUnavailable         it is being made, or dropped
+  void Drop(PartitionId partition, ReplicaId replica, bool force, Done done);
+
   std::shared_ptr<Replica> Find(PartitionId partition) const;
+  // The replica that has the items of a key, successors of ended ones included.
+  std::shared_ptr<Replica> FindKey(TableId table, std::string_view storage_key) const;
   const ReplicaMap& replicas() const { return replicas_; }
 
   void Stop() { stopped_ = true; }
 
  private:
+  absl::StatusOr<std::shared_ptr<Replica>> LoadReplica(store::Tree* tree);
   absl::StatusOr<std::shared_ptr<Replica>> MakeTree(std::string description);
-  absl::Status FinishCreate(PartitionId partition, absl::StatusOr<std::shared_ptr<Replica>> made);
-  absl::Status AddGroup(Replica& replica, const replication::RecoveredStream& recovered);
+  absl::Status FinishCreate(absl::StatusOr<std::shared_ptr<Replica>> made, PartitionId partition);
+  void StartCopy(std::shared_ptr<Replica> replica);
+  void FinishCopy(std::shared_ptr<Replica> replica, absl::StatusOr<uint64_t> position);
+  absl::Status AddGroup(const std::shared_ptr<Replica>& replica);
+  void AddLoaded(absl::StatusOr<std::shared_ptr<Replica>> replica, PartitionId partition);
+  void EnableEnd(Replica& replica);
+  void OnEnded(PartitionId partition, wire::EndRecord record);
+  void AddHeirs(const Replica& ended);
+  void JoinHalves(const Replica& ended);
+  absl::Status MayDrop(const Replica& replica, bool force) const;
+  void DropTree(std::shared_ptr<Replica> replica, Done done);
+  void Event(std::string_view name, const Replica& replica, std::string_view why = {}) const;
 
-  const Parts parts_;
+  Parts parts_;
+  TreeCopier* copier_ = nullptr;
   ReplicaMap replicas_;
-  std::set<PartitionId> creating_;
+  std::set<PartitionId> busy_;                        // being made, joined or dropped
+  std::map<PartitionId, TreeCopier::CopyId> copies_;  // under way
+  store::NodeLog::Recovery recovery_;                 // of replicas that are not here yet
   bool stopped_ = false;
 };
 

@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "dynlib/base/check.h"
+#include "dynlib/base/checksum.h"
+#include "dynlib/base/coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/checkpointer.h"
@@ -15,6 +17,7 @@
 #include "dynlib/cluster/node_directory.h"
 #include "dynlib/cluster/node_log_adapter.h"
 #include "dynlib/cluster/replica.h"
+#include "dynlib/cluster/replica_service.h"
 #include "dynlib/cluster/replica_set.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/storage_service.h"
@@ -45,6 +48,8 @@ absl::Status Validate(const StorageNodeOptions& options) {
         Cat("log.max_batch_bytes is ", LogBatchBytes(options.log),
             "; allowed: at least group.proposal_bytes_max + 1,024 = ", proposal));
   }
+  DYNLIB_RETURN_IF_ERROR(TreeCopier::Validate(options.copier));
+  DYNLIB_RETURN_IF_ERROR(TreeCopyService::Validate(options.copy_service));
   if (options.checkpoint_log_bytes < 4096) {
     return absl::InvalidArgumentError(Cat("node.checkpoint_log_bytes is ",
                                           options.checkpoint_log_bytes,
@@ -121,6 +126,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   PartitionRange RangeOf(PartitionId partition) const;
   void Abandon();
   void Quiesce();
+  void CloseRpc();
   void OnFatal(absl::AnyInvocable<void(absl::Status)> callback) { on_fatal_ = std::move(callback); }
 
  private:
@@ -128,10 +134,11 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
 
   absl::Status LoadReplicas();
   void FinishStart();
-  void Handle(Rpc::Method method, void (Impl::*handler)(const std::string&, Rpc::Reply));
-  void CreateReplica(const std::string& bytes, Rpc::Reply reply);
-  void NodeStatus(const std::string& bytes, Rpc::Reply reply);
   void OnCheckpoint(const absl::Status& status);
+  void OnChange(PartitionId partition);
+  absl::StatusOr<store::Tree*> WholeTree(PartitionId partition) const;
+  bool LeadsCatalogue() const;
+  absl::Status MakeAutoAdminOptions();
   void ReportFatal(const absl::Status& why);
   void CloseLog(absl::Status checkpointed, Done done);
 
@@ -147,8 +154,13 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   std::unique_ptr<replication::GroupHost> host_;
   std::shared_ptr<ReplicaSet> replicas_;
   std::shared_ptr<Checkpointer> checkpointer_;
+  std::shared_ptr<ReplicaService> replica_service_;
   std::unique_ptr<StorageService> service_;
   std::unique_ptr<Rpc> rpc_;
+  std::unique_ptr<TreeCopyService> copy_service_;
+  std::unique_ptr<TreeCopier> copier_;
+  std::optional<AutoAdminOptions> auto_admin_options_;  // when this node holds the catalogue
+  std::unique_ptr<AutoAdmin> auto_admin_;
   bool stopping_ = false;
   Done on_fatal_;
 };
@@ -156,6 +168,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
 absl::Status StorageNode::Impl::Open() {
   DYNLIB_RETURN_IF_ERROR(Validate(options_));
   DYNLIB_RETURN_IF_ERROR(Validate(config_, options_.id));
+  DYNLIB_RETURN_IF_ERROR(MakeAutoAdminOptions());
   DYNLIB_ASSIGN_OR_RETURN(directory_, OpenNodeDirectory(env_.disk, options_.id));
   store::NodeLog::Options log_options = options_.log;
   log_options.identity = ToUint(options_.id);
@@ -177,13 +190,17 @@ absl::Status StorageNode::Impl::Open() {
   host_ = std::make_unique<replication::GroupHost>(
       options_.replication, options_.id, env_.transport, kReplicationChannel, replica_log_.get(),
       env_.executor, env_.clock, env_.metrics);
-  replicas_ =
-      std::make_shared<ReplicaSet>(ReplicaSet::Parts{.self = options_.id,
-                                                     .pages = pages_.get(),
-                                                     .host = host_.get(),
-                                                     .executor = env_.executor,
-                                                     .file_executor = env_.checkpoint_executor,
-                                                     .apply_executor = env_.apply_executor});
+  replicas_ = std::make_shared<ReplicaSet>(
+      ReplicaSet::Parts{.self = options_.id,
+                        .pages = pages_.get(),
+                        .log = log_.get(),
+                        .host = host_.get(),
+                        .executor = env_.executor,
+                        .file_executor = env_.checkpoint_executor,
+                        .apply_executor = env_.apply_executor,
+                        .metrics = env_.metrics,
+                        .checkpoint = [this](Done done) { checkpointer_->Run(std::move(done)); },
+                        .changed = [this](PartitionId partition) { OnChange(partition); }});
   DYNLIB_RETURN_IF_ERROR(LoadReplicas());
   checkpointer_ = std::make_shared<Checkpointer>(
       Checkpointer::Options{.log_bytes = options_.checkpoint_log_bytes,
@@ -191,9 +208,36 @@ absl::Status StorageNode::Impl::Open() {
                             .skip_for_test = options_.faults.checkpoint_before_log},
       pages_.get(), env_.executor, env_.checkpoint_executor, env_.clock,
       [this](absl::Status status) { OnCheckpoint(status); });
+  replica_service_ = std::make_shared<ReplicaService>(
+      ReplicaService::Parts{.self = options_.id,
+                            .incarnation = static_cast<uint64_t>(env_.clock->WallNow().nanos()),
+                            .replicas = replicas_.get(),
+                            .host = host_.get(),
+                            .pages = pages_.get(),
+                            .executor = env_.executor,
+                            .file_executor = env_.checkpoint_executor,
+                            .clock = env_.clock});
   service_ =
       std::make_unique<StorageService>(replicas_.get(), host_.get(), env_.executor,
                                        env_.apply_executor, options_.faults.condition_at_leader);
+  return absl::OkStatus();
+}
+
+absl::Status StorageNode::Impl::MakeAutoAdminOptions() {
+  const std::vector<NodeId>& holders = config_.catalogue_nodes;
+  if (!options_.run_auto_admin ||
+      std::find(holders.begin(), holders.end(), options_.id) == holders.end()) {
+    return absl::OkStatus();
+  }
+  AutoAdminOptions options = options_.auto_admin;
+  options.router.catalogue_nodes = holders;
+  // A session of this life of the node.
+  std::string seed("admin");
+  PutFixed64(seed, ToUint(options_.id));
+  PutFixed64(seed, static_cast<uint64_t>(env_.clock->WallNow().nanos()));
+  options.router.client = ClientId{Checksum(seed) | 1};
+  DYNLIB_RETURN_IF_ERROR(cluster::Validate(options));
+  auto_admin_options_ = std::move(options);
   return absl::OkStatus();
 }
 
@@ -211,6 +255,7 @@ absl::Status StorageNode::Impl::LoadReplicas() {
 
 void StorageNode::Impl::Start(Done done) {
   host_->OnFatal([this](absl::Status why) { ReportFatal(why); });
+  host_->OnChange([this](PartitionId partition) { OnChange(partition); });
   const replication::RecoveredStream node_stream = TakeStream(recovery_, PartitionId{0});
   if (absl::Status added = replicas_->AddGroups(std::exchange(recovery_, {})); !added.ok()) {
     env_.executor->Post([done = std::move(done), added]() mutable { done(added); });
@@ -227,52 +272,43 @@ void StorageNode::Impl::FinishStart() {
   rpc_ = std::make_unique<Rpc>(options_.rpc, env_.transport, kRpcChannel, env_.executor, env_.clock,
                                env_.metrics);
   service_->Register(rpc_.get());
-  Handle(kCreateReplica, &Impl::CreateReplica);
-  Handle(kNodeStatus, &Impl::NodeStatus);
-}
-
-void StorageNode::Impl::Handle(Rpc::Method method,
-                               void (Impl::*handler)(const std::string&, Rpc::Reply)) {
-  rpc_->Handle(method, [this, handler](NodeId, Instant, std::string bytes, Rpc::Reply reply) {
-    (this->*handler)(bytes, std::move(reply));
-  });
-}
-
-void StorageNode::Impl::CreateReplica(const std::string& bytes, Rpc::Reply reply) {
-  replicas_->Create(bytes, [reply = std::move(reply)](absl::Status status) mutable {
-    wire::CreateReplicaReply message;
-    message.mutable_outcome()->set_code(static_cast<int>(status.code()));
-    message.mutable_outcome()->set_message(std::string(ToStd(status.message())));
-    reply(message.SerializeAsString());
-  });
-}
-
-void StorageNode::Impl::NodeStatus(const std::string& bytes, Rpc::Reply reply) {
-  wire::NodeStatusReply message;
-  wire::Outcome& outcome = *message.mutable_outcome();
-  if (!wire::NodeStatusRequest().ParseFromString(bytes)) {
-    outcome.set_code(static_cast<int>(absl::StatusCode::kInvalidArgument));
-    outcome.set_message("the request does not parse");
-    return reply(message.SerializeAsString());
+  replica_service_->Register(rpc_.get());
+  copy_service_ = std::make_unique<TreeCopyService>(
+      options_.copy_service, [this](PartitionId partition) { return WholeTree(partition); },
+      env_.executor, env_.checkpoint_executor, env_.clock, env_.metrics);
+  copy_service_->Register(rpc_.get());
+  copier_ = std::make_unique<TreeCopier>(options_.copier, rpc_.get(), env_.executor,
+                                         env_.checkpoint_executor, env_.clock, env_.metrics);
+  replicas_->SetCopier(copier_.get());
+  if (auto_admin_options_.has_value()) {
+    auto_admin_ =
+        std::make_unique<AutoAdmin>(*auto_admin_options_, config_, rpc_.get(), env_.executor,
+                                    env_.clock, env_.metrics, [this] { return LeadsCatalogue(); });
+    auto_admin_->Start();
   }
-  for (const replication::GroupStatus& group : host_->AllStatus()) {
-    wire::ReplicaStatus& replica = *message.add_replicas();
-    replica.set_partition(ToUint(group.group));
-    replica.set_replica(ToUint(group.self));
-    replica.set_role(std::string(replication::RoleName(group.role)));
-    if (group.leader.has_value()) replica.set_leader_node(ToUint(group.leader->node));
-    replica.set_holds_lease(group.holds_lease);
-    replica.set_failed(group.failed);
-    replica.set_chosen(group.chosen);
-    replica.set_applied(group.applied);
-    replica.set_durable(replicas_->Find(group.group)->tree->durable_position());
-  }
-  reply(message.SerializeAsString());
 }
+
+absl::StatusOr<store::Tree*> StorageNode::Impl::WholeTree(PartitionId partition) const {
+  const std::shared_ptr<Replica> replica = replicas_->Find(partition);
+  if (replica == nullptr || replica->copying || replica->ended.has_value() ||
+      replica->failed.has_value() || replica->kind == replication::MemberKind::kLog) {
+    return absl::NotFoundError(Cat("partition ", partition, " has no whole tree on this node"));
+  }
+  return replica->tree;
+}
+
+bool StorageNode::Impl::LeadsCatalogue() const {
+  const std::optional<replication::GroupStatus> status = host_->Status(kCataloguePartition);
+  return !stopping_ && status.has_value() && status->holds_lease;
+}
+
+// A role, a leader, a configuration, an end: whoever keeps track of such things is told.
+void StorageNode::Impl::OnChange(PartitionId partition) {}
 
 void StorageNode::Impl::OnCheckpoint(const absl::Status& status) {
   if (status.ok()) {
     for (const auto& [partition, replica] : replicas_->replicas()) {
+      if (replica->copying) continue;
       const Slot durable = options_.faults.checkpoint_before_log
                                ? replica->tree->position()
                                : replica->tree->fallback_position();
@@ -319,7 +355,7 @@ void StorageNode::Impl::Stop(Done done) {
 }
 
 void StorageNode::Impl::CloseLog(absl::Status checkpointed, Done done) {
-  rpc_ = nullptr;  // Every request was answered by now.
+  CloseRpc();  // Every request was answered by now.
   log_->Close(env_.executor, [self = shared_from_this(), checkpointed = std::move(checkpointed),
                               done = std::move(done)](absl::Status closed) mutable {
     self->directory_.lock = nullptr;
@@ -330,6 +366,14 @@ void StorageNode::Impl::CloseLog(absl::Status checkpointed, Done done) {
 
 void StorageNode::Impl::Abandon() {
   Quiesce();
+  CloseRpc();
+}
+
+void StorageNode::Impl::CloseRpc() {
+  auto_admin_ = nullptr;
+  if (replicas_ != nullptr) replicas_->SetCopier(nullptr);
+  copier_ = nullptr;
+  copy_service_ = nullptr;
   rpc_ = nullptr;
 }
 
@@ -341,6 +385,10 @@ void StorageNode::Impl::Quiesce() {
   if (replicas_ != nullptr) replicas_->Stop();
   if (host_ != nullptr) host_->Stop();
   if (service_ != nullptr) service_->Stop();
+  if (replica_service_ != nullptr) replica_service_->Stop();
+  if (copy_service_ != nullptr) copy_service_->Stop();
+  if (copier_ != nullptr) copier_->Stop([] {});
+  auto_admin_ = nullptr;
 }
 
 StorageNode::StorageNode(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}

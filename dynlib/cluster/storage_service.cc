@@ -12,7 +12,9 @@
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/item_limits.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/routing_record.h"
 #include "dynlib/cluster/service.h"
+#include "dynlib/partition_map/partition_record.h"
 
 namespace dynlib::cluster {
 namespace {
@@ -23,11 +25,13 @@ bool Parse(const std::string& bytes, Message& message) {
 }
 
 template <typename ReplyMessage>
-void Send(Rpc::Reply& reply, ReplyMessage message, const absl::Status& status, NodeId leader = {}) {
+void Send(Rpc::Reply& reply, ReplyMessage message, const absl::Status& status, NodeId leader = {},
+          std::string newest = {}) {
   wire::Outcome& outcome = *message.mutable_outcome();
   outcome.set_code(static_cast<int>(status.code()));
   outcome.set_message(std::string(ToStd(status.message())));
   outcome.set_leader_node(ToUint(leader));
+  outcome.set_newest(std::move(newest));
   reply(message.SerializeAsString());
 }
 
@@ -126,9 +130,24 @@ void StorageService::Register(Rpc* rpc) {
 absl::StatusOr<std::shared_ptr<Replica>> StorageService::Find(uint64_t partition) const {
   if (stopped_) return absl::CancelledError("shut down");
   std::shared_ptr<Replica> replica = replicas_->Find(PartitionId{partition});
-  if (replica == nullptr)
+  if (replica == nullptr || replica->copying)
     return absl::NotFoundError(Cat("partition ", partition, " is not on this node"));
+  if (replica->ended.has_value())
+    return absl::NotFoundError(Cat("partition ", partition, " was split or merged"));
+  if (replica->kind == replication::MemberKind::kLog)
+    return absl::NotFoundError(Cat("partition ", partition, " has no items on this node"));
   return replica;
+}
+
+// Who has the key, for a router that was led to the wrong node.
+std::string StorageService::Newest(uint64_t partition, uint64_t table, std::string_view key) const {
+  std::shared_ptr<Replica> replica;
+  if (table != 0) replica = replicas_->FindKey(TableId{table}, key);
+  if (replica == nullptr) replica = replicas_->Find(PartitionId{partition});
+  if (replica == nullptr) return {};
+  const std::optional<replication::GroupStatus> status = host_->Status(replica->partition);
+  if (!status.has_value()) return {};
+  return partition_map::Encode(RoutingRecord(*replica, *status));
 }
 
 NodeId StorageService::LeaderOf(PartitionId partition) const {
@@ -142,9 +161,11 @@ void StorageService::Write(const std::string& bytes, Rpc::Reply reply) {
     return Send(reply, wire::WriteReply(),
                 absl::InvalidArgumentError("the request does not parse"));
   absl::StatusOr<std::shared_ptr<Replica>> replica = Find(request.partition());
-  if (!replica.ok()) return Send(reply, wire::WriteReply(), replica.status());
-  if (absl::Status status = CheckWrite(**replica, request.command()); !status.ok()) {
-    return Send(reply, wire::WriteReply(), status);
+  absl::Status fit = replica.status();
+  if (fit.ok()) fit = CheckWrite(**replica, request.command());
+  if (!fit.ok()) {
+    return Send(reply, wire::WriteReply(), fit, {},
+                Newest(request.partition(), request.table(), request.command().key()));
   }
   if (condition_at_leader_ && !request.command().condition().empty()) {
     const absl::StatusOr<std::optional<std::string>> current =
@@ -180,10 +201,13 @@ void StorageService::Read(const std::string& bytes, Rpc::Reply reply) {
   if (!Parse(bytes, request))
     return Send(reply, wire::ReadReply(), absl::InvalidArgumentError("the request does not parse"));
   absl::StatusOr<std::shared_ptr<Replica>> found = Find(request.partition());
-  if (!found.ok()) return Send(reply, wire::ReadReply(), found.status());
+  absl::Status fit = found.status();
+  if (fit.ok()) fit = (*found)->CheckKey(request.key());
+  if (!fit.ok()) {
+    return Send(reply, wire::ReadReply(), fit, {},
+                Newest(request.partition(), request.table(), request.key()));
+  }
   std::shared_ptr<Replica> replica = *std::move(found);
-  if (absl::Status status = replica->CheckKey(request.key()); !status.ok())
-    return Send(reply, wire::ReadReply(), status);
   auto result = std::make_shared<ReadResult>();
   if (!request.strong()) {
     apply_executor_->Post(
@@ -209,11 +233,13 @@ void StorageService::Query(const std::string& bytes, Rpc::Reply reply) {
     return Send(reply, wire::QueryReply(),
                 absl::InvalidArgumentError("the request does not parse"));
   absl::StatusOr<std::shared_ptr<Replica>> found = Find(request.partition());
-  if (!found.ok()) return Send(reply, wire::QueryReply(), found.status());
-  std::shared_ptr<Replica> replica = *std::move(found);
-  if (absl::Status status = replica->CheckRange(request.first(), request.end()); !status.ok()) {
-    return Send(reply, wire::QueryReply(), status);
+  absl::Status fit = found.status();
+  if (fit.ok()) fit = (*found)->CheckRange(request.first(), request.end());
+  if (!fit.ok()) {
+    return Send(reply, wire::QueryReply(), fit, {},
+                Newest(request.partition(), request.table(), request.first()));
   }
+  std::shared_ptr<Replica> replica = *std::move(found);
   auto result = std::make_shared<QueryResult>();
   if (!request.strong()) {
     apply_executor_->Post([replica, request, result, reply = std::move(reply)]() mutable {

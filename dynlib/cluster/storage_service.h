@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "dynlib/base/ids.h"
 #include "dynlib/cluster/replica.h"
@@ -35,6 +36,7 @@ class StorageService {
   void Query(const std::string& bytes, Rpc::Reply reply);
   absl::StatusOr<std::shared_ptr<Replica>> Find(uint64_t partition) const;
   NodeId LeaderOf(PartitionId partition) const;
+  std::string Newest(uint64_t partition, uint64_t table, std::string_view key) const;
 
   const ReplicaSet* const replicas_;
   replication::GroupHost* const host_;

@@ -1,5 +1,7 @@
 #include "dynlib/cluster/table_state_machine.h"
 
+#include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "dynlib/base/check.h"
@@ -8,6 +10,7 @@
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/condition.h"
 #include "dynlib/cluster/item.h"
+#include "dynlib/replication/session_table.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/write_batch.h"
 
@@ -16,17 +19,107 @@ namespace {
 
 constexpr std::string_view kDescriptionKey("\0d", 2);
 constexpr std::string_view kConfigurationKey("\0c", 2);
+constexpr std::string_view kEndKey("\0e", 2);
+constexpr std::string_view kCopyingKey("\0i", 2);
 constexpr std::string_view kSessionPrefix("\0s", 2);
 constexpr std::string_view kSessionEnd("\0t", 2);
 constexpr char kItemPrefix = 1;
 
-std::string ItemKey(std::string_view storage_key) {
+// The exactly-once table of a tree, as records of another.
+absl::Status CopySessions(const store::Tree& tree, store::WriteBatch& batch) {
+  return tree.snapshot().Scan(kSessionPrefix, kSessionEnd, store::ScanOrder::kForward,
+                              [&](std::string_view key, std::string_view value) {
+                                batch.Put(std::string(key), std::string(value));
+                                return true;
+                              });
+}
+
+// Of two trees into a third: a client of a partition that was split may be in both.
+absl::Status JoinSessions(const store::Tree& left, const store::Tree& right,
+                          store::WriteBatch& batch) {
+  const store::Snapshot others = right.snapshot();
+  DYNLIB_RETURN_IF_ERROR(CopySessions(right, batch));
+  absl::Status status;
+  DYNLIB_RETURN_IF_ERROR(left.snapshot().Scan(
+      kSessionPrefix, kSessionEnd, store::ScanOrder::kForward,
+      [&](std::string_view key, std::string_view value) {
+        const absl::StatusOr<std::optional<std::string>> theirs = others.Get(key);
+        status = theirs.status();
+        if (!status.ok()) return false;
+        std::string merged(value);
+        if (theirs->has_value()) {
+          absl::StatusOr<std::string> both =
+              replication::MergeSessionRecords(key.substr(kSessionPrefix.size()), value, **theirs);
+          status = both.status();
+          if (!status.ok()) return false;
+          merged = *std::move(both);
+        }
+        batch.Put(std::string(key), std::move(merged));
+        return true;
+      }));
+  return status;
+}
+
+absl::StatusOr<wire::CreateReplicaRequest> ParsedDescription(const store::Tree& tree) {
+  DYNLIB_ASSIGN_OR_RETURN(const std::string bytes, TableStateMachine::Describe(tree));
+  wire::CreateReplicaRequest description;
+  if (!description.ParseFromString(bytes))
+    return absl::DataLossError(Cat("tree ", tree.id(), ": its description does not parse"));
+  return description;
+}
+
+// What the description of a partition that came of others says.
+struct Heir {
+  uint64_t partition;
+  std::string first;
+  std::string end;
+  uint64_t generation;
+};
+
+// Nothing if this node is not among the members.
+std::optional<std::string> DescribeHeir(
+    const wire::CreateReplicaRequest& parent, const Heir& heir, NodeId self,
+    const google::protobuf::RepeatedPtrField<wire::Member>& members) {
+  wire::CreateReplicaRequest description;
+  wire::Partition& partition = *description.mutable_partition();
+  partition.set_id(heir.partition);
+  partition.set_table(parent.partition().table());
+  partition.set_first(heir.first);
+  partition.set_end(heir.end);
+  partition.set_generation(heir.generation);
+  *partition.mutable_members() = members;
+  description.set_schema(parent.schema());
+  for (const wire::Member& member : members) {
+    if (NodeId{member.node()} != self) continue;
+    description.set_replica(member.replica());
+    description.set_kind(member.kind());
+    return description.SerializeAsString();
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string TableStateMachine::ItemKey(std::string_view storage_key) {
   std::string key(1, kItemPrefix);
   key.append(storage_key);
   return key;
 }
 
-}  // namespace
+std::string TableStateMachine::FirstItemKey() { return std::string(1, kItemPrefix); }
+std::string TableStateMachine::EndOfItemKeys() { return std::string(1, kItemPrefix + 1); }
+
+bool TableStateMachine::IsShared(std::string_view tree_key) {
+  return tree_key == kConfigurationKey || tree_key.starts_with(kSessionPrefix) ||
+         tree_key >= std::string_view(&kItemPrefix, 1);
+}
+
+void TableStateMachine::EnableEnd(store::PageFile* pages, NodeId self,
+                                  absl::AnyInvocable<void(const wire::EndRecord&)> ended) {
+  pages_ = pages;
+  self_ = self;
+  ended_ = std::move(ended);
+}
 
 absl::StatusOr<std::string> TableStateMachine::Describe(const store::Tree& tree) {
   DYNLIB_ASSIGN_OR_RETURN(std::optional<std::string> found, tree.snapshot().Get(kDescriptionKey));
@@ -39,6 +132,43 @@ absl::Status TableStateMachine::Initialise(store::Tree& tree, std::string descri
   store::WriteBatch batch;
   batch.Put(std::string(kDescriptionKey), std::move(description));
   return tree.Apply(batch, 0);
+}
+
+absl::Status TableStateMachine::InitialiseLog(store::Tree& tree, std::string description,
+                                              const replication::Configuration& configuration,
+                                              Slot base) {
+  store::WriteBatch batch;
+  batch.Put(std::string(kDescriptionKey), std::move(description));
+  batch.Put(std::string(kConfigurationKey), replication::EncodeConfiguration(configuration));
+  return tree.Apply(batch, base);
+}
+
+absl::Status TableStateMachine::BeginCopy(store::Tree& tree, std::string description) {
+  store::WriteBatch batch;
+  batch.Put(std::string(kDescriptionKey), std::move(description));
+  batch.Put(std::string(kCopyingKey), "");
+  return tree.Apply(batch, 0);
+}
+
+absl::Status TableStateMachine::FinishCopy(store::Tree& tree, uint64_t position) {
+  store::WriteBatch batch;
+  batch.Delete(std::string(kCopyingKey));
+  return tree.Apply(batch, position);
+}
+
+absl::StatusOr<bool> TableStateMachine::IsCopying(const store::Tree& tree) {
+  DYNLIB_ASSIGN_OR_RETURN(const std::optional<std::string> found, tree.snapshot().Get(kCopyingKey));
+  return found.has_value();
+}
+
+absl::StatusOr<std::optional<wire::EndRecord>> TableStateMachine::StoredEnd(
+    const store::Tree& tree) {
+  DYNLIB_ASSIGN_OR_RETURN(const std::optional<std::string> found, tree.snapshot().Get(kEndKey));
+  if (!found.has_value()) return std::nullopt;
+  wire::EndRecord record;
+  if (!record.ParseFromString(*found) || record.has_split() == record.has_merge())
+    return absl::DataLossError(Cat("tree ", tree.id(), ": how its log ended does not parse"));
+  return record;
 }
 
 absl::StatusOr<std::optional<replication::Configuration>> TableStateMachine::StoredConfiguration(
@@ -82,7 +212,22 @@ absl::StatusOr<std::optional<std::string>> TableStateMachine::Current(
 absl::Status TableStateMachine::Evaluate(std::span<const replication::AppliedCommand> commands,
                                          std::vector<std::string>* results) {
   pending_.clear();
+  pending_end_.reset();
   for (const replication::AppliedCommand& command : commands) {
+    if (command.ends) {
+      wire::WriteCommand end;
+      if (!end.ParseFromArray(command.command.data(), static_cast<int>(command.command.size())) ||
+          end.has_split() == end.has_merge()) {
+        return absl::DataLossError(Cat("tree ", tree_->id(), ": the end of its log, at slot ",
+                                       command.slot, ", does not parse"));
+      }
+      wire::EndRecord& record = pending_end_.emplace();
+      record.set_slot(command.slot);
+      if (end.has_split()) *record.mutable_split() = end.split();
+      if (end.has_merge()) *record.mutable_merge() = end.merge();
+      results->push_back(wire::WriteResult().SerializeAsString());
+      continue;
+    }
     DYNLIB_ASSIGN_OR_RETURN(std::string result, EvaluateOne(command.command));
     results->push_back(std::move(result));
   }
@@ -124,7 +269,8 @@ absl::StatusOr<std::string> TableStateMachine::EvaluateOne(std::string_view byte
 }
 
 absl::Status TableStateMachine::Publish(const replication::PublishedStep& step) {
-  store::WriteBatch batch;
+  if (pending_end_.has_value()) return PublishEnd(step);
+  store::WriteBatch batch = Metadata(step);
   for (auto& [key, value] : std::exchange(pending_, {})) {
     if (value.has_value()) {
       batch.Put(key, *std::move(value));
@@ -132,6 +278,11 @@ absl::Status TableStateMachine::Publish(const replication::PublishedStep& step) 
       batch.Delete(key);
     }
   }
+  return tree_->Apply(batch, step.through);
+}
+
+store::WriteBatch TableStateMachine::Metadata(const replication::PublishedStep& step) const {
+  store::WriteBatch batch;
   for (const replication::SessionRecord& record : step.sessions) {
     std::string key(kSessionPrefix);
     key += record.key;
@@ -145,7 +296,102 @@ absl::Status TableStateMachine::Publish(const replication::PublishedStep& step) 
     batch.Put(std::string(kConfigurationKey),
               replication::EncodeConfiguration(*step.configuration));
   }
-  return tree_->Apply(batch, step.through);
+  return batch;
+}
+
+absl::Status TableStateMachine::PublishEnd(const replication::PublishedStep& step) {
+  const wire::EndRecord record = *std::exchange(pending_end_, {});
+  if (pages_ == nullptr) return absl::FailedPreconditionError("this replica's log cannot end");
+  if (record.has_split()) {
+    DYNLIB_RETURN_IF_ERROR(PublishSplit(step, record));
+  } else {
+    store::WriteBatch batch = Metadata(step);
+    for (auto& [key, value] : std::exchange(pending_, {})) {
+      if (value.has_value()) {
+        batch.Put(key, *std::move(value));
+      } else {
+        batch.Delete(key);
+      }
+    }
+    batch.Put(std::string(kEndKey), record.SerializeAsString());
+    DYNLIB_RETURN_IF_ERROR(tree_->Apply(batch, step.through));
+  }
+  ended_(record);
+  return absl::OkStatus();
+}
+
+absl::Status TableStateMachine::PublishSplit(const replication::PublishedStep& step,
+                                             const wire::EndRecord& record) {
+  const wire::SplitCommand& split = record.split();
+  DYNLIB_ASSIGN_OR_RETURN(const wire::CreateReplicaRequest parent, ParsedDescription(*tree_));
+  const wire::Partition& range = parent.partition();
+  if (split.at() <= range.first() || (!range.end().empty() && split.at() >= range.end())) {
+    return absl::DataLossError(Cat("partition ", range.id(), " is to be split at ",
+                                   Escape(split.at()), ", which is outside [",
+                                   Escape(range.first()), ", ", Escape(range.end()), ")"));
+  }
+  const uint64_t generation = range.generation() + 1;
+  const std::optional<std::string> left = DescribeHeir(
+      parent, {split.left(), range.first(), split.at(), generation}, self_, split.members());
+  const std::optional<std::string> right = DescribeHeir(
+      parent, {split.right(), split.at(), range.end(), generation}, self_, split.members());
+  store::PageFile::SplitSpec spec;
+  spec.from = FirstItemKey();
+  spec.at = ItemKey(split.at());
+  spec.source = {.tree = tree_->id(), .batch = Metadata(step), .position = step.through};
+  spec.source.batch.Put(std::string(kEndKey), record.SerializeAsString());
+  // A replica that was removed from the group before it got here has no heirs on its node.
+  if (!left.has_value()) return tree_->Apply(spec.source.batch, step.through);
+  for (auto [part, id, description] : {std::tuple(&spec.left, split.left(), &left),
+                                       std::tuple(&spec.right, split.right(), &right)}) {
+    part->tree = store::TreeId{id};
+    part->batch.Put(std::string(kDescriptionKey), **description);
+    DYNLIB_RETURN_IF_ERROR(CopySessions(*tree_, part->batch));
+    for (const replication::SessionRecord& session : step.sessions) {
+      std::string key(kSessionPrefix);
+      key += session.key;
+      if (session.value.empty()) {
+        part->batch.Delete(std::move(key));
+      } else {
+        part->batch.Put(std::move(key), session.value);
+      }
+    }
+  }
+  for (auto& [key, value] : std::exchange(pending_, {})) {
+    store::WriteBatch& batch = key < spec.at ? spec.left.batch : spec.right.batch;
+    if (value.has_value()) {
+      batch.Put(key, *std::move(value));
+    } else {
+      batch.Delete(key);
+    }
+  }
+  return pages_->Split(spec);
+}
+
+absl::Status TableStateMachine::Join(store::PageFile& pages, NodeId self, const store::Tree& left,
+                                     const store::Tree& right) {
+  DYNLIB_ASSIGN_OR_RETURN(const wire::CreateReplicaRequest a, ParsedDescription(left));
+  DYNLIB_ASSIGN_OR_RETURN(const wire::CreateReplicaRequest b, ParsedDescription(right));
+  DYNLIB_ASSIGN_OR_RETURN(const std::optional<wire::EndRecord> end, StoredEnd(left));
+  if (!end.has_value() || !end->has_merge() || a.partition().end() != b.partition().first()) {
+    return absl::FailedPreconditionError(
+        Cat("partitions ", left.id(), " and ", right.id(), " are not two halves of a merge"));
+  }
+  const wire::MergeCommand& merge = end->merge();
+  const uint64_t generation = std::max(a.partition().generation(), b.partition().generation()) + 1;
+  const std::optional<std::string> description =
+      DescribeHeir(a, {merge.merged(), a.partition().first(), b.partition().end(), generation},
+                   self, merge.members());
+  if (!description.has_value())
+    return absl::NotFoundError(Cat("node ", self, " has no part in the merged partition"));
+  store::PageFile::JoinSpec spec;
+  spec.from = FirstItemKey();
+  spec.left = {.tree = left.id(), .batch = {}, .position = left.position()};
+  spec.right = {.tree = right.id(), .batch = {}, .position = right.position()};
+  spec.target.tree = store::TreeId{merge.merged()};
+  spec.target.batch.Put(std::string(kDescriptionKey), *description);
+  DYNLIB_RETURN_IF_ERROR(JoinSessions(left, right, spec.target.batch));
+  return pages.Join(spec);
 }
 
 }  // namespace dynlib::cluster

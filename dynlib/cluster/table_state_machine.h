@@ -1,17 +1,25 @@
 // A partition of a table as a replicated state machine: items in a tree, changed by logged writes.
 //
 // One tree holds everything that a replica needs to start again, so that it is checkpointed, copied
-// and scrubbed as one: the partition's description, the exactly-once table, and the items.
-// Conditions are evaluated when a command is applied, in log order (rule R10).
+// and scrubbed as one: the partition's description, the group's configuration, the exactly-once
+// table, and the items. Conditions are evaluated when a command is applied, in log order (rule
+// R10).
 //
 //   key in the tree        value
-//   00 'd'                 the description: wire::CreateReplicaRequest
-//   00 'c'                 the group's newest configuration, as replication encodes it
+//   00 'c'                 the group's configuration as of the position, as replication encodes it
+//   00 'd'                 the description: wire::CreateReplicaRequest, of this replica
+//   00 'e'                 how the log ended: wire::EndRecord
+//   00 'i'                 a copy of another replica's tree, not whole yet
 //   00 's' + session key   a record of the exactly-once table
 //   01 + storage key       an item, as item.h encodes it
 //
-// Threads: as StateMachine says; Get, Scan and Describe from any thread where file calls are
-// allowed.
+// A split is applied in one step (rule R11): the items go over to the trees of the two children,
+// which begin with a copy of the exactly-once table; what is left is the record that says so. A log
+// replica, whose tree has no items, does the same. A merge's record leaves the items where they are
+// until both halves have ended (replica_set.h).
+//
+// Threads: as StateMachine says; Get, Scan and the static functions from any thread where file
+// calls are allowed.
 #ifndef DYNLIB_CLUSTER_TABLE_STATE_MACHINE_H_
 #define DYNLIB_CLUSTER_TABLE_STATE_MACHINE_H_
 
@@ -22,13 +30,17 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
+#include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
+#include "dynlib/store/page_file.h"
 #include "dynlib/store/tree.h"
+#include "dynlib/store/write_batch.h"
 
 namespace dynlib::cluster {
 
@@ -37,10 +49,34 @@ class TableStateMachine : public replication::StateMachine {
   // `tree` outlives it.
   explicit TableStateMachine(store::Tree* tree) : tree_(tree) {}
 
+  // Before the first command: what ending the log takes. `ended` is called on the apply executor
+  // after the step that ended it.
+  void EnableEnd(store::PageFile* pages, NodeId self,
+                 absl::AnyInvocable<void(const wire::EndRecord&)> ended);
+
   // The description that the tree was made with; kDataLoss if it has none.
   static absl::StatusOr<std::string> Describe(const store::Tree& tree);
   // Of a new, empty tree.
   static absl::Status Initialise(store::Tree& tree, std::string description);
+  // Of a log replica's: its log starts after `base`.
+  static absl::Status InitialiseLog(store::Tree& tree, std::string description,
+                                    const replication::Configuration& configuration, Slot base);
+  // Of a tree that is to become a copy; until FinishCopy it IsCopying.
+  static absl::Status BeginCopy(store::Tree& tree, std::string description);
+  static absl::Status FinishCopy(store::Tree& tree, uint64_t position);
+  static absl::StatusOr<bool> IsCopying(const store::Tree& tree);
+  // Whether the key belongs to what replicas of a partition share, and copies take over.
+  static bool IsShared(std::string_view tree_key);
+  // All keys of the tree that are items'.
+  static std::string FirstItemKey();
+  static std::string ItemKey(std::string_view storage_key);
+  static std::string EndOfItemKeys();
+
+  // How the log ended, if it did.
+  static absl::StatusOr<std::optional<wire::EndRecord>> StoredEnd(const store::Tree& tree);
+  // The tree of a merged partition, out of those of its halves, which have both ended.
+  static absl::Status Join(store::PageFile& pages, NodeId self, const store::Tree& left,
+                           const store::Tree& right);
 
   // The group's configuration as of the tree's position, if one was published.
   static absl::StatusOr<std::optional<replication::Configuration>> StoredConfiguration(
@@ -63,10 +99,17 @@ class TableStateMachine : public replication::StateMachine {
  private:
   absl::StatusOr<std::optional<std::string>> Current(const std::string& key) const;
   absl::StatusOr<std::string> EvaluateOne(std::string_view command);
+  absl::Status PublishEnd(const replication::PublishedStep& step);
+  absl::Status PublishSplit(const replication::PublishedStep& step, const wire::EndRecord& record);
+  store::WriteBatch Metadata(const replication::PublishedStep& step) const;
 
   store::Tree* const tree_;
+  store::PageFile* pages_ = nullptr;
+  NodeId self_{};
+  absl::AnyInvocable<void(const wire::EndRecord&)> ended_;
   // Evaluated and not yet published: by key, the new item or its absence.
   std::map<std::string, std::optional<std::string>> pending_;
+  std::optional<wire::EndRecord> pending_end_;
 };
 
 }  // namespace dynlib::cluster

@@ -1,0 +1,289 @@
+#include "dynlib/cluster/replica_service.h"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "dynlib/base/checksum.h"
+#include "dynlib/base/coding.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/cluster/key.h"
+#include "dynlib/cluster/service.h"
+#include "dynlib/cluster/table_state_machine.h"
+
+namespace dynlib::cluster {
+namespace {
+
+constexpr Duration kSizeAge = std::chrono::seconds(1);
+
+template <typename Message>
+void Send(Rpc::Reply& reply, Message message, const absl::Status& status) {
+  wire::Outcome& outcome = *message.mutable_outcome();
+  outcome.set_code(static_cast<int>(status.code()));
+  outcome.set_message(std::string(ToStd(status.message())));
+  reply(message.SerializeAsString());
+}
+
+replication::Member ToMember(const wire::Member& member) {
+  return {ReplicaId{member.replica()}, NodeId{member.node()},
+          member.kind() == wire::LOG ? replication::MemberKind::kLog
+                                     : replication::MemberKind::kStorage};
+}
+
+void ToWire(const replication::Member& member, wire::Member& to) {
+  to.set_replica(ToUint(member.replica));
+  to.set_node(ToUint(member.node));
+  to.set_kind(member.kind == replication::MemberKind::kLog ? wire::LOG : wire::STORAGE);
+}
+
+absl::Status NotHere(uint64_t partition) {
+  return absl::NotFoundError(Cat("partition ", partition, " is not on this node"));
+}
+
+// A log ends once, whoever asks.
+ClientId EndingClient(PartitionId partition) {
+  std::string seed("end");
+  PutFixed64(seed, ToUint(partition));
+  return ClientId{Checksum(seed) | 1};
+}
+
+}  // namespace
+
+template <typename Request, typename Reply>
+void ReplicaService::Handle(Rpc* rpc, Rpc::Method method,
+                            void (ReplicaService::*handler)(const Request&, Rpc::Reply)) {
+  rpc->Handle(method, [self = shared_from_this(), handler](NodeId, Instant, std::string bytes,
+                                                           Rpc::Reply reply) {
+    Request request;
+    if (self->stopped_) return Send(reply, Reply(), absl::CancelledError("shut down"));
+    if (!request.ParseFromString(bytes))
+      return Send(reply, Reply(), absl::InvalidArgumentError("the request does not parse"));
+    (self.get()->*handler)(request, std::move(reply));
+  });
+}
+
+void ReplicaService::Register(Rpc* rpc) {
+  Handle<wire::CreateReplicaRequest, wire::CreateReplicaReply>(rpc, kCreateReplica,
+                                                               &ReplicaService::CreateReplica);
+  Handle<wire::DropReplicaRequest, wire::DropReplicaReply>(rpc, kDropReplica,
+                                                           &ReplicaService::DropReplica);
+  Handle<wire::AddLearnerRequest, wire::AddLearnerReply>(rpc, kAddLearner,
+                                                         &ReplicaService::AddLearner);
+  Handle<wire::ChangeMembersRequest, wire::ChangeMembersReply>(rpc, kChangeMembers,
+                                                               &ReplicaService::ChangeMembers);
+  Handle<wire::SplitRequest, wire::SplitReply>(rpc, kSplit, &ReplicaService::Split);
+  Handle<wire::MergeRequest, wire::MergeReply>(rpc, kMerge, &ReplicaService::Merge);
+  Handle<wire::NodeStatusRequest, wire::NodeStatusReply>(rpc, kNodeStatus,
+                                                         &ReplicaService::NodeStatus);
+}
+
+void ReplicaService::CreateReplica(const wire::CreateReplicaRequest& request, Rpc::Reply reply) {
+  parts_.replicas->Create(request.SerializeAsString(),
+                          [reply = std::move(reply)](absl::Status status) mutable {
+                            Send(reply, wire::CreateReplicaReply(), status);
+                          });
+}
+
+void ReplicaService::DropReplica(const wire::DropReplicaRequest& request, Rpc::Reply reply) {
+  parts_.replicas->Drop(PartitionId{request.partition()}, ReplicaId{request.replica()},
+                        request.force(), [reply = std::move(reply)](absl::Status status) mutable {
+                          Send(reply, wire::DropReplicaReply(), status);
+                        });
+}
+
+void ReplicaService::AddLearner(const wire::AddLearnerRequest& request, Rpc::Reply reply) {
+  if (parts_.replicas->Find(PartitionId{request.partition()}) == nullptr)
+    return Send(reply, wire::AddLearnerReply(), NotHere(request.partition()));
+  parts_.host->AddLearner(
+      PartitionId{request.partition()}, ToMember(request.learner()), request.from(),
+      [reply = std::move(reply)](absl::StatusOr<replication::LearnerStatus> status) mutable {
+        wire::AddLearnerReply message;
+        if (status.ok()) {
+          message.set_match(status->match);
+          message.set_chosen(status->chosen);
+          message.set_caught_up(status->caught_up);
+        }
+        Send(reply, std::move(message), status.status());
+      });
+}
+
+void ReplicaService::ChangeMembers(const wire::ChangeMembersRequest& request, Rpc::Reply reply) {
+  if (parts_.replicas->Find(PartitionId{request.partition()}) == nullptr)
+    return Send(reply, wire::ChangeMembersReply(), NotHere(request.partition()));
+  std::vector<replication::Member> members;
+  for (const wire::Member& member : request.members()) members.push_back(ToMember(member));
+  parts_.host->ChangeMembers(PartitionId{request.partition()}, request.expected_epoch(),
+                             std::move(members),
+                             [reply = std::move(reply)](absl::StatusOr<uint64_t> epoch) mutable {
+                               wire::ChangeMembersReply message;
+                               if (epoch.ok()) message.set_epoch(*epoch);
+                               Send(reply, std::move(message), epoch.status());
+                             });
+}
+
+template <typename ReplyMessage>
+void ReplicaService::ProposeEnd(const Replica& replica, const wire::WriteCommand& command,
+                                Rpc::Reply reply) {
+  parts_.host->ProposeEnd(replica.partition,
+                          {.client = EndingClient(replica.partition),
+                           .sequence = 1,
+                           .acknowledged = 0,
+                           .issued = parts_.clock->WallNow(),
+                           .command = command.SerializeAsString()},
+                          [reply = std::move(reply)](replication::ProposalResult result) mutable {
+                            Send(reply, ReplyMessage(), result.status);
+                          });
+}
+
+void ReplicaService::Split(const wire::SplitRequest& request, Rpc::Reply reply) {
+  auto answer = [&](const absl::Status& status) { Send(reply, wire::SplitReply(), status); };
+  const std::shared_ptr<Replica> replica = parts_.replicas->Find(PartitionId{request.partition()});
+  if (replica == nullptr) return answer(NotHere(request.partition()));
+  const std::vector<PartitionId> heirs = {PartitionId{request.left()},
+                                          PartitionId{request.right()}};
+  if (replica->ended.has_value()) {
+    if (replica->Successors() == heirs) return answer(absl::OkStatus());
+    return answer(
+        absl::FailedPreconditionError(Cat("partition ", request.partition(), " ended otherwise")));
+  }
+  if (request.at() != HashBoundary(HashOfStorageKey(request.at())) ||
+      !replica->CheckKey(request.at()).ok() || request.at() == replica->first) {
+    return answer(absl::InvalidArgumentError(
+        Cat("at is ", Escape(request.at()), "; allowed: a hash boundary within partition ",
+            request.partition(), ", above ", Escape(replica->first), " and below ",
+            replica->end.empty() ? std::string("the end") : Escape(replica->end))));
+  }
+  if (request.left() == 0 || request.right() == 0 || request.left() == request.right() ||
+      parts_.replicas->Find(heirs[0]) != nullptr || parts_.replicas->Find(heirs[1]) != nullptr) {
+    return answer(
+        absl::InvalidArgumentError(Cat("left is ", request.left(), " and right is ",
+                                       request.right(), "; allowed: two new ids, not 0")));
+  }
+  const std::optional<replication::GroupStatus> status = parts_.host->Status(replica->partition);
+  if (!status.has_value() || status->role != replication::Role::kLeader)
+    return answer(absl::FailedPreconditionError("not the leader"));
+  wire::WriteCommand command;
+  wire::SplitCommand& split = *command.mutable_split();
+  split.set_at(request.at());
+  split.set_left(request.left());
+  split.set_right(request.right());
+  // This node leads the children at the start.
+  uint64_t id = 0;
+  for (bool own : {true, false}) {
+    for (const replication::Member& member : status->configuration.members) {
+      if ((member.node == parts_.self) != own) continue;
+      wire::Member& to = *split.add_members();
+      ToWire(member, to);
+      to.set_replica(++id);
+    }
+  }
+  ProposeEnd<wire::SplitReply>(*replica, command, std::move(reply));
+}
+
+void ReplicaService::Merge(const wire::MergeRequest& request, Rpc::Reply reply) {
+  auto answer = [&](const absl::Status& status) { Send(reply, wire::MergeReply(), status); };
+  const std::shared_ptr<Replica> replica = parts_.replicas->Find(PartitionId{request.partition()});
+  if (replica == nullptr) return answer(NotHere(request.partition()));
+  if (replica->ended.has_value()) {
+    const std::vector<PartitionId> heirs = {PartitionId{request.merged()}};
+    if (replica->Successors() == heirs) return answer(absl::OkStatus());
+    return answer(
+        absl::FailedPreconditionError(Cat("partition ", request.partition(), " ended otherwise")));
+  }
+  const std::shared_ptr<Replica> left = parts_.replicas->Find(PartitionId{request.left()});
+  const std::shared_ptr<Replica> right = parts_.replicas->Find(PartitionId{request.right()});
+  if (left == nullptr || right == nullptr || left->table != right->table ||
+      left->end != right->first || left->end.empty() ||
+      (request.partition() != request.left() && request.partition() != request.right()) ||
+      request.merged() == 0 || parts_.replicas->Find(PartitionId{request.merged()}) != nullptr) {
+    return answer(absl::InvalidArgumentError(
+        Cat("left is ", request.left(), " and right is ", request.right(), ", merged ",
+            request.merged(),
+            "; allowed: two neighbours of a table, both on this node, and a new id")));
+  }
+  wire::WriteCommand command;
+  wire::MergeCommand& merge = *command.mutable_merge();
+  merge.set_left(request.left());
+  merge.set_right(request.right());
+  merge.set_merged(request.merged());
+  uint64_t id = 0;
+  for (const wire::Member& member : request.members()) {
+    wire::Member& to = *merge.add_members();
+    to = member;
+    to.set_replica(++id);
+  }
+  ProposeEnd<wire::MergeReply>(*replica, command, std::move(reply));
+}
+
+void ReplicaService::NodeStatus(const wire::NodeStatusRequest&, Rpc::Reply reply) {
+  wire::NodeStatusReply message;
+  message.set_incarnation(parts_.incarnation);
+  message.set_used_bytes(parts_.pages->stats().used_bytes);
+  for (const auto& [partition, replica] : parts_.replicas->replicas())
+    Describe(*replica, *message.add_replicas());
+  Send(reply, std::move(message), absl::OkStatus());
+}
+
+void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
+  to.set_partition(ToUint(replica.partition));
+  to.set_replica(ToUint(replica.self));
+  to.set_kind(replica.kind == replication::MemberKind::kLog ? wire::LOG : wire::STORAGE);
+  to.set_table(ToUint(replica.table));
+  to.set_first(replica.first);
+  to.set_end(replica.end);
+  to.set_generation(replica.generation);
+  to.set_copying(replica.copying);
+  to.set_failed(replica.failed.has_value());
+  to.set_durable(replica.tree->durable_position());
+  for (PartitionId successor : replica.Successors()) to.add_successors(ToUint(successor));
+  if (replica.ended.has_value()) to.set_ended(replica.ended->slot());
+  const std::optional<replication::GroupStatus> status = parts_.host->Status(replica.partition);
+  if (!status.has_value()) return;
+  to.set_role(std::string(replication::RoleName(status->role)));
+  if (status->leader.has_value()) to.set_leader_node(ToUint(status->leader->node));
+  to.set_holds_lease(status->holds_lease);
+  to.set_failed(to.failed() || status->failed);
+  to.set_chosen(status->chosen);
+  to.set_applied(status->applied);
+  to.set_epoch(status->configuration.epoch);
+  for (const replication::Member& member : status->configuration.members)
+    ToWire(member, *to.add_members());
+  to.set_removed(status->removed);
+  if (!status->holds_lease) return;
+  to.set_ended_everywhere(replica.ended.has_value() && status->released >= replica.ended->slot());
+  const Size& size = SizeOf(replica);
+  to.set_items(size.stats.items);
+  to.set_bytes(size.stats.bytes);
+  if (size.stats.middle_key.has_value()) {
+    // All items of a partition key stay together.
+    const std::string middle =
+        HashBoundary(HashOfStorageKey(size.stats.middle_key->substr(1) + std::string(8, '\0')));
+    if (middle > replica.first && (replica.end.empty() || middle < replica.end))
+      to.set_middle(middle);
+  }
+  if (load_ != nullptr) load_(replica.partition, to);
+}
+
+const ReplicaService::Size& ReplicaService::SizeOf(const Replica& replica) {
+  Size& size = sizes_[replica.partition];
+  const Instant now = parts_.clock->Now();
+  if (size.measuring || (size.at != Instant() && now - size.at < kSizeAge)) return size;
+  size.measuring = true;
+  parts_.file_executor->Post([self = shared_from_this(), partition = replica.partition,
+                              snapshot = replica.tree->snapshot()] {
+    absl::StatusOr<store::RangeStats> stats = snapshot.ApproximateStats(
+        TableStateMachine::FirstItemKey(), TableStateMachine::EndOfItemKeys());
+    Executor* executor = self->parts_.executor;
+    executor->Post([self, partition, stats = std::move(stats)] {
+      Size& size = self->sizes_[partition];
+      size.measuring = false;
+      size.at = self->parts_.clock->Now();
+      if (stats.ok()) size.stats = *stats;
+      if (self->parts_.replicas->Find(partition) == nullptr) self->sizes_.erase(partition);
+    });
+  });
+  return size;
+}
+
+}  // namespace dynlib::cluster
