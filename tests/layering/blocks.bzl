@@ -6,5 +6,6 @@ BLOCKS = [
     "cache",
     "partition_map",
     "replication",
+    "scrub",
     "store",
 ]
