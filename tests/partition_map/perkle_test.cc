@@ -186,7 +186,7 @@ TEST(Perkle, AnswersAsASortedMapDoes) {
 TEST(Perkle, CursorsGoBothWays) {
   Random random(2);
   Model model;
-  for (int i = 0; i < 500; ++i) model[RandomKey(random)] = "v";
+  for (int i = 0; i < 500; ++i) model.emplace(RandomKey(random), "v");
   PerkleCursor cursor(FromModel(model));
   for (int round = 0; round < 200; ++round) {
     auto it = model.lower_bound(RandomKey(random));
