@@ -147,14 +147,14 @@ void TreeCopyService::Impl::CopyTree(NodeId from, Instant deadline, const std::s
   Pin& pin = (*found)->second;
   const Instant now = clock_->Now();
   const Turn turn = TakeTurn(pin, now, request.bytes_max());
-  if (turn.at >= deadline) {
+  const Instant start = std::max(now, turn.at);
+  if (start >= deadline) {
     // Whoever has little time would never get a turn if it were not kept for him.
     pin.turn = turn;
     pin.used = now;
     message.set_pin((*found)->first);
     message.set_position(pin.snapshot.position());
-    message.mutable_outcome()->set_retry_after_us(static_cast<uint64_t>(ToMicros(turn.at - now)) +
-                                                  1);
+    message.mutable_outcome()->set_retry_after_us(static_cast<uint64_t>(ToMicros(start - now)) + 1);
     return Send(reply, std::move(message),
                 absl::ResourceExhaustedError("copies take all that they may of this node"));
   }
@@ -165,7 +165,6 @@ void TreeCopyService::Impl::CopyTree(NodeId from, Instant deadline, const std::s
             .bytes_max = turn.bytes,
             .deadline = deadline,
             .reply = std::move(reply)};
-  const Instant start = std::max(now, turn.at);
   if (start == now) return Start(std::move(read));
   const uint64_t waiting = ++last_waiting_;
   waiting_.emplace(waiting, std::move(read));
