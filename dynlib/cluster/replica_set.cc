@@ -211,7 +211,7 @@ void ReplicaSet::FinishCopy(std::shared_ptr<Replica> replica, absl::StatusOr<uin
   parts_.file_executor->Post(
       [self = shared_from_this(), replica = std::move(replica), position = *position]() mutable {
         const absl::Status finished = TableStateMachine::FinishCopy(*replica->tree, position);
-        absl::StatusOr<std::shared_ptr<Replica>> loaded = finished;
+        absl::StatusOr<std::shared_ptr<Replica>> loaded = If(finished, replica);
         if (finished.ok()) loaded = self->LoadReplica(replica->tree);
         Executor* executor = self->parts_.executor;
         executor->Post([self = std::move(self), partition = replica->partition,
@@ -319,12 +319,27 @@ absl::Status ReplicaSet::MayDrop(const Replica& replica, bool force) const {
           status->configuration.epoch));
 }
 
+// Without more writes nothing else would bring the older checkpoint up to date.
+void ReplicaSet::MakeHeirsDurable(PartitionId partition) {
+  if (!busy_.insert(partition).second) return;
+  parts_.file_executor->Post([self = shared_from_this(), partition] {
+    self->parts_.pages->CheckpointTwice().IgnoreError();  // It is tried again with the next Drop.
+    Executor* executor = self->parts_.executor;
+    executor->Post([self, partition] {
+      self->parts_.checkpoint([self, partition](absl::Status) { self->busy_.erase(partition); });
+    });
+  });
+}
+
 void ReplicaSet::Drop(PartitionId partition, ReplicaId replica_id, bool force, Done done) {
   if (stopped_) return done(absl::CancelledError("shut down"));
   if (busy_.contains(partition)) return done(Busy(partition));
   std::shared_ptr<Replica> replica = Find(partition);
   if (replica == nullptr || replica->self != replica_id) return done(absl::OkStatus());
-  if (absl::Status status = MayDrop(*replica, force); !status.ok()) return done(status);
+  if (absl::Status status = MayDrop(*replica, force); !status.ok()) {
+    if (replica->ended.has_value()) MakeHeirsDurable(partition);
+    return done(status);
+  }
   busy_.insert(partition);
   Event("node.replica_dropped", *replica);
   auto next = [self = shared_from_this(), replica, done = std::move(done)](absl::Status) mutable {

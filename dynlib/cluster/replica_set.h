@@ -103,6 +103,7 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   void AddHeirs(const Replica& ended);
   void JoinHalves(const Replica& ended);
   absl::Status MayDrop(const Replica& replica, bool force) const;
+  void MakeHeirsDurable(PartitionId partition);
   void DropTree(std::shared_ptr<Replica> replica, Done done);
   void Event(std::string_view name, const Replica& replica, std::string_view why = {}) const;
 

@@ -211,31 +211,43 @@ void PageFile::HoldCheckpoints() {
 
 PageFile::~PageFile() = default;
 
-absl::Status PageFile::Checkpoint() {
+absl::Status PageFile::Checkpoint() { return CheckpointTimes(1); }
+
+absl::Status PageFile::CheckpointTwice() { return CheckpointTimes(2); }
+
+absl::Status PageFile::CheckpointTimes(int times) {
   {
     std::lock_guard lock(mutex_);
     if (checkpointing_) return absl::UnavailableError("another checkpoint is running");
     if (!broken_.ok()) return broken_;
     checkpointing_ = true;
   }
-  absl::Status status = RunCheckpoint();
+  absl::Status status;
+  for (int i = 0; i < times && status.ok(); ++i) status = RunCheckpoint(/*into_both=*/times > 1);
   std::lock_guard lock(mutex_);
   checkpointing_ = false;
   if (!status.ok() && !absl::IsResourceExhausted(status)) broken_ = status;
   return status;
 }
 
-absl::Status PageFile::RunCheckpoint() {
+absl::Status PageFile::RunCheckpoint(bool into_both) {
   std::vector<CapturedTree> trees = CaptureTrees();
-  RecordPtr newest = NewestRecord();
   auto same = [](const CapturedTree& tree, const TreeRecord& record) {
     PageRef root = tree.root == nullptr ? PageRef{} : tree.root->address();
     return tree.tree->id() == record.id && tree.position == record.position &&
            root == record.root && (tree.root == nullptr) == record.root.null();
   };
-  if (std::equal(trees.begin(), trees.end(), newest->trees.begin(), newest->trees.end(), same)) {
-    return absl::OkStatus();
+  auto holds_all = [&](const RecordPtr& record) {
+    return record != nullptr &&
+           std::equal(trees.begin(), trees.end(), record->trees.begin(), record->trees.end(), same);
+  };
+  std::array<RecordPtr, 2> records;
+  {
+    std::lock_guard lock(mutex_);
+    records = records_;
   }
+  if (holds_all(NewestRecord()) && (!into_both || (holds_all(records[0]) && holds_all(records[1]))))
+    return absl::OkStatus();
   DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record, WritePages(trees));
   // The pages are durable before a superblock names them.
   absl::Status written = nodes_->file().Sync();

@@ -157,6 +157,9 @@ class PageFile {
   // Any other error is for good (rule L3): every later Checkpoint returns it, while trees can still
   // be read and written in memory. Open the file again to see what is in it.
   absl::Status Checkpoint();
+  // Makes both checkpoints on disk hold what one Checkpoint would: from then on the loss of the
+  // newest superblock loses nothing of it. Errors as Checkpoint.
+  absl::Status CheckpointTwice();
 
   // Reads all pages of both checkpoints from disk and checks them: checksums, structure, key order,
   // that no two pages overlap and that all are marked as used. Returns the first fault found, after
@@ -201,7 +204,8 @@ class PageFile {
   void DropLocked(Tree& tree, std::vector<NodeRef> nodes);
 
   void HoldCheckpoints();
-  absl::Status RunCheckpoint();
+  absl::Status CheckpointTimes(int times);
+  absl::Status RunCheckpoint(bool into_both);
   std::vector<CapturedTree> CaptureTrees();
   RecordPtr NewestRecord() const;
   absl::StatusOr<CheckpointRecord> WritePages(const std::vector<CapturedTree>& trees);

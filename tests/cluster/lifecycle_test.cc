@@ -1,0 +1,232 @@
+// Partitions split, merged, healed and deleted, in whole simulated clusters.
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "dynlib/cluster/admin_planner.h"
+#include "dynlib/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/cluster/sim_cluster.h"
+
+namespace dynlib::cluster {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+std::map<std::string, std::string> Items(int count, const std::string& value) {
+  std::map<std::string, std::string> items;
+  for (int i = 0; i < count; ++i) {
+    std::string id = "i";
+    id += std::to_string(i);
+    items[id] = value + id;
+  }
+  return items;
+}
+
+void ExpectItems(SimCluster& cluster, const std::map<std::string, std::string>& items) {
+  for (const auto& [id, value] : items) EXPECT_EQ(cluster.Get("users", id), value) << id;
+}
+
+// Whether every member of every partition is a storage replica that is up and keeps step.
+bool Whole(SimCluster& cluster, TableId table, size_t partitions) {
+  const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
+  if (leaders.size() != partitions) return false;
+  const std::vector<SimCluster::Seen> replicas = cluster.Replicas();
+  for (const auto& [first, leader] : leaders) {
+    for (const wire::Member& member : leader.status.members()) {
+      bool found = false;
+      for (const SimCluster::Seen& seen : replicas) {
+        found = found || (seen.status.partition() == leader.status.partition() &&
+                          seen.status.replica() == member.replica() && !seen.status.failed() &&
+                          !seen.status.copying() && seen.status.kind() == wire::STORAGE &&
+                          seen.status.applied() >= leader.status.chosen());
+      }
+      if (!found) return false;
+    }
+  }
+  return true;
+}
+
+TEST(LifecycleTest, APartitionSplitsWhileWritesGoOnAndTheParentGoes) {
+  SimCluster cluster(3);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  std::map<std::string, std::string> items = Items(300, "a");
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  const TableId table = cluster.Table("users")->id;
+  const SimCluster::Seen parent = cluster.Leaders(table).at("");
+  wire::SplitRequest request;
+  request.set_partition(parent.status.partition());
+  request.set_at(HashBoundary(uint64_t{1} << 63));
+  request.set_left(ToUint(ChildOf(PartitionId{request.partition()}, false)));
+  request.set_right(ToUint(ChildOf(PartitionId{request.partition()}, true)));
+  // Writes of the same items are on their way all the time.
+  int open = 0;
+  int failed = 0;
+  int round = 0;
+  std::function<void()> write = [&] {
+    const std::string id = "i" + std::to_string(round++ % 300);
+    items[id] = "b" + std::to_string(round);
+    ++open;
+    cluster.router().Put("users", SimCluster::MakeItem(id, items[id]), {},
+                         [&](absl::Status status) {
+                           --open;
+                           failed += !status.ok();
+                           if (round < 900) write();
+                         });
+  };
+  cluster.client()->Post(write);
+  cluster.RunFor(milliseconds(50));
+  DYNLIB_ASSERT_OK(cluster.Call<wire::SplitReply>(parent.node, kSplit, request));
+  ASSERT_TRUE(cluster.RunUntil([&] { return open == 0 && round >= 900; }, seconds(120)));
+  EXPECT_EQ(failed, 0);
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 2); }));
+  ExpectItems(cluster, items);
+  // The catalogue follows, and nothing of the parent is left on any node.
+  EXPECT_TRUE(cluster.Until([&] {
+    for (const SimCluster::Seen& seen : cluster.Replicas()) {
+      if (seen.status.partition() == request.partition()) return false;
+    }
+    return cluster.Table("users")->partitions.size() == 2;
+  }));
+  // Again is OK where it was done, also after the power of all nodes was cut.
+  for (uint64_t id = 1; id <= 3; ++id) cluster.PowerOff(NodeId{id});
+  for (uint64_t id = 1; id <= 3; ++id) DYNLIB_ASSERT_OK(cluster.Restart(NodeId{id}));
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 2); }));
+  ExpectItems(cluster, items);
+}
+
+TEST(LifecycleTest, APowerCutRightAfterASplitLosesNothing) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    SimCluster cluster(3, seed);
+    cluster.options().checkpoint_interval = seconds(600);
+    DYNLIB_ASSERT_OK(cluster.Boot());
+    DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+    std::map<std::string, std::string> items = Items(50, "a");
+    DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+    const TableId table = cluster.Table("users")->id;
+    const SimCluster::Seen parent = cluster.Leaders(table).at("");
+    wire::SplitRequest request;
+    request.set_partition(parent.status.partition());
+    request.set_at(HashBoundary(uint64_t{1} << 63));
+    request.set_left(1001);
+    request.set_right(1002);
+    DYNLIB_ASSERT_OK(cluster.Call<wire::SplitReply>(parent.node, kSplit, request));
+    for (const auto& [id, value] : Items(10 * static_cast<int>(seed % 4), "c")) {
+      items[id] = value;
+      DYNLIB_ASSERT_OK(cluster.Put("users", id, value));
+    }
+    for (uint64_t id = 1; id <= 3; ++id) cluster.PowerOff(NodeId{id});
+    for (uint64_t id = 1; id <= 3; ++id) DYNLIB_ASSERT_OK(cluster.Restart(NodeId{id}));
+    ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 2); })) << seed;
+    ExpectItems(cluster, items);
+  }
+}
+
+TEST(LifecycleTest, TwoNeighboursMerge) {
+  SimCluster cluster(3);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 2));
+  std::map<std::string, std::string> items = Items(200, "a");
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  const TableId table = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 2); }));
+  const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
+  wire::MergeRequest request;
+  const SimCluster::Seen& left = leaders.begin()->second;
+  const SimCluster::Seen& right = leaders.rbegin()->second;
+  request.set_left(left.status.partition());
+  request.set_right(right.status.partition());
+  request.set_merged(ToUint(MergedOf(PartitionId{request.left()}, PartitionId{request.right()})));
+  *request.mutable_members() = left.status.members();
+  // Cut after the first half: the auto admin goes on with the second.
+  request.set_partition(request.left());
+  DYNLIB_ASSERT_OK(cluster.Call<wire::MergeReply>(left.node, kMerge, request));
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+  for (auto& [id, value] : items) {
+    if (!id.ends_with("7")) continue;
+    value = "after";
+    DYNLIB_ASSERT_OK(cluster.Put("users", id, value));
+  }
+  ExpectItems(cluster, items);
+  EXPECT_TRUE(cluster.Until([&] {
+    size_t replicas = 0;
+    for (const SimCluster::Seen& seen : cluster.Replicas())
+      replicas += seen.status.table() == ToUint(table);
+    return replicas == 3 && cluster.Table("users")->partitions.size() == 1;
+  }));
+  for (uint64_t id = 1; id <= 3; ++id) cluster.PowerOff(NodeId{id});
+  for (uint64_t id = 1; id <= 3; ++id) DYNLIB_ASSERT_OK(cluster.Restart(NodeId{id}));
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+  ExpectItems(cluster, items);
+}
+
+TEST(LifecycleTest, ADeadNodeIsCoveredByLogReplicasThenRebuiltElsewhere) {
+  SimCluster cluster(9);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 6));
+  std::map<std::string, std::string> items = Items(600, "a");
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  const TableId table = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 6); }));
+  // One that holds some of the table, but not the catalogue.
+  NodeId victim{};
+  for (const SimCluster::Seen& seen : cluster.Replicas()) {
+    if (seen.status.table() == ToUint(table) && ToUint(seen.node) > 3) victim = seen.node;
+  }
+  ASSERT_NE(victim, NodeId{});
+  cluster.PowerOff(victim);
+  auto covered = [&](bool whole) {
+    const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
+    if (leaders.size() != 6) return false;
+    for (const auto& [first, leader] : leaders) {
+      for (const wire::Member& member : leader.status.members()) {
+        if (NodeId{member.node()} == victim || (whole && member.kind() == wire::LOG)) return false;
+      }
+    }
+    return true;
+  };
+  const Instant dead = cluster.world().Now();
+  ASSERT_TRUE(cluster.Until([&] { return covered(false); }));
+  EXPECT_LT(cluster.world().Now() - dead, seconds(5)) << "a second to be called dead included";
+  EXPECT_GT(cluster.sink().counts["admin.move_planned"], 0);
+  ASSERT_TRUE(
+      cluster.Until([&] { return covered(true) && Whole(cluster, table, 6); }, seconds(120)));
+  ExpectItems(cluster, items);
+  // Back again, it finds itself replaced, and lets go of what it had.
+  DYNLIB_ASSERT_OK(cluster.Restart(victim));
+  EXPECT_TRUE(cluster.Until([&] {
+    for (const SimCluster::Seen& seen : cluster.Replicas()) {
+      if (seen.node == victim && seen.status.table() == ToUint(table)) return false;
+    }
+    return true;
+  }));
+  items = Items(600, "b");
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  ExpectItems(cluster, items);
+}
+
+TEST(LifecycleTest, ADeletedTableLeavesNothing) {
+  SimCluster cluster(3);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 3));
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", Items(50, "a")));
+  const TableId table = cluster.Table("users")->id;
+  DYNLIB_ASSERT_OK(cluster.DeleteTable("users"));
+  EXPECT_TRUE(cluster.Until([&] {
+    for (const SimCluster::Seen& seen : cluster.Replicas()) {
+      if (seen.status.table() == ToUint(table)) return false;
+    }
+    return !cluster.Table("users").has_value();
+  }));
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 2));
+  EXPECT_EQ(cluster.Get("users", "i1"), "");
+}
+
+}  // namespace
+}  // namespace dynlib::cluster
