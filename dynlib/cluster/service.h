@@ -10,12 +10,15 @@
 //   NOT_FOUND            all                this node has no such partition
 //   OUT_OF_RANGE         all                the key or range lies outside the partition
 //   INVALID_ARGUMENT     all                the request does not parse or is past a limit
-//   RESOURCE_EXHAUSTED   all                a bound was reached; nothing was logged: later
+//   RESOURCE_EXHAUSTED   all                a bound was reached; nothing was logged: later. With
+//                                           retry_after_us: throttled, and the caller is told
 //   UNAVAILABLE          strong reads       no lease now: again
 //   UNKNOWN              Write              may be applied or not: again with the same client and
 //                                           sequence
 //   CANCELLED            all                the node shuts down; a write may be applied or not
 //   DATA_LOSS            reads              a page is damaged on this replica: another has it
+//
+// Of metadata nodes, see metadata_node.h.
 #ifndef DYNLIB_CLUSTER_SERVICE_H_
 #define DYNLIB_CLUSTER_SERVICE_H_
 
@@ -46,6 +49,8 @@ inline constexpr Rpc::Method kUnpin{12};
 inline constexpr Rpc::Method kScrubMark{13};
 inline constexpr Rpc::Method kScrubDigest{14};
 inline constexpr Rpc::Method kRepair{15};
+// Among storage nodes.
+inline constexpr Rpc::Method kNodeLoad{16};
 // Of metadata nodes.
 inline constexpr Rpc::Method kLookUp{20};
 inline constexpr Rpc::Method kDescribeTable{21};

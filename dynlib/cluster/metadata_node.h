@@ -1,0 +1,96 @@
+// A metadata node: the whole partition map in memory, asked by routers, told by storage nodes, and
+// kept in step with the other metadata nodes (MemDS of Elhemali et al., "Amazon DynamoDB", USENIX
+// ATC 2022, section 4.1).
+//
+//   DYNLIB_ASSIGN_OR_RETURN(auto node, MetadataNode::Create(
+//       {.id = NodeId{901}}, config,
+//       {.transport = &transport, .clock = &clock, .executor = &main}));
+//   ... node->rpc()->Handle(...);   // other services of the process, on the same channel
+//
+// It keeps nothing on disk. A node that starts asks its peers for the map at once, and hears all of
+// it again from the storage nodes within a push period. Until either is done it does not claim that
+// something is absent: it answers UNAVAILABLE, and routers go by what another says. A peer vouches
+// for it only when that peer is ready itself, so metadata nodes that all start together wait out
+// `warm_up` (map.warm_up: more than two push periods).
+//
+// What it answers (messages of cluster.proto, methods of service.h):
+//   kLookUp, kDescribeTable   OK; NOT_FOUND: there is none; UNAVAILABLE: not known here, and this
+//                             node may not know everything yet
+//   kPush                     OK, also when some records are older than what is held; INVALID_
+//                             ARGUMENT when one does not parse or is refused (the others count).
+//                             The incarnation in the reply is new when the node has forgotten all
+//   kMetadataSync             one exchange of a session that another metadata node leads
+//   kMetadataStatus           counts, and the digest of the whole map
+//
+// Constant work: each sync_interval, whatever changed, one session with the next peer in turn.
+//
+// Counted: "metadata.look_ups", "metadata.describes", "metadata.pushes", "metadata.records"
+// (pushed), "metadata.records_refused", "metadata.malformed", "metadata.syncs",
+// "metadata.syncs_failed".
+//
+// Threads: everything on `executor`, which never blocks here. Ownership: transport, clock, executor
+// and metrics outlive it.
+#ifndef DYNLIB_CLUSTER_METADATA_NODE_H_
+#define DYNLIB_CLUSTER_METADATA_NODE_H_
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
+#include "dynlib/cluster/node_location.h"
+#include "dynlib/partition_map/memds.h"
+#include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/executor.h"
+#include "dynlib/runtime/rpc.h"
+#include "dynlib/runtime/transport.h"
+
+namespace dynlib::cluster {
+
+inline constexpr size_t kMetadataNodesMax = 16;
+
+struct MetadataNodeOptions {
+  NodeId id{};  // one of the configuration's metadata_nodes
+  Rpc::Options rpc;
+  partition_map::MemDsOptions map;
+  Duration sync_interval = std::chrono::seconds(1);        // 1 ms to 10 min
+  Duration sync_timeout = std::chrono::milliseconds(500);  // of one exchange; 1 ms to 10 min
+};
+// kInvalidArgument naming the field, its value and what is allowed. What `map` allows is checked by
+// Create.
+absl::Status Validate(const MetadataNodeOptions& options);
+
+class MetadataNode {
+ public:
+  struct Environment {
+    Transport* transport = nullptr;
+    const Clock* clock = nullptr;
+    Executor* executor = nullptr;
+    MetricsSink* metrics = MetricsSink::None();
+  };
+
+  // Serves from then on. kInvalidArgument: an option, or a configuration that does not name it.
+  static absl::StatusOr<std::unique_ptr<MetadataNode>> Create(const MetadataNodeOptions& options,
+                                                              const ClusterConfig& config,
+                                                              const Environment& environment);
+  ~MetadataNode();
+
+  // For more methods on the same channel. It lives as long as the node.
+  Rpc* rpc();
+  // May say of what it does not have that there is none.
+  bool ready() const;
+  partition_map::MemDsStatus status() const;
+
+ private:
+  class Impl;
+  explicit MetadataNode(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace dynlib::cluster
+
+#endif  // DYNLIB_CLUSTER_METADATA_NODE_H_
