@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "dynlib/base/check.h"
-#include "dynlib/base/coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/partition_map/map_entry.h"
