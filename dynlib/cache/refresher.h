@@ -227,7 +227,8 @@ void Refresher<Index>::Drain() {
     events.swap(inbox_);
     draining_ = false;
   }
-  for (Event& event : events) std::visit([this](auto& known) { Handle(std::move(known)); }, event);
+  for (Event& event : events)
+    std::visit([this](auto& known) { this->Handle(std::move(known)); }, event);
   if (!closed_) counters_.Report(metrics_);
 }
 
