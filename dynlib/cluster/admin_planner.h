@@ -14,6 +14,8 @@
 //  - one that is too large, or too hot, is split; small and idle neighbours are merged;
 //  - what no configuration names any more is dropped.
 // The catalogue follows what the groups themselves have chosen.
+//
+// Internal to the cluster.
 #ifndef DYNLIB_CLUSTER_ADMIN_PLANNER_H_
 #define DYNLIB_CLUSTER_ADMIN_PLANNER_H_
 
@@ -34,19 +36,9 @@
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/placement.h"
+#include "dynlib/cluster/planner_options.h"
 
 namespace dynlib::cluster {
-
-struct PlannerOptions {
-  uint64_t split_bytes = 1ull << 30;  // a partition larger than this is split; at least 64 KiB
-  // Neighbours that together hold less than this, and serve less than merge_units a second, are
-  // merged; 0: never. At most a quarter of split_bytes.
-  uint64_t merge_bytes = 0;
-  uint64_t merge_units = 10;
-  bool split_for_heat = true;
-  size_t moves_max = 16;  // partitions whose members are being changed at a time; 1 to 1,000
-};
-absl::Status Validate(const PlannerOptions& options);
 
 // A node as the admin sees it. Neither alive nor dead: silent, and not for long enough.
 struct NodeView {

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "dynlib/base/check.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/cluster/admin_planner.h"
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/key.h"

@@ -1,4 +1,6 @@
 // One replica of a partition on a storage node: its description, its tree, and its state machine.
+//
+// Internal to the cluster.
 #ifndef DYNLIB_CLUSTER_REPLICA_H_
 #define DYNLIB_CLUSTER_REPLICA_H_
 

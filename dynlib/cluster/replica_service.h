@@ -4,6 +4,8 @@
 // What has to be done by a group's leader is refused elsewhere with FAILED_PRECONDITION. All may be
 // repeated: what is so already is OK.
 //
+// Internal to the cluster.
+//
 // Threads: everything on the node's executor.
 #ifndef DYNLIB_CLUSTER_REPLICA_SERVICE_H_
 #define DYNLIB_CLUSTER_REPLICA_SERVICE_H_

@@ -18,6 +18,8 @@
 // replica, whose tree has no items, does the same. A merge's record leaves the items where they are
 // until both halves have ended (replica_set.h).
 //
+// Internal to the cluster.
+//
 // Threads: as StateMachine says; Get, Scan and the static functions from any thread where file
 // calls are allowed.
 #ifndef DYNLIB_CLUSTER_TABLE_STATE_MACHINE_H_

@@ -7,22 +7,28 @@
 // it does not matter what the range held before, be it the rows of another version that was copied
 // half, and merging a chunk twice is as good as once.
 //
+// Internal to the cluster.
+//
 // Threads: one at a time; everything blocks on files.
 #ifndef DYNLIB_CLUSTER_TREE_CHUNK_H_
 #define DYNLIB_CLUSTER_TREE_CHUNK_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/store/tree.h"
 #include "dynlib/store/write_batch.h"
 
 namespace dynlib::cluster {
+
+namespace wire {
+class CopyTreeReply;
+}  // namespace wire
 
 // What a chunk may be asked to hold. With the one row that it has in any case, and what the
 // encoding adds, it stays far below Rpc::kMaxRequestBytes.
@@ -48,11 +54,12 @@ class TreeChunkMerge {
  public:
   // `into` outlives it, is at position 0, and has no other writer meanwhile.
   TreeChunkMerge(std::string after, wire::CopyTreeReply chunk, store::Tree* into);
+  ~TreeChunkMerge();
 
   // Applies one batch. True if more is to be done; the tree's errors.
   absl::StatusOr<bool> Step();
 
-  const wire::CopyTreeReply& chunk() const { return chunk_; }
+  const wire::CopyTreeReply& chunk() const { return *chunk_; }
   // Where the chunk ends: `after` of the next one.
   const std::string& last() const { return last_; }
   // Of keys and values.
@@ -66,7 +73,7 @@ class TreeChunkMerge {
   // Looks at one local key; false if the batch was full before.
   bool Visit(std::string_view key, std::string_view value, store::WriteBatch& batch);
 
-  wire::CopyTreeReply chunk_;  // rows before next_ were taken from
+  const std::unique_ptr<wire::CopyTreeReply> chunk_;  // rows before next_ were taken from
   std::string last_;
   size_t bytes_ = 0;
   store::Tree* const into_;

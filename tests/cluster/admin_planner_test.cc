@@ -15,6 +15,7 @@
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/placement.h"
+#include "dynlib/cluster/planner_options.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

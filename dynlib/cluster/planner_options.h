@@ -1,0 +1,27 @@
+// When the auto admin splits and merges partitions, and how much it moves at a time.
+//
+// Threads: values.
+#ifndef DYNLIB_CLUSTER_PLANNER_OPTIONS_H_
+#define DYNLIB_CLUSTER_PLANNER_OPTIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+
+namespace dynlib::cluster {
+
+struct PlannerOptions {
+  uint64_t split_bytes = 1ull << 30;  // a partition larger than this is split; at least 64 KiB
+  // Neighbours that together hold less than this, and serve less than merge_units a second, are
+  // merged; 0: never. At most a quarter of split_bytes.
+  uint64_t merge_bytes = 0;
+  uint64_t merge_units = 10;
+  bool split_for_heat = true;
+  size_t moves_max = 16;  // partitions whose members are being changed at a time; 1 to 1,000
+};
+absl::Status Validate(const PlannerOptions& options);
+
+}  // namespace dynlib::cluster
+
+#endif  // DYNLIB_CLUSTER_PLANNER_OPTIONS_H_
