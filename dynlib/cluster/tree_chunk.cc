@@ -6,6 +6,7 @@
 #include "dynlib/base/coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/table_state_machine.h"
 
 namespace dynlib::cluster {
@@ -85,14 +86,16 @@ absl::Status CheckTreeChunk(std::string_view after, const wire::CopyTreeReply& c
 }
 
 TreeChunkMerge::TreeChunkMerge(std::string after, wire::CopyTreeReply chunk, store::Tree* into)
-    : chunk_(std::move(chunk)),
-      last_(chunk_.rows().empty() ? after : chunk_.rows(chunk_.rows_size() - 1).key()),
+    : chunk_(std::make_unique<wire::CopyTreeReply>(std::move(chunk))),
+      last_(chunk_->rows().empty() ? after : chunk_->rows(chunk_->rows_size() - 1).key()),
       into_(into),
       start_(after.empty() ? std::string() : Behind(after)),
-      end_(chunk_.done() ? std::string() : Behind(last_)) {
-  for (const wire::CopyTreeReply::Row& row : chunk_.rows())
+      end_(chunk_->done() ? std::string() : Behind(last_)) {
+  for (const wire::CopyTreeReply::Row& row : chunk_->rows())
     bytes_ += row.key().size() + row.value().size();
 }
+
+TreeChunkMerge::~TreeChunkMerge() = default;
 
 absl::StatusOr<bool> TreeChunkMerge::Step() {
   store::WriteBatch batch;
@@ -106,10 +109,10 @@ absl::StatusOr<bool> TreeChunkMerge::Step() {
       },
       store::ReadMode::kNotKept));
   // Nothing local is left; what the chunk has beyond it is new.
-  while (!full && next_ < chunk_.rows_size()) {
+  while (!full && next_ < chunk_->rows_size()) {
     full = IsFull(batch);
     if (full) {
-      start_ = chunk_.rows(next_).key();
+      start_ = chunk_->rows(next_).key();
     } else {
       PutRow(batch);
     }
@@ -122,11 +125,11 @@ absl::StatusOr<bool> TreeChunkMerge::Step() {
 }
 
 bool TreeChunkMerge::HasRowBelow(std::string_view key) const {
-  return next_ < chunk_.rows_size() && chunk_.rows(next_).key() < key;
+  return next_ < chunk_->rows_size() && chunk_->rows(next_).key() < key;
 }
 
 void TreeChunkMerge::PutRow(store::WriteBatch& batch) {
-  wire::CopyTreeReply::Row& row = *chunk_.mutable_rows(next_++);
+  wire::CopyTreeReply::Row& row = *chunk_->mutable_rows(next_++);
   batch.Put(std::move(*row.mutable_key()), std::move(*row.mutable_value()));
 }
 
@@ -136,10 +139,10 @@ bool TreeChunkMerge::Visit(std::string_view key, std::string_view value, store::
     if (IsFull(batch)) return false;
   }
   if (IsFull(batch)) return false;
-  const bool there = next_ < chunk_.rows_size() && chunk_.rows(next_).key() == key;
+  const bool there = next_ < chunk_->rows_size() && chunk_->rows(next_).key() == key;
   if (!there) {
     batch.Delete(std::string(key));
-  } else if (chunk_.rows(next_).value() != value) {
+  } else if (chunk_->rows(next_).value() != value) {
     PutRow(batch);
   } else {
     ++next_;
