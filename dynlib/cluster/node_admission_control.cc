@@ -88,16 +88,13 @@ absl::StatusOr<AdmittedRequest> NodeAdmissionControl::AdmitWrite(PartitionId par
 }
 
 absl::StatusOr<AdmittedRequest> NodeAdmissionControl::AdmitRead(PartitionId partition,
-                                                                std::string_view key,
-                                                                bool strong) {
+                                                                std::string_view key, bool strong) {
   const Consistency consistency = strong ? Consistency::kStrong : Consistency::kEventual;
-  return Admit(partition, Operation::kRead, admission::ReadUnits(0, consistency), consistency,
-               key);
+  return Admit(partition, Operation::kRead, admission::ReadUnits(0, consistency), consistency, key);
 }
 
 absl::StatusOr<AdmittedRequest> NodeAdmissionControl::Admit(PartitionId partition,
-                                                            Operation operation,
-                                                            RequestUnits units,
+                                                            Operation operation, RequestUnits units,
                                                             Consistency consistency,
                                                             std::string_view key) {
   AdmittedRequest request;
@@ -120,10 +117,10 @@ absl::Status NodeAdmissionControl::Refusal(PartitionId partition, const Entry& e
   const std::string_view capacity = Capacity(refused.operation);
   switch (refused.reason) {
     case admission::Reason::kNode:
-      return ThrottledError(Cat("node ", parts_.self, " has no ", capacity,
-                                " to spare beyond what its partitions are promised; partition ",
-                                partition),
-                            refused.retry_after);
+      return ThrottledError(
+          Cat("node ", parts_.self, " has no ", capacity,
+              " to spare beyond what its partitions are promised; partition ", partition),
+          refused.retry_after);
     case admission::Reason::kPeers: {
       std::string nodes;
       for (NodeId node : entry.peers) {

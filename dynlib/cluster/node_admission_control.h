@@ -22,6 +22,8 @@
 //
 // Counted: "node.throttled".
 //
+// Internal to the cluster.
+//
 // Threads: the node's executor; an AdmittedRequest may be finished on any thread.
 #ifndef DYNLIB_CLUSTER_NODE_ADMISSION_CONTROL_H_
 #define DYNLIB_CLUSTER_NODE_ADMISSION_CONTROL_H_

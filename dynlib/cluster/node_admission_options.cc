@@ -33,8 +33,8 @@ absl::Status Validate(const NodeAdmissionOptions& options) {
   }
   DYNLIB_RETURN_IF_ERROR(CheckTime("peers_interval", options.peers_interval,
                                    std::chrono::milliseconds(100), std::chrono::minutes(1)));
-  DYNLIB_RETURN_IF_ERROR(CheckTime("hot_for", options.hot_for, std::chrono::seconds(1),
-                                   std::chrono::minutes(10)));
+  DYNLIB_RETURN_IF_ERROR(
+      CheckTime("hot_for", options.hot_for, std::chrono::seconds(1), std::chrono::minutes(10)));
   if (absl::Status heat = admission::Validate(options.heat); !heat.ok())
     return absl::InvalidArgumentError(Cat("admission.heat: ", ToStd(heat.message())));
   return absl::OkStatus();

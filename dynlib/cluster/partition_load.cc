@@ -28,13 +28,12 @@ absl::StatusOr<std::shared_ptr<PartitionLoad>> PartitionLoad::Create(
     std::shared_ptr<admission::NodeAdmission> node, Instant now) {
   std::unique_ptr<admission::PartitionAdmission> admission;
   if (limited) {
-    DYNLIB_ASSIGN_OR_RETURN(
-        admission, admission::PartitionAdmission::Create(
-                       {.read_units_per_second = options.partition_read_units,
-                        .write_units_per_second = options.partition_write_units,
-                        .burst_seconds = options.burst_seconds,
-                        .peers_retry = kPeersRetry},
-                       node.get(), now));
+    DYNLIB_ASSIGN_OR_RETURN(admission, admission::PartitionAdmission::Create(
+                                           {.read_units_per_second = options.partition_read_units,
+                                            .write_units_per_second = options.partition_write_units,
+                                            .burst_seconds = options.burst_seconds,
+                                            .peers_retry = kPeersRetry},
+                                           node.get(), now));
   }
   return std::shared_ptr<PartitionLoad>(
       new PartitionLoad(partition, options, std::move(admission), std::move(node), now));

@@ -6,6 +6,8 @@
 //   if (!a.admitted()) ...                          // counted, and part of the heat
 //   load->Settle(a, real_units, hash, now);         // or Undo(a, now): it was not carried out
 //
+// Internal to the cluster.
+//
 // Threads: any, but for Tick and Describe, which are the node's executor's.
 #ifndef DYNLIB_CLUSTER_PARTITION_LOAD_H_
 #define DYNLIB_CLUSTER_PARTITION_LOAD_H_
@@ -61,7 +63,7 @@ class PartitionLoad {
   void RecordHeat(uint64_t hash, admission::RequestUnits units, Instant now);
 
   const Duration hot_for_;
-  const std::shared_ptr<admission::NodeAdmission> node_;  // outlives admission_
+  const std::shared_ptr<admission::NodeAdmission> node_;            // outlives admission_
   const std::unique_ptr<admission::PartitionAdmission> admission_;  // null: not limited
 
   std::atomic<int64_t> read_halves_{0};
