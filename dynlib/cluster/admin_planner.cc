@@ -90,6 +90,8 @@ class Planner {
   std::optional<PartitionMember> ReplaceLog(const GroupView& group, const wire::Member& log) const;
   void DriveMove(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
                  const PartitionPlan& plan);
+  void Feed(const GroupView& group, PartitionId partition, const PartitionPlan::Move& move,
+            uint64_t from);
   void MakeLearner(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
                    const PartitionPlan::Move& move);
   bool MaySplit(const GroupView& group) const;
@@ -323,19 +325,13 @@ void Planner::DriveMove(const TableInfo& table, const PartitionInfo& partition,
     return;
   }
   if (here->failed()) return Write(plan, std::nullopt);
-  if (here->copying()) return;
+  if (here->copying()) return Feed(group, partition.id, move, group.leader->released());
+  // Everything up to here it has; if the leader no longer has what follows, it begins anew.
+  const uint64_t from = std::max(here->durable(), here->chosen());
+  if (from < group.leader->released()) return Write(plan, std::nullopt);
   const auto ready = view_.caught_up.find(partition.id);
-  if (ready == view_.caught_up.end() || ready->second != move.learner.replica) {
-    AdminCall<wire::AddLearnerRequest> call{.node = group.leader_node, .request = {}};
-    call.request.set_partition(ToUint(partition.id));
-    wire::Member& learner = *call.request.mutable_learner();
-    learner.set_replica(ToUint(move.learner.replica));
-    learner.set_node(ToUint(move.learner.node));
-    learner.set_kind(move.learner.log ? wire::LOG : wire::STORAGE);
-    call.request.set_from(here->durable());
-    actions_.push_back(std::move(call));
-    return;
-  }
+  if (ready == view_.caught_up.end() || ready->second != move.learner.replica)
+    return Feed(group, partition.id, move, from);
   AdminCall<wire::ChangeMembersRequest> call{.node = group.leader_node, .request = {}};
   call.request.set_partition(ToUint(partition.id));
   call.request.set_expected_epoch(group.leader->epoch());
@@ -347,6 +343,19 @@ void Planner::DriveMove(const TableInfo& table, const PartitionInfo& partition,
     to.set_node(ToUint(move.learner.node));
     to.set_kind(move.learner.log ? wire::LOG : wire::STORAGE);
   }
+  actions_.push_back(std::move(call));
+}
+
+// Before the learner can be fed this keeps the log that it will need.
+void Planner::Feed(const GroupView& group, PartitionId partition, const PartitionPlan::Move& move,
+                   uint64_t from) {
+  AdminCall<wire::AddLearnerRequest> call{.node = group.leader_node, .request = {}};
+  call.request.set_partition(ToUint(partition));
+  wire::Member& learner = *call.request.mutable_learner();
+  learner.set_replica(ToUint(move.learner.replica));
+  learner.set_node(ToUint(move.learner.node));
+  learner.set_kind(move.learner.log ? wire::LOG : wire::STORAGE);
+  call.request.set_from(from);
   actions_.push_back(std::move(call));
 }
 
@@ -380,6 +389,7 @@ void Planner::MakeLearner(const TableInfo& table, const PartitionInfo& partition
     request.set_base(base);
   } else {
     request.set_copy_from(ToUint(source));
+    Feed(group, partition.id, move, group.leader->released());
   }
   actions_.push_back(std::move(call));
 }

@@ -246,6 +246,7 @@ void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
   to.set_failed(to.failed() || status->failed);
   to.set_chosen(status->chosen);
   to.set_applied(status->applied);
+  to.set_released(status->released);
   to.set_epoch(status->configuration.epoch);
   for (const replication::Member& member : status->configuration.members)
     ToWire(member, *to.add_members());

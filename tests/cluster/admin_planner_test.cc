@@ -170,15 +170,30 @@ TEST_F(AdminPlannerTest, ADeadMemberGetsALogReplicaThenAStorageReplicaInItsZone)
   EXPECT_NE(storage, log.learner.node);
   EXPECT_TRUE(storage == NodeId{6} || storage == NodeId{9});
   Accept(plans[0]);
-  // It copies from a follower; while it does, nothing is asked.
-  made = Of<AdminCall<wire::CreateReplicaRequest>>(Plan());
+  // It copies from a follower; from before it begins the leader keeps the log that it will need.
+  Status(kLeft, NodeId{1}).set_released(30);
+  const std::vector<AdminAction> begin = Plan();
+  made = Of<AdminCall<wire::CreateReplicaRequest>>(begin);
   const auto copy = std::find_if(made.begin(), made.end(), [](const auto& call) {
     return call.request.partition().id() == ToUint(kLeft);
   });
   ASSERT_NE(copy, made.end());
   EXPECT_EQ(copy->request.copy_from(), 2u);
-  AddReplica(view_.tables[0].partitions[0], {ReplicaId{5}, storage}).set_copying(true);
-  EXPECT_THAT(Of<AdminCall<wire::AddLearnerRequest>>(Plan()), IsEmpty());
+  fed = Of<AdminCall<wire::AddLearnerRequest>>(begin);
+  ASSERT_THAT(fed, SizeIs(1));
+  EXPECT_EQ(fed[0].request.from(), 30u);
+  wire::ReplicaStatus& copying = AddReplica(view_.tables[0].partitions[0], {ReplicaId{5}, storage});
+  copying.set_copying(true);
+  EXPECT_THAT(Of<AdminCall<wire::AddLearnerRequest>>(Plan()), SizeIs(1));
+  copying.set_copying(false);
+  fed = Of<AdminCall<wire::AddLearnerRequest>>(Plan());
+  ASSERT_THAT(fed, SizeIs(1));
+  EXPECT_EQ(fed[0].request.from(), copying.durable());
+  // One that the leader has no log for begins anew, under another id.
+  Status(kLeft, NodeId{1}).set_released(1000);
+  plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_EQ(plans[0].plan.move, std::nullopt);
 }
 
 TEST_F(AdminPlannerTest, AMemberThatComesBackInTimeKeepsItsPlace) {
