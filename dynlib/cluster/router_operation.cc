@@ -1,12 +1,14 @@
 #include "dynlib/cluster/router_operation.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/item_limits.h"
+#include "dynlib/cluster/retry_after.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/table_schema.h"
 
@@ -19,7 +21,16 @@ std::optional<Reply> ToReply(const wire::Outcome& outcome) {
   const auto code = static_cast<absl::StatusCode>(outcome.code());
   if (code < absl::StatusCode::kOk || code > absl::StatusCode::kUnauthenticated)
     return std::nullopt;
-  return Reply{absl::Status(code, outcome.message()), NodeId{outcome.leader_node()}};
+  Reply reply{.outcome = absl::Status(code, outcome.message()),
+              .leader_hint = NodeId{outcome.leader_node()},
+              .newest = outcome.newest(),
+              .consumed_milliunits = outcome.consumed_milliunits()};
+  if (code == absl::StatusCode::kResourceExhausted && outcome.retry_after_us() > 0) {
+    constexpr uint64_t kHour = 3'600'000'000;
+    reply.outcome = ThrottledError(
+        outcome.message(), std::chrono::microseconds(std::min(outcome.retry_after_us(), kHour)));
+  }
+  return reply;
 }
 
 template <typename Message>
@@ -53,11 +64,13 @@ class WriteOperation final : public RouterOperation {
       return absl::InvalidArgumentError(Cat("the condition has ", encoded_condition.size(),
                                             " bytes, allowed are ", kEncodedConditionBytesMax));
     }
+    request_.set_table(ToUint(table.id));
     wire::WriteCommand& command = *request_.mutable_command();
     if (item_.has_value()) {
       DYNLIB_RETURN_IF_ERROR(ValidateItem(table.schema, *item_));
       DYNLIB_ASSIGN_OR_RETURN(storage_key_, EncodeItemKey(table.schema, *item_));
       command.set_put(EncodeItem(*item_));
+      written_bytes_ = command.put().size();
       item_ = Item();  // its bytes are enough from here on
     } else {
       DYNLIB_ASSIGN_OR_RETURN(storage_key_, EncodeKey(table.schema, key_));
@@ -103,6 +116,7 @@ class GetOperation final : public RouterOperation {
         done_(std::move(done)) {}
 
   absl::Status Prepare(const TableInfo& table) override {
+    table_id_ = table.id;
     DYNLIB_ASSIGN_OR_RETURN(storage_key_, EncodeKey(table.schema, key_));
     return absl::OkStatus();
   }
@@ -110,6 +124,7 @@ class GetOperation final : public RouterOperation {
   std::string EncodeRequest(PartitionId partition, const WriteStamp&) const override {
     wire::ReadRequest request;
     request.set_partition(ToUint(partition));
+    request.set_table(ToUint(table_id_));
     request.set_key(storage_key_);
     request.set_strong(strong());
     return request.SerializeAsString();
@@ -136,6 +151,7 @@ class GetOperation final : public RouterOperation {
 
  private:
   const PrimaryKey key_;
+  TableId table_id_{};
   std::optional<Item> item_;
   Done done_;
 };
@@ -151,6 +167,7 @@ class QueryOperation final : public RouterOperation {
 
   absl::Status Prepare(const TableInfo& table) override {
     schema_ = table.schema;
+    table_id_ = table.id;
     DYNLIB_ASSIGN_OR_RETURN(range_, QueryRange(schema_, query_.partition, query_.sort));
     storage_key_ = range_.first;
     if (!query_.after.has_value()) return absl::OkStatus();
@@ -173,6 +190,7 @@ class QueryOperation final : public RouterOperation {
   std::string EncodeRequest(PartitionId partition, const WriteStamp&) const override {
     wire::QueryRequest request;
     request.set_partition(ToUint(partition));
+    request.set_table(ToUint(table_id_));
     request.set_first(range_.first);
     request.set_end(range_.end);
     request.set_reverse(query_.reverse);
@@ -210,6 +228,7 @@ class QueryOperation final : public RouterOperation {
 
   const Query query_;
   TableSchema schema_;
+  TableId table_id_{};
   KeyRange range_;
   QueryPage page_;
   Done done_;
@@ -230,6 +249,7 @@ class CatalogueOperation final : public RouterOperation {
   std::string EncodeRequest(PartitionId partition, const WriteStamp&) const override {
     wire::QueryRequest request;
     request.set_partition(ToUint(partition));
+    request.set_table(ToUint(kCatalogueTable));
     request.set_first(storage_key_);
     request.set_strong(true);
     return request.SerializeAsString();
@@ -244,7 +264,7 @@ class CatalogueOperation final : public RouterOperation {
     page_ = {};
     for (const wire::QueryReply::Row& row : reply.rows()) {
       absl::StatusOr<Item> item = DecodeItem(row.item());
-      if (!item.ok()) return Reply{item.status(), {}};
+      if (!item.ok()) return Reply{.outcome = item.status()};
       page_.items.push_back(*std::move(item));
     }
     if (reply.more()) page_.next = After(reply.rows().rbegin()->key());
@@ -262,6 +282,12 @@ class CatalogueOperation final : public RouterOperation {
 };
 
 }  // namespace
+
+admission::RequestUnits RouterOperation::Estimate() const {
+  if (method_ == kWrite) return admission::WriteUnits(written_bytes_);
+  return admission::ReadUnits(
+      0, strong_ ? admission::Consistency::kStrong : admission::Consistency::kEventual);
+}
 
 std::unique_ptr<RouterOperation> MakePut(std::string table, Item item, Condition condition,
                                          absl::AnyInvocable<void(absl::Status)> done) {

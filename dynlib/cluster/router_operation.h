@@ -17,6 +17,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/admission/request_units.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/catalogue.h"
@@ -41,6 +42,8 @@ class RouterOperation {
   struct Reply {
     absl::Status outcome;
     NodeId leader_hint{};  // 0: none
+    std::string newest;    // an encoded partition_map::PartitionRecord; empty: none
+    uint64_t consumed_milliunits = 0;
   };
 
   RouterOperation(std::string table, Rpc::Method method, bool strong)
@@ -56,6 +59,8 @@ class RouterOperation {
 
   // Checks the request against its table. Errors are final.
   virtual absl::Status Prepare(const TableInfo& table) = 0;
+  // What it costs at least, once it is prepared.
+  admission::RequestUnits Estimate() const;
   // Nothing can be found: Finish can be called with OK at once.
   virtual bool IsDone() const { return false; }
   // `stamp` is used by writes alone.
@@ -67,6 +72,7 @@ class RouterOperation {
 
  protected:
   std::string storage_key_;
+  uint64_t written_bytes_ = 0;  // of the item that is put
 
  private:
   const std::string table_;
