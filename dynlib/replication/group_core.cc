@@ -103,10 +103,15 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, const Membe
     }
   }
   configurations_[configuration_.epoch] = configuration_;
+  if (recovered.ended <= chosen_) ended_ = recovered.ended;
+  // A learner that became a member and left again is not a learner again, but must see to it that
+  // the others know.
+  named_in_ = recovered.named_in;
+  if (member()) named_in_ = std::max(named_in_, configuration_.epoch + 1);
   while (chosen_ < replay_limit && Readable(chosen_ + 1)) NoteChosen(++chosen_);
   if (adopting_.has_value()) configuration_ = *std::exchange(adopting_, std::nullopt);
   if (ahead_.has_value() && ahead_->epoch <= chosen_) ahead_.reset();
-  removed_ = !learner && !member();
+  removed_ = !member() && (!learner || (named_in_ != 0 && named_in_ <= configuration_.epoch));
   SetPeers(/*leading=*/false, now);
   promised_node_ = NodeOf(promised_.proposer());
   stable_ = chosen_;
@@ -281,7 +286,9 @@ void GroupCore::PersistState() {
                               .ballot = promised_,
                               .payload = nullptr,
                               .chosen = chosen_,
-                              .configuration = configuration_});
+                              .configuration = configuration_,
+                              .ended = ended_,
+                              .named_in = named_in_});
 }
 
 void GroupCore::PersistEntry(Slot slot) {
@@ -313,8 +320,16 @@ bool GroupCore::MayPromise(Ballot ballot, Instant now) {
   }
   if (owner == ballot.proposer() || abandoned_ || promised_ == Ballot()) return true;
   // An owner of whom nothing was heard in this boot was named no epoch in it.
-  if (promised_node_ == NodeId{}) return true;
+  if (promised_node_ == NodeId{} || OwnerLeft()) return true;
   return liveness_->EndSupport(promised_node_, now);
+}
+
+// The owner was a member and is none any more. It holds no lease: if it led when a configuration
+// without it was first known to be chosen, it either was the one to know, and resigned, or a higher
+// ballot had been promised by a quorum, or it had inherited the change and had no lease (R2).
+bool GroupCore::OwnerLeft() const {
+  return promised_epoch_ <= configuration_.epoch &&
+         configuration_.Find(promised_.proposer()) == nullptr;
 }
 
 void GroupCore::Adopt(Ballot ballot, NodeId proposer_node, Instant now) {
@@ -326,6 +341,7 @@ void GroupCore::Adopt(Ballot ballot, NodeId proposer_node, Instant now) {
   ForgetLearners();
   promised_ = ballot;
   promised_node_ = proposer_node;
+  promised_epoch_ = UINT64_MAX;
   ++nodes_version_;
   established_ = false;
   abandoned_ = false;

@@ -91,6 +91,9 @@ class GroupCore {
     std::vector<UnknownSlot>
         unknown;  // R4. One that an entry of the same or a higher ballot answers is ignored.
     std::optional<Configuration> configuration;  // The newest that was adopted.
+    Slot ended = 0;  // The slot at which the group's log is known to have ended.
+    // One more than the epoch of the newest configuration that named this replica; 0: none did.
+    uint64_t named_in = 0;
   };
 
   // What must be durable. Entries carry the chosen watermark at the time, states the promise too.
@@ -100,7 +103,9 @@ class GroupCore {
     Ballot ballot;  // Of the entry; of a state, the promised ballot.
     Payload payload;
     Slot chosen = 0;
-    Configuration configuration;  // Of a state.
+    Configuration configuration;  // Of a state, as is the slot at which the log ended.
+    Slot ended = 0;
+    uint64_t named_in = 0;
   };
 
   struct Event {
@@ -260,6 +265,7 @@ class GroupCore {
   void PersistEntry(Slot slot);
   bool TryPromise(Ballot ballot, NodeId proposer_node, Instant now);
   bool MayPromise(Ballot ballot, Instant now);
+  bool OwnerLeft() const;
   void Adopt(Ballot ballot, NodeId proposer_node, Instant now);
   void AnnounceAbandoned();
   void StepDown(Instant now);
@@ -297,6 +303,7 @@ class GroupCore {
   void OnPrepare(const GroupMessage& message, const Prepare& prepare, Instant now);
   void OnAccept(const GroupMessage& message, const Accept& accept, Instant now);
   void OnHealthQuery(const GroupMessage& message, const HealthQuery& query, Instant now);
+  void AskOwner();
   void FillPromise(Slot from_slot, Promise& promise) const;
   bool LeaderLooksHealthy(Instant now) const;
   bool SupportsLeader(Instant now) const;
@@ -345,6 +352,7 @@ class GroupCore {
   std::optional<Configuration> adopting_;
   // Adopted before a restart, but not reached again: somebody to ask.
   std::optional<Configuration> ahead_;
+  uint64_t named_in_ = 0;  // As in Recovered.
   bool removed_ = false;
   bool removal_known_ = false;
   Slot ended_ = 0;
@@ -355,10 +363,11 @@ class GroupCore {
   Role role_ = Role::kFollower;
   bool may_lead_ = true;
   Ballot promised_;
-  NodeId promised_node_{};    // Of its owner; none if no word of the owner was heard in this boot.
-  uint64_t round_seen_ = 0;   // The highest round in any message.
-  bool established_ = false;  // The owner of promised_ is known to lead at it.
-  bool abandoned_ = false;    // The owner of promised_ said that it does not, and never will.
+  NodeId promised_node_{};  // Of its owner; none if no word of the owner was heard in this boot.
+  uint64_t promised_epoch_ = UINT64_MAX;  // In which its owner spoke; UINT64_MAX: not known.
+  uint64_t round_seen_ = 0;               // The highest round in any message.
+  bool established_ = false;              // The owner of promised_ is known to lead at it.
+  bool abandoned_ = false;  // The owner of promised_ said that it does not, and never will.
   SlotLog log_;
   Slot chosen_ = 0;
   Slot stable_ = 0;  // Every slot up to here is durable here, and chosen or accepted at promised_.

@@ -12,12 +12,15 @@ void GroupCore::OnPrepare(const GroupMessage& message, const Prepare& prepare, I
   if (message.epoch == configuration_.epoch && configuration_.Find(message.from) == nullptr) return;
   Promise promise{.from_slot = prepare.from_slot, .released = log_.released()};
   promise.granted = TryPromise(message.ballot, message.from_node, now);
+  if (promise.granted) promised_epoch_ = message.epoch;
   promise.promised = promised_;
   if (!promise.granted) {
     promise.lease_remaining = liveness_->SupportRemaining(promised_node_, now);
     GroupMessage refusal = Answer(message);
+    const bool owed = message.ballot > promised_;
     refusal.body = std::move(promise);
     Send(std::move(refusal));
+    if (owed) AskOwner();
     return;
   }
   FillPromise(prepare.from_slot, promise);
@@ -25,6 +28,15 @@ void GroupCore::OnPrepare(const GroupMessage& message, const Prepare& prepare, I
   GroupMessage reply = Answer(message);
   reply.body = std::move(promise);
   SendWhenDurable(std::move(reply));
+}
+
+// Its node is supported for the sake of other groups too, perhaps for ever; whether it still leads
+// this one only it can say.
+void GroupCore::AskOwner() {
+  if (IsSelf(promised_.proposer()) || promised_node_ == NodeId{}) return;
+  GroupMessage query = Make({.replica = promised_.proposer(), .node = promised_node_}, promised_);
+  query.body = HealthQuery{.chosen = chosen_};
+  Send(std::move(query));
 }
 
 void GroupCore::FillPromise(Slot from_slot, Promise& promise) const {
@@ -60,7 +72,8 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
     promised_node_ = message.from_node;
     ++nodes_version_;
   }
-  if (!abandoned_) {  // Else it was sent before the leader gave up.
+  promised_epoch_ = message.epoch;
+  if (!abandoned_ && !OwnerLeft()) {  // Else it was sent before the leader gave up.
     role_ = Role::kFollower;
     established_ = true;
   }
@@ -90,7 +103,7 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
   SetChosen(chosen, now);
   AdvanceStable();
   ApplyConfiguration(now);  // Durable before the answer (R1): it shows that this member knows it.
-  if (!abandoned_) {
+  if (!abandoned_ && !OwnerLeft()) {
     // Only a grant that can lapse wakes this group again. Without one, look again later.
     const Instant granted_by = std::max(now, liveness_->boot_wait_end());
     SetElection(SupportsLeader(now) ? Instant::Infinite()

@@ -22,12 +22,14 @@ void GroupCore::NoteChosen(Slot slot) {
   const EntryKind kind = KindOf(*cell->payload);
   if (kind == EntryKind::kEnd && ended_ == 0) {
     ended_ = slot;
+    PersistState();
     effects_.events.push_back({Event::Kind::kEnded, cell->ballot, slot});
   }
   if (kind != EntryKind::kConfiguration) return;
   const Configuration& present = adopting_.has_value() ? *adopting_ : configuration_;
   std::optional<Configuration> next = Successor(*cell->payload, slot, present);
   if (!next.has_value()) return;
+  if (next->Find(self_.replica) != nullptr) named_in_ = slot + 1;
   configurations_[slot] = *next;
   adopting_ = *std::move(next);
 }
@@ -61,6 +63,10 @@ void GroupCore::ApplyConfiguration(Instant now) {
     if (role_ == Role::kCandidate) GiveUp(Duration(0), now);
     role_ = Role::kFollower;
     SetPeers(/*leading=*/false, now);
+    if (OwnerLeft()) {
+      abandoned_ = true;
+      established_ = false;
+    }
     if (!SupportsLeader(now)) ScheduleElection(now + options_.prepare_timeout);
   }
   if (removed_ && chosen_ > configuration_.epoch) SetRemovalKnown();
@@ -275,7 +281,8 @@ Slot GroupCore::LearnChosen(const std::vector<Entry>& entries, Instant now) {
   }
   if (news.empty()) return chosen_;
   round_seen_ = std::max(round_seen_, highest.round());
-  if (highest > promised_) Adopt(highest, NodeOf(highest.proposer()), now);
+  // To its owner no epoch was named, so nothing is owed to it.
+  if (highest > promised_) Adopt(highest, NodeId{}, now);
   role_ = Role::kFollower;
   for (const Entry* entry : news) {
     if (entry->slot <= log_.released()) continue;

@@ -136,7 +136,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void Halt(const absl::Status& why);
   void ReportFatal(absl::Status why);
   void OnMessage(NodeId from, const std::string& bytes);
-  void AnswerForLost(NodeId from, const GroupMessage& message);
+  void AnswerForAbsent(NodeId from, const GroupMessage& message);
   void OnTimer();
   void ProbeLog(Instant now);
   void ArmTimer();
@@ -252,9 +252,11 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
 
 void GroupHost::Impl::MakeGroup(const Unstarted& spec) {
   const Instant now = clock_->Now();
+  GroupCore::Recovered recovered = RecoverGroup(spec.recovered, spec.state_machine->applied());
+  if (spec.setup.ended) recovered.ended = recovered.applied;
   auto core = std::make_unique<GroupCore>(
       options_.group, spec.id, Member{spec.setup.self, self_, spec.setup.kind}, spec.setup.learner,
-      spec.setup.configuration, RecoverGroup(spec.recovered, spec.state_machine->applied()),
+      spec.setup.configuration, std::move(recovered),
       options_.seed * 0x9e3779b97f4a7c15 + ToUint(spec.id), liveness_.get(), now);
   Group& group = groups_[spec.id];
   group.apply_executor = spec.apply_executor;
@@ -461,19 +463,21 @@ void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
   for (GroupMessage& body : message->groups) {
     Group* group = Find(body.group);
     if (group == nullptr) {
+      AnswerForAbsent(from, body);
       metrics_->Count("replication.unknown_group_messages", 1);
       continue;
     }
     const GroupCore& core = group->hosted->core();
     const Member* sender = core.configuration().Find(body.from);
     if (body.to != core.self() || (sender != nullptr && sender->node != from)) {
+      if (body.to != core.self()) AnswerForAbsent(from, body);
       metrics_->Count("replication.foreign_messages", 1);
       continue;
     }
     body.from_node = from;
     body.to_node = self_;
     if (group->hosted->lost()) {
-      AnswerForLost(from, body);
+      AnswerForAbsent(from, body);
       continue;
     }
     group->hosted->core().Step(body, now);
@@ -481,11 +485,14 @@ void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
   }
 }
 
-// A replica that lost its ballots says nothing but that it does not lead and never will at this
-// ballot: its node lives, and without that word its group would wait for it (R3, R5).
-void GroupHost::Impl::AnswerForLost(NodeId from, const GroupMessage& message) {
+// For a replica that lost its ballots (R3), or is not here, or no more: it does not lead at this
+// ballot and never will, since a ballot of an earlier boot is never led again. Its node lives, and
+// without that word its group would wait for it (R5).
+void GroupHost::Impl::AnswerForAbsent(NodeId from, const GroupMessage& message) {
   if (!std::holds_alternative<HealthQuery>(message.body)) return;
   GroupMessage reply{
+      .from_node = self_,
+      .to_node = from,
       .group = message.group,
       .from = message.to,
       .to = message.from,

@@ -75,6 +75,8 @@ struct GroupSetup {
   Configuration configuration;
   ReplicaId self{};
   MemberKind kind = MemberKind::kStorage;
+  // The state machine's position is the slot of the group's end (a command with `ends`).
+  bool ended = false;
   // `self` need not be in the configuration: it is fed by the leader and has no vote until a
   // configuration names it. May stay set over restarts.
   bool learner = false;

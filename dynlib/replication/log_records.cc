@@ -57,9 +57,13 @@ GroupCore::Recovered RecoverGroup(const RecoveredStream& stream, Slot applied) {
     recovered.promised = Ballot::FromPacked(in.Fixed64());
     recovered.chosen = in.Fixed64();
     // Records of before there was any change of members end here.
-    if (absl::StatusOr<Configuration> configuration = DecodeConfiguration(in.rest());
-        in.ok() && configuration.ok()) {
+    absl::StatusOr<Configuration> configuration = DecodeConfiguration(in.LengthPrefixed());
+    const Slot ended = in.Varint();
+    const uint64_t named_in = in.Varint();
+    if (in.done() && configuration.ok()) {
       recovered.configuration = *std::move(configuration);
+      recovered.ended = ended;
+      recovered.named_in = named_in;
     }
   }
   for (const Entry& entry : stream.entries) {
@@ -88,7 +92,9 @@ LogFrame ToFrame(PartitionId group, GroupCore::Record record) {
   if (record.is_state) {
     PutFixed64(frame.header, record.ballot.packed());
     PutFixed64(frame.header, record.chosen);
-    frame.header += EncodeConfiguration(record.configuration);
+    PutLengthPrefixed(frame.header, EncodeConfiguration(record.configuration));
+    PutVarint(frame.header, record.ended);
+    PutVarint(frame.header, record.named_in);
   } else {
     PutVarint(frame.header, record.chosen);
   }

@@ -18,14 +18,14 @@ bool AnyFault(const FaultsForTest& faults) {
 
 ReplicaId ReplicaOf(int node) { return ReplicaId{static_cast<uint64_t>(node) + 1}; }
 NodeId NodeIdOf(int node) { return NodeId{static_cast<uint64_t>(node) + 101}; }
-int IndexOf(ReplicaId replica) { return static_cast<int>(ToUint(replica)) - 1; }
 int IndexOf(NodeId node) { return static_cast<int>(ToUint(node)) - 101; }
 
 std::string Show(Ballot ballot) { return Cat(ballot.round(), ".", ToUint(ballot.proposer())); }
 
 std::string Describe(const GroupMessage& message) {
-  std::string text = Cat(ToUint(message.from), "->", ToUint(message.to), " g",
-                         ToUint(message.group), " b", Show(message.ballot), " ");
+  std::string text =
+      Cat(ToUint(message.from), "->", ToUint(message.to), " g", ToUint(message.group), " e",
+          message.epoch, " b", Show(message.ballot), " ");
   if (const auto* prepare = std::get_if<Prepare>(&message.body)) {
     return text + Cat("prepare from ", prepare->from_slot);
   }
@@ -49,6 +49,10 @@ std::string Describe(const GroupMessage& message) {
                       accepted->chosen, " epoch ", accepted->support_epoch);
   }
   if (std::holds_alternative<HealthQuery>(message.body)) return text + "healthy?";
+  if (const auto* outdated = std::get_if<Outdated>(&message.body)) {
+    return text + Cat("outdated, ", outdated->entries.size(), " entries, released ",
+                      outdated->released, outdated->removed ? ", removed" : "");
+  }
   const auto& reply = std::get<HealthReply>(message.body);
   return text +
          Cat(reply.healthy ? "healthy" : "not healthy", reply.abandoned ? ", abandoned" : "");
@@ -99,11 +103,31 @@ HarnessOptions RandomMix(uint64_t seed) {
   return options;
 }
 
+HarnessOptions MembersMix(uint64_t seed) {
+  HarnessOptions options = RandomMix(seed);
+  Random random(seed * 40503 + 7);
+  if (options.nodes < 2) options.nodes = 3;
+  options.spares = 2;
+  options.members_min = options.leave_one_down ? 3 : 2;
+  options.change_mean = std::chrono::milliseconds(random.Between(100, 900));
+  if (random.Chance(0.1)) options.end = 1;
+  if (random.Chance(0.3)) options.fault_phase = std::chrono::seconds(15);
+  return options;
+}
+
 CoreHarness::CoreHarness(const HarnessOptions& options) : options_(options), random_(options.seed) {
   options_.group.faults = options_.faults;
   options_.liveness.faults = options_.faults;
+  const int members = options_.nodes;
+  options_.nodes += options_.spares;
   cut_.assign(options_.nodes, std::vector<bool>(options_.nodes, false));
+  Configuration first;
+  for (int i = 0; i < members; ++i) first.members.push_back({ReplicaOf(i), NodeIdOf(i)});
   truth_.resize(options_.groups);
+  for (GroupTruth& truth : truth_) {
+    truth.configurations[0] = first;
+    truth.replicas = members;
+  }
   const double bound = options_.drift * options_.liveness.drift_ppm / 1e6;
   for (int i = 0; i < options_.nodes; ++i) {
     auto node = std::make_unique<Node>();
@@ -113,6 +137,10 @@ CoreHarness::CoreHarness(const HarnessOptions& options) : options_(options), ran
         random_.Chance(0.5) ? (random_.Chance(0.5) ? 1 : -1) : 2 * random_.Unit() - 1;
     node->rate = 1 + bound * unit;
     node->stored.resize(options_.groups);
+    for (StoredGroup& stored : node->stored) {
+      if (i < members) stored.replica = ReplicaOf(i);
+      stored.configuration = first;
+    }
     nodes_.push_back(std::move(node));
   }
   for (auto& node : nodes_) Boot(*node);
@@ -182,28 +210,34 @@ void CoreHarness::Boot(Node& node) {
   const Instant now = LocalTime(node, now_);
   const Duration boot_wait = node.ever_granted ? options_.liveness.support : Duration(0);
   node.liveness = std::make_unique<Liveness>(options_.liveness, node.boots, boot_wait, now);
-  Configuration configuration;
   for (int i = 0; i < options_.nodes; ++i) {
-    configuration.members.push_back({ReplicaOf(i), NodeIdOf(i)});
     if (i != node.index) node.liveness->AddPeer(NodeIdOf(i), now);
   }
   node.cores.clear();
-  node.checked.clear();
-  for (int group = 0; group < options_.groups; ++group) {
-    const StoredGroup& stored = node.stored[group];
-    node.cores.push_back(std::make_unique<GroupCore>(
-        options_.group, PartitionId{static_cast<uint64_t>(group) + 1},
-        Member{ReplicaOf(node.index), NodeIdOf(node.index)}, false, configuration,
-        RecoveredOf(stored), random_.Next(), node.liveness.get(), now));
-    node.checked.push_back(stored.applied);
-  }
+  node.cores.resize(options_.groups);
+  node.checked.assign(options_.groups, 0);
+  for (int group = 0; group < options_.groups; ++group) StartReplica(node, group);
   if (options_.trace) Trace(Cat("boot ", node.index + 1, " incarnation ", node.boots));
   Settle(node);
+}
+
+void CoreHarness::StartReplica(Node& node, int group) {
+  const StoredGroup& stored = node.stored[group];
+  if (stored.replica == ReplicaId{}) return;
+  node.cores[group] =
+      std::make_unique<GroupCore>(options_.group, PartitionId{static_cast<uint64_t>(group) + 1},
+                                  Member{stored.replica, NodeIdOf(node.index), stored.kind},
+                                  stored.learner, stored.configuration, RecoveredOf(stored),
+                                  random_.Next(), node.liveness.get(), LocalTime(node, now_));
+  node.checked[group] = stored.applied;
 }
 
 GroupCore::Recovered CoreHarness::RecoveredOf(const StoredGroup& stored) const {
   GroupCore::Recovered recovered{
       .promised = stored.promised, .chosen = stored.chosen, .applied = stored.applied};
+  recovered.configuration = stored.adopted;
+  recovered.ended = stored.ended;
+  recovered.named_in = stored.named_in;
   for (const auto& [slot, cell] : stored.slots) {
     if (cell.payload != nullptr) recovered.entries.push_back({slot, cell.ballot, cell.payload});
     if (cell.unknown != Ballot()) recovered.unknown.push_back({slot, cell.unknown});
@@ -215,6 +249,8 @@ void CoreHarness::Store(StoredGroup& stored, const GroupCore::Record& record) {
   stored.chosen = std::max(stored.chosen, record.chosen);
   if (record.is_state) {
     stored.promised = record.ballot;
+    stored.adopted = record.configuration;
+    stored.named_in = record.named_in;
     return;
   }
   StoredSlot& cell = stored.slots[record.slot];
@@ -243,6 +279,7 @@ void CoreHarness::Crash(int index) {
   // What was on its way to the disk may have reached it, may be torn, may be gone.
   size_t whole = random_.Below(node.pending.size() + 1);
   for (size_t i = 0; i < node.pending.size() && i <= whole; ++i) {
+    if (node.pending[i].dropped) continue;
     StoredGroup& stored = node.stored[node.pending[i].group];
     if (i == whole && !random_.Chance(options_.torn)) break;
     for (const GroupCore::Record& record : node.pending[i].records) {
@@ -304,6 +341,7 @@ void CoreHarness::StartSync(Node& node) {
     for (size_t i = 0; i < batches; ++i) {
       Batch batch = std::move(node.pending.front());
       node.pending.pop_front();
+      if (batch.dropped) continue;
       for (const GroupCore::Record& record : batch.records) {
         Store(node.stored[batch.group], record);
       }
@@ -325,12 +363,16 @@ void CoreHarness::HangDisk(int index, bool hang, bool noticed) {
 
 void CoreHarness::Settle(Node& node) {
   TakeLivenessEffects(node);
-  for (int group = 0; group < options_.groups; ++group) TakeGroupEffects(node, group);
+  for (int group = 0; group < options_.groups; ++group) {
+    if (node.cores[group] != nullptr) TakeGroupEffects(node, group);
+  }
   StartSync(node);
   ScheduleWake(node);
   for (int group = 0; group < options_.groups; ++group) {
+    if (node.cores[group] == nullptr) continue;
     if (!AnyFault(options_.faults)) node.cores[group]->CheckInvariants();
     CheckChosen(node, group);
+    if (!AnyFault(options_.faults)) CheckConfiguration(node, group);
     CheckAcknowledged(node, group);
     CheckLeases(group);
   }
@@ -340,7 +382,9 @@ void CoreHarness::TakeLivenessEffects(Node& node) {
   const Instant now = LocalTime(node, now_);
   Liveness::Effects effects = node.liveness->TakeEffects();
   for (const Liveness::Event& event : effects.events) {
-    for (auto& core : node.cores) core->OnPeerEvent(event, now);
+    for (auto& core : node.cores) {
+      if (core != nullptr) core->OnPeerEvent(event, now);
+    }
   }
   for (auto& [to, message] : effects.messages) {
     if (const auto* grant = std::get_if<SupportGrant>(&message.body)) {
@@ -371,7 +415,9 @@ void CoreHarness::TakeGroupEffects(Node& node, int group) {
 
 void CoreHarness::ScheduleWake(Node& node) {
   Instant deadline = node.liveness->next_deadline();
-  for (const auto& core : node.cores) deadline = std::min(deadline, core->next_deadline());
+  for (const auto& core : node.cores) {
+    if (core != nullptr) deadline = std::min(deadline, core->next_deadline());
+  }
   const int64_t when = std::max(TrueTime(node, deadline), now_ + 1000);
   if (when == node.wake_at) return;
   node.wake_at = when;
@@ -388,7 +434,7 @@ void CoreHarness::Wake(Node& node) {
   node.liveness->Tick(now);
   TakeLivenessEffects(node);
   for (auto& core : node.cores) {
-    if (core->next_deadline() <= now) core->Tick(now);
+    if (core != nullptr && core->next_deadline() <= now) core->Tick(now);
   }
   Settle(node);
 }
@@ -396,13 +442,27 @@ void CoreHarness::Wake(Node& node) {
 void CoreHarness::SendGroup(int from, GroupMessage message) {
   ++group_messages_;
   if (options_.trace) Trace(Describe(message));
-  const int to = IndexOf(message.to);
+  const int to = IndexOf(message.to_node);
   const int group = static_cast<int>(ToUint(message.group)) - 1;
   Post(from, to, [this, to, group, message = std::move(message)] {
     Node& node = *nodes_[to];
+    if (node.cores[group] == nullptr || node.cores[group]->self() != message.to) {
+      AnswerForAbsent(message);
+      return;
+    }
     node.cores[group]->Step(message, LocalTime(node, now_));
     Settle(node);
   });
+}
+
+// As the driver does.
+void CoreHarness::AnswerForAbsent(const GroupMessage& message) {
+  if (!std::holds_alternative<HealthQuery>(message.body)) return;
+  GroupMessage reply = message;
+  std::swap(reply.from, reply.to);
+  std::swap(reply.from_node, reply.to_node);
+  reply.body = HealthReply{.healthy = false, .abandoned = message.ballot.proposer() == message.to};
+  SendGroup(IndexOf(message.to_node), std::move(reply));
 }
 
 void CoreHarness::SendLiveness(int from, int to, LivenessMessage message) {
@@ -440,14 +500,15 @@ void CoreHarness::HealLinks() {
 
 int CoreHarness::LeaseHolder(int group) const {
   for (const auto& node : nodes_) {
-    if (node->up && node->cores[group]->HoldsLease(LocalTime(*node, now_))) return node->index;
+    if (!node->up || node->cores[group] == nullptr) continue;
+    if (node->cores[group]->HoldsLease(LocalTime(*node, now_))) return node->index;
   }
   return -1;
 }
 
 Slot CoreHarness::Propose(int index, int group) {
   Node& node = *nodes_[index];
-  if (!node.up) return 0;
+  if (!node.up || node.cores[group] == nullptr) return 0;
   std::string text = Cat("p", ++payloads_);
   text.resize(text.size() + random_.Below(60), '.');
   auto slot =
@@ -463,14 +524,15 @@ Slot CoreHarness::Propose(int index, int group) {
 
 bool CoreHarness::ChosenEverywhere(Slot slot, int group) const {
   for (const auto& node : nodes_) {
-    if (node->up && node->cores[group]->chosen() < slot) return false;
+    if (!node->up || Newest(group).FindNode(NodeIdOf(node->index)) == nullptr) continue;
+    if (node->cores[group] == nullptr || node->cores[group]->chosen() < slot) return false;
   }
   return true;
 }
 
 void CoreHarness::SetMayLead(int index, bool may_lead, int group) {
   Node& node = *nodes_[index];
-  if (!node.up) return;
+  if (!node.up || node.cores[group] == nullptr) return;
   node.cores[group]->SetMayLead(may_lead, LocalTime(node, now_));
   Settle(node);
 }
@@ -478,14 +540,20 @@ void CoreHarness::SetMayLead(int index, bool may_lead, int group) {
 void CoreHarness::Checkpoint(int index, Slot slot, int group) {
   Node& node = *nodes_[index];
   StoredGroup& stored = node.stored[group];
-  stored.applied = std::max(stored.applied, slot);
+  if (slot > stored.applied) {
+    stored.applied = slot;
+    stored.configuration = node.cores[group]->ConfigurationAt(slot);
+    const Slot ended = node.cores[group]->ended();
+    if (ended <= slot) stored.ended = ended;
+  }
   node.cores[group]->SetCheckpoint(slot);
   Settle(node);
 }
 
 bool CoreHarness::AtRest(int group) const {
   for (const auto& node : nodes_) {
-    if (node->up && node->cores[group]->next_deadline() != Instant::Infinite()) return false;
+    if (!node->up || node->cores[group] == nullptr) continue;
+    if (node->cores[group]->next_deadline() != Instant::Infinite()) return false;
   }
   return true;
 }

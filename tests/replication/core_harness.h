@@ -20,10 +20,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/random.h"
 #include "dynlib/base/time.h"
@@ -39,6 +41,7 @@ namespace dynlib::replication {
 struct HarnessOptions {
   uint64_t seed = 1;
   int nodes = 3;
+  int spares = 0;  // Nodes without a replica at first.
   int groups = 1;
   GroupOptions group;
   LivenessOptions liveness;
@@ -62,6 +65,12 @@ struct HarnessOptions {
   Duration may_lead_mean{0};  // A state machine fails, and is well again.
   Duration hang_mean{0};      // A disk hangs, and goes on.
   Duration hang_max = std::chrono::milliseconds(1500);
+  // Members are swapped, added and removed, storage and log replicas; by up to two administrators
+  // of a group at a time, who do not know of each other.
+  Duration change_mean{0};
+  size_t members_min = 2;
+  size_t members_max = 5;
+  double end = 0;       // of runs: the groups' logs are ended amid the faults
   double torn = 0.3;    // of crashes: the last batch is unknown
   double damage = 0.2;  // of restarts: a slot that was durable is unknown
   double drift = 1;     // of the declared drift bound is used
@@ -74,6 +83,8 @@ struct HarnessOptions {
 
 // The mix of faults and sizes that a seed stands for in the randomised tests.
 HarnessOptions RandomMix(uint64_t seed);
+// The same with members that change.
+HarnessOptions MembersMix(uint64_t seed);
 
 class CoreHarness {
  public:
@@ -103,6 +114,17 @@ class CoreHarness {
   bool ChosenEverywhere(Slot slot, int group = 0) const;  // On all nodes that are up.
   void SetMayLead(int node, bool may_lead, int group = 0);
   void Checkpoint(int node, Slot slot, int group = 0);
+  bool Has(int node, int group = 0) const { return nodes_[node]->cores[group] != nullptr; }
+  // Makes a learner on the node over a copy of the tree of `from`, and returns its member.
+  Member MakeLearner(int node, MemberKind kind, int from, int group = 0);
+  // At the node, which leads.
+  absl::Status AddLearner(int node, const Member& learner, int group = 0);
+  absl::Status ProposeMembers(int node, const std::vector<Member>& members, int group = 0);
+  absl::Status ProposeEnd(int node, int group = 0);
+  // The replica on the node is gone for good.
+  void Drop(int node, int group = 0);
+  // The newest configuration that anybody knew to be chosen.
+  const Configuration& Newest(int group = 0) const;
   // Makes a durable slot unreadable at the next restart.
   void Damage(int node, Slot slot, int group = 0);
   // Syncs of the node end no more, or again.
@@ -125,6 +147,15 @@ class CoreHarness {
     Ballot promised;
     Slot chosen = 0;   // As the driver recovers it: the highest that any frame tells.
     Slot applied = 0;  // The durable tree.
+    // Of the replica on this node, if there is one.
+    ReplicaId replica{};
+    MemberKind kind = MemberKind::kStorage;
+    bool learner = false;
+    Slot start = 0;                        // Of its first tree.
+    Slot ended = 0;                        // In the tree.
+    Configuration configuration;           // In the tree, as of `applied`.
+    std::optional<Configuration> adopted;  // In the newest state record.
+    uint64_t named_in = 0;
     std::map<Slot, StoredSlot> slots;
     std::set<Slot> damaged;  // Not yet repaired.
   };
@@ -132,6 +163,7 @@ class CoreHarness {
     int group;
     std::vector<GroupCore::Record> records;
     uint64_t last_record;
+    bool dropped = false;  // With its replica.
   };
   struct Node {
     int index = 0;
@@ -163,6 +195,20 @@ class CoreHarness {
       std::string payload;
     };
     std::vector<Waiting> waiting;
+    std::map<uint64_t, Configuration> configurations;  // Chosen, by epoch.
+    Slot ended = 0;
+    uint64_t replicas = 0;  // Ids given out.
+    // Replicas that a change was proposed with, and under which newest epoch: they may become
+    // members as long as no other configuration followed it.
+    std::map<ReplicaId, uint64_t> proposed_under;
+    struct Plan {
+      Member added;    // Replica 0: none.
+      Member removed;  // Replica 0: none.
+      int node = -1;   // Of `added`.
+      int patience = 0;
+      bool proposed = false;
+    };
+    std::vector<Plan> plans;
   };
 
   Instant LocalTime(const Node& node, int64_t true_nanos) const;
@@ -172,6 +218,7 @@ class CoreHarness {
   bool StepOnce(int64_t until);
 
   void Boot(Node& node);
+  void StartReplica(Node& node, int group);
   GroupCore::Recovered RecoveredOf(const StoredGroup& stored) const;
   void Store(StoredGroup& stored, const GroupCore::Record& record);
   void StoreTorn(StoredGroup& stored, const GroupCore::Record& record);
@@ -185,12 +232,14 @@ class CoreHarness {
   void ScheduleWake(Node& node);
   void Wake(Node& node);
   void SendGroup(int from, GroupMessage message);
+  void AnswerForAbsent(const GroupMessage& message);
   void SendLiveness(int from, int to, LivenessMessage message);
   void Post(int from, int to, std::function<void()> deliver);
 
   void CheckChosen(Node& node, int group);
   void CheckAcknowledged(Node& node, int group);
   void CheckLeases(int group);
+  void CheckConfiguration(Node& node, int group);
   void Fail(const std::string& what);
   void Trace(const std::string& line) const;
 
@@ -201,6 +250,11 @@ class CoreHarness {
   void CheckpointSometimes();
   void FailMachinesSometimes();
   void HangDisksSometimes();
+  void ChangeSometimes();
+  void MakePlan(int group, Node& leader);
+  void FollowPlan(int group, GroupTruth::Plan& plan);
+  void DropWhatIsNotNeeded(int group);
+  void EndSometime();
   void Heal();
   void CopyTreesToLaggards();
   void CheckProgress();

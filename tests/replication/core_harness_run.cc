@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "dynlib/base/strings.h"
+#include "dynlib/replication/entry.h"
 #include "tests/replication/core_harness.h"
 
 namespace dynlib::replication {
@@ -33,6 +34,16 @@ void CoreHarness::CheckChosen(Node& node, int group) {
       Fail(Cat("agreement: slot ", slot, " is ", it->second, " and, at node ", node.index + 1, ", ",
                value.empty() ? "no-op" : value));
     }
+    if (first && KindOf(value) == EntryKind::kEnd && truth.ended == 0) truth.ended = slot;
+    if (first && truth.ended != 0 && slot > truth.ended) {
+      Fail(Cat("slot ", slot, " is chosen, but the log ended at ", truth.ended));
+    }
+    if (first) {
+      const Configuration& present = truth.configurations.rbegin()->second;
+      if (std::optional<Configuration> next = Successor(value, slot, present)) {
+        truth.configurations[slot] = *std::move(next);
+      }
+    }
     if (first && !value.empty() && !truth.proposed.contains(value)) {
       Fail(Cat("slot ", slot, " chosen as ", value, ", which nobody proposed"));
     }
@@ -61,7 +72,8 @@ void CoreHarness::CheckAcknowledged(Node& node, int group) {
 void CoreHarness::CheckLeases(int group) {
   int holder = -1;
   for (const auto& node : nodes_) {
-    if (!node->up || !node->cores[group]->HoldsLease(LocalTime(*node, now_))) continue;
+    if (!node->up || node->cores[group] == nullptr) continue;
+    if (!node->cores[group]->HoldsLease(LocalTime(*node, now_))) continue;
     if (holder >= 0)
       Fail(Cat("nodes ", holder + 1, " and ", node->index + 1, " both hold the lease"));
     holder = node->index;
@@ -84,6 +96,8 @@ void CoreHarness::StartFaults() {
   if (options_.checkpoint_mean > Duration(0)) CheckpointSometimes();
   if (options_.may_lead_mean > Duration(0)) FailMachinesSometimes();
   if (options_.hang_mean > Duration(0)) HangDisksSometimes();
+  if (options_.change_mean > Duration(0)) ChangeSometimes();
+  if (random_.Chance(options_.end)) EndSometime();
 }
 
 void CoreHarness::ProposeSometimes() {
@@ -91,7 +105,8 @@ void CoreHarness::ProposeSometimes() {
     if (!faulty_) return;
     const int group = static_cast<int>(random_.Below(options_.groups));
     for (auto& node : nodes_) {
-      if (node->up && node->cores[group]->role() == Role::kLeader) Propose(node->index, group);
+      if (!node->up || node->cores[group] == nullptr) continue;
+      if (node->cores[group]->role() == Role::kLeader) Propose(node->index, group);
     }
     ProposeSometimes();
   });
@@ -152,8 +167,11 @@ void CoreHarness::CheckpointSometimes() {
     if (!faulty_) return;
     const int index = static_cast<int>(random_.Below(options_.nodes));
     const int group = static_cast<int>(random_.Below(options_.groups));
-    if (nodes_[index]->up) {
-      const Slot chosen = nodes_[index]->cores[group]->chosen();
+    if (nodes_[index]->up && nodes_[index]->cores[group] != nullptr) {
+      const GroupCore& core = *nodes_[index]->cores[group];
+      const Slot chosen = core.kind() == MemberKind::kLog
+                              ? std::min(core.chosen(), core.held_by_storage())
+                              : core.chosen();
       const Slot old = nodes_[index]->stored[group].applied;
       if (chosen > old) Checkpoint(index, old + 1 + random_.Below(chosen - old), group);
     }
@@ -187,32 +205,51 @@ void CoreHarness::HangDisksSometimes() {
 void CoreHarness::Heal() {
   faulty_ = false;
   HealLinks();
-  if (options_.leave_one_down) Crash(options_.nodes - 1);
+  int down = -1;
+  if (options_.leave_one_down) {
+    // Not the last that could lead.
+    const std::vector<Member>& members = Newest().members;
+    auto log = std::find_if(members.begin(), members.end(),
+                            [](const Member& member) { return member.kind == MemberKind::kLog; });
+    const Member& victim = log == members.end() ? members.back() : *log;
+    down = static_cast<int>(ToUint(victim.node)) - 101;
+    Crash(down);
+  }
   for (auto& node : nodes_) {
-    if (options_.leave_one_down && node->index == options_.nodes - 1) continue;
+    if (node->index == down) continue;
     Restart(node->index);
     HangDisk(node->index, false);
     for (int group = 0; group < options_.groups; ++group) SetMayLead(node->index, true, group);
   }
 }
 
-// A member whose missing log is gone everywhere is healed by a copy of another's tree.
+// A member whose missing log is gone everywhere is healed by a copy of another's tree. (A log
+// replica would be replaced; to copy the position is as much.)
 void CoreHarness::CopyTreesToLaggards() {
   for (auto& node : nodes_) {
     for (int group = 0; group < options_.groups; ++group) {
-      if (!node->up) continue;
+      if (!node->up || node->cores[group] == nullptr) continue;
       const Slot chosen = node->cores[group]->chosen();
-      Slot applied = 0;
+      const StoredGroup* newest = nullptr;
       bool lags = false;
       for (auto& other : nodes_) {
-        if (!other->up || other == node) continue;
+        if (!other->up || other == node || other->cores[group] == nullptr) continue;
         lags |= other->cores[group]->role() == Role::kLeader &&
                 other->cores[group]->released() > chosen;
-        applied = std::max(applied, other->stored[group].applied);
+        const StoredGroup& stored = other->stored[group];
+        if (newest == nullptr || stored.applied > newest->applied) newest = &stored;
       }
       if (!lags) continue;
       Crash(node->index);
-      node->stored[group].applied = std::max(node->stored[group].applied, applied);
+      StoredGroup& stored = node->stored[group];
+      if (newest->applied > stored.applied) {
+        stored.applied = newest->applied;
+        stored.configuration = newest->configuration;
+        stored.ended = newest->ended;
+        // What lies below may never have been chosen.
+        stored.slots.erase(stored.slots.begin(), stored.slots.upper_bound(stored.applied));
+        stored.damaged.erase(stored.damaged.begin(), stored.damaged.upper_bound(stored.applied));
+      }
       Restart(node->index);
     }
   }
@@ -224,6 +261,10 @@ void CoreHarness::CheckProgress() {
   auto done = [&] {
     for (int group = 0; group < options_.groups; ++group) {
       const GroupTruth& truth = truth_[group];
+      if (truth.ended != 0) {
+        if (!ChosenEverywhere(truth.ended, group) || LeaseHolder(group) < 0) return false;
+        continue;
+      }
       if (truth.acknowledged.size() == truth.acknowledged_before_healing.size()) return false;
       if (!ChosenEverywhere(truth.acknowledged.rbegin()->first, group)) return false;
       if (LeaseHolder(group) < 0) return false;
@@ -233,7 +274,8 @@ void CoreHarness::CheckProgress() {
   while (!done() && now_ < until && violation_.empty()) {
     for (int group = 0; group < options_.groups; ++group) {
       for (auto& node : nodes_) {
-        if (!node->up || node->cores[group]->role() != Role::kLeader) continue;
+        if (!node->up || node->cores[group] == nullptr) continue;
+        if (node->cores[group]->role() != Role::kLeader) continue;
         Propose(node->index, group);
         node->cores[group]->RenewLease(LocalTime(*node, now_));
         Settle(*node);
@@ -246,8 +288,11 @@ void CoreHarness::CheckProgress() {
     std::string roles;
     for (auto& node : nodes_) {
       for (auto& core : node->cores) {
-        roles += Cat(" ", node->index + 1, ":", std::string(RoleName(core->role())), ",chosen ",
-                     core->chosen(), ",last ", core->last_slot(), ",deadline ",
+        if (core == nullptr) continue;
+        roles += Cat(" ", node->index + 1, ":", ToUint(core->self()),
+                     core->member() ? "" : "(not a member)", " epoch ", core->configuration().epoch,
+                     " ", std::string(RoleName(core->role())), ",chosen ", core->chosen(), ",last ",
+                     core->last_slot(), ",deadline ",
                      core->next_deadline() == Instant::Infinite() ? "infinite" : "set");
       }
       for (auto& other : nodes_) {
@@ -270,8 +315,23 @@ void CoreHarness::CheckProgress() {
 }
 
 void CoreHarness::CheckRest() {
+  // Those that are no members may ask for ever for some that are no more.
+  RunFor(std::chrono::seconds(2));
+  for (int group = 0; group < options_.groups; ++group) {
+    for (auto& node : nodes_) {
+      const Member* member =
+          Newest(group).FindNode(NodeId{static_cast<uint64_t>(node->index) + 101});
+      const ReplicaId replica = node->stored[group].replica;
+      const auto under = truth_[group].proposed_under.find(replica);
+      const bool may_join =
+          under != truth_[group].proposed_under.end() && under->second >= Newest(group).epoch;
+      if ((member == nullptr || member->replica != replica) && !may_join) {
+        Drop(node->index, group);
+      }
+    }
+  }
   // Late messages of the fault phase, and word to a peer that was down and needs a tree copy.
-  RunFor(std::chrono::seconds(6) + options_.slow_max);
+  RunFor(std::chrono::seconds(options_.change_mean > Duration(0) ? 14 : 6) + options_.slow_max);
   const uint64_t sent = group_messages_;
   RunFor(std::chrono::seconds(2));
   if (group_messages_ != sent) {

@@ -17,13 +17,13 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
-TEST(RandomTest, SafeUnderFaultsAndLiveAfterThem) {
+void RunSeeds(HarnessOptions (*mix)(uint64_t seed)) {
   const uint64_t first = FromEnvironment("DYNLIB_FIRST_SEED", 1);
   const uint64_t count = FromEnvironment("DYNLIB_SEEDS", 200);
   uint64_t steps = 0;
   int failures = 0;
   for (uint64_t seed = first; seed < first + count; ++seed) {
-    HarnessOptions options = RandomMix(seed);
+    HarnessOptions options = mix(seed);
     options.trace = std::getenv("DYNLIB_TRACE") != nullptr;
     CoreHarness harness(options);
     const std::string violation = harness.Run();
@@ -31,8 +31,12 @@ TEST(RandomTest, SafeUnderFaultsAndLiveAfterThem) {
     steps += harness.steps();
     if (!violation.empty() && ++failures == 20) break;
   }
-  RecordProperty("steps", static_cast<int>(steps));
+  testing::Test::RecordProperty("steps", static_cast<int>(steps));
 }
+
+TEST(RandomTest, SafeUnderFaultsAndLiveAfterThem) { RunSeeds(RandomMix); }
+
+TEST(RandomTest, SoWhileMembersChange) { RunSeeds(MembersMix); }
 
 }  // namespace
 }  // namespace dynlib::replication
