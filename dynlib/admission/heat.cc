@@ -102,6 +102,7 @@ PartitionHeat::PartitionHeat(const HeatOptions& options, uint64_t seed)
 void PartitionHeat::Clear() {
   ranges_.clear();
   ranges_.emplace_back();
+  total_ = {};
   started_ = has_last_ = false;
   samples_last_ = samples_now_ = 0;
   previous_key_.clear();
@@ -132,6 +133,7 @@ void PartitionHeat::Advance(Instant now) {
     range.load = {.last = next ? range.load.now : 0};
     range.on_key = {.last = next ? range.on_key.now : 0};
   }
+  total_ = {.last = next ? total_.now : 0};
   samples_last_ = next ? samples_now_ : 0;
   samples_now_ = 0;
   has_last_ = true;
@@ -139,22 +141,22 @@ void PartitionHeat::Advance(Instant now) {
 }
 
 void PartitionHeat::Sample(std::string_view key, double weight) {
-  const bool cut = key.size() > options_.key_bytes_max;
-  if (cut) key = key.substr(0, options_.key_bytes_max);
+  key = key.substr(0, options_.key_bytes_max);
   CountDirection(key);
   ++samples_now_;
   const size_t at = RangeOf(key);
   Range& range = ranges_[at];
   range.load.now += weight;
+  total_.now += weight;
   if (range.key == key) {
     range.on_key.now += weight;
     return;
   }
-  const double even = Total().both() / static_cast<double>(options_.boundaries_max);
+  const double even = total_.both() / static_cast<double>(options_.boundaries_max);
   const bool room = ranges_.size() < options_.boundaries_max;
   // The load of its key stays with a range whatever is divided, so it does not make it heavy.
   if (!room && range.load.both() - range.on_key.both() < kHeavyFactor * even) return;
-  AddBoundary(at, key, cut);
+  AddBoundary(at, key);
   if (ranges_.size() > options_.boundaries_max) RemoveColdest();
 }
 
@@ -174,8 +176,8 @@ size_t PartitionHeat::RangeOf(std::string_view key) const {
 
 // How the range's load lies on the two sides of the new key is not known: half and half, until the
 // windows that counted it are over.
-void PartitionHeat::AddBoundary(size_t range, std::string_view key, bool cut) {
-  Range right{.key = std::string(key), .cut = cut};
+void PartitionHeat::AddBoundary(size_t range, std::string_view key) {
+  Range right{.key = std::string(key)};
   Range& left = ranges_[range];
   right.load = {.last = (left.load.last - left.on_key.last) / 2,
                 .now = (left.load.now - left.on_key.now) / 2};
@@ -199,34 +201,21 @@ void PartitionHeat::RemoveColdest() {
   ranges_.erase(ranges_.begin() + static_cast<std::ptrdiff_t>(coldest));
 }
 
-PartitionHeat::Load PartitionHeat::Total() const {
-  Load total;
-  for (const Range& range : ranges_) total.Add(range.load);
-  return total;
-}
-
 double PartitionHeat::UnitsPerSecond(Instant now) {
   if (!started_) return 0;
   Advance(now);
-  const Load total = Total();
   const Duration watched =
       std::max<Duration>(now - window_start_ + (has_last_ ? options_.window : Duration(0)),
                          std::chrono::milliseconds(1));
-  return total.both() / Seconds(watched);
+  return total_.both() / Seconds(watched);
 }
 
-// Before each boundary, and just behind the key that it is.
 std::vector<PartitionHeat::Candidate> PartitionHeat::Candidates() const {
   std::vector<Candidate> candidates;
   Load left;
   for (size_t i = 0; i < ranges_.size(); ++i) {
     const Range& range = ranges_[i];
     if (i > 0) candidates.push_back({range.key, left});
-    if (i > 0 && !range.cut && range.on_key.both() > 0) {
-      Load through = left;
-      through.Add(range.on_key);
-      candidates.push_back({range.key + '\0', through});
-    }
     left.Add(range.load);
   }
   return candidates;
@@ -246,7 +235,7 @@ SplitAdvice PartitionHeat::AdviseSplit(Instant now) {
   if (samples_last_ < options_.samples_min || samples_now_ < options_.samples_min / 2) {
     return advice;
   }
-  const Load total = Total();
+  const Load& total = total_;
   double least = 1;         // of the heavier side in the worse window
   double least_summed = 1;  // of the heavier side, both windows together
   for (Candidate& candidate : Candidates()) {

@@ -118,7 +118,6 @@ class PartitionHeat {
   // The range [key, the next one's key); the first one's key is empty.
   struct Range {
     std::string key;
-    bool cut = false;  // the key is the first bytes of a longer one
     Load load;
     Load on_key;  // of it, on this very key
   };
@@ -130,10 +129,9 @@ class PartitionHeat {
   void Advance(Instant now);
   void Sample(std::string_view key, double weight);
   void CountDirection(std::string_view key);
-  void AddBoundary(size_t range, std::string_view key, bool cut);
+  void AddBoundary(size_t range, std::string_view key);
   void RemoveColdest();
   size_t RangeOf(std::string_view key) const;
-  Load Total() const;
   std::vector<Candidate> Candidates() const;
   // How much of a window's load lies on the heavier side; the worse of the two windows.
   static double HeavierShare(const Load& left, const Load& total);
@@ -142,6 +140,7 @@ class PartitionHeat {
   Random random_;
   uint64_t skip_ = 0;  // requests until the next one looked at
   std::vector<Range> ranges_;
+  Load total_;  // of all ranges
   Instant window_start_;
   bool started_ = false;
   bool has_last_ = false;  // the last window was a full one

@@ -173,12 +173,12 @@ inline TokenBucket::View TokenBucket::Read(uint64_t word, Instant now) const {
             .capacity = rate.capacity.load(std::memory_order_acquire),
             .shift = rate.shift.load(std::memory_order_acquire)};
   if (now.nanos() > view.base_ns) {
+    // Held down to 36 years, which makes more than any burst, so that the product fits.
     const uint64_t passed =
-        static_cast<uint64_t>(now.nanos()) - static_cast<uint64_t>(view.base_ns);
-    const auto produced =
-        static_cast<unsigned __int128>(passed) * view.per_nano >> kRateFractionBits;
-    view.produced =
-        static_cast<int64_t>(std::min(produced, static_cast<unsigned __int128>(int64_t{1} << 60)));
+        std::min(static_cast<uint64_t>(now.nanos()) - static_cast<uint64_t>(view.base_ns),
+                 uint64_t{1} << 60);
+    view.produced = static_cast<int64_t>(static_cast<unsigned __int128>(passed) * view.per_nano >>
+                                         kRateFractionBits);
   }
   view.spent = std::max(Spent(word), view.produced - view.capacity);
   return view;

@@ -157,6 +157,18 @@ TEST_F(GacClientTest, LateRepeatedAndForeignGrantsAreDropped) {
   EXPECT_EQ(client_->counters().late_grants, 5u);
 }
 
+TEST_F(GacClientTest, AnAnswerToAnEarlierReportDoesNotReplaceTheLater) {
+  SetUpWith({.reply_timeout = seconds(3)}, {NodeId{1}});
+  AdmitAll();
+  const auto first = PollOne();
+  now_ = now_ + milliseconds(1100);
+  AdmitAll();
+  const auto second = PollOne();
+  client_->OnGrants(NodeId{1}, Answer(second.report, 300), now_);
+  client_->OnGrants(NodeId{1}, Answer(first.report, 700), now_);
+  EXPECT_EQ(RateInUse(), 300);
+}
+
 TEST_F(GacClientTest, GrantsOfAnEarlierGenerationAreDropped) {
   AdmitAll();
   client_->OnGrants(NodeId{1}, Answer(PollOne().report, 100, /*generation=*/50), now_);
@@ -305,35 +317,35 @@ TEST_F(GacClientTest, JitterKeepsClientsApart) {
 
 // Requests from some threads, the driver on another, limits that change on a third.
 TEST_F(GacClientTest, ThreadsTogether) {
-  std::atomic<bool> stop{false};
+  std::atomic<int> requesting{2};
   std::atomic<int64_t> ticks{0};
   std::atomic<int64_t> admitted{0};
   const auto now = [&] { return kStart + milliseconds(ticks.load()); };
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t) {
     threads.emplace_back([&] {
-      while (!stop) {
+      for (int i = 0; i < 20'000; ++i) {
         if (client_->TryAdmit(kLimit, 1, now()).admitted()) ++admitted;
         client_->TryAdmit(LimitId{77}, 1, now());
       }
+      --requesting;
     });
   }
   threads.emplace_back([&] {
-    while (!stop) {
+    while (requesting > 0) {
       client_->SetLimit(LimitId{77}, kValue, now()).IgnoreError();
       client_->RemoveLimit(LimitId{77});
     }
   });
-  for (int i = 0; i < 3000; ++i) {
-    ++ticks;
+  while (requesting > 0) {
+    if (ticks < 3000) ++ticks;
     for (const auto& out : client_->Poll(now())) {
-      // Every second second no answer comes in time, so that grants end.
+      // Shorter than the time between reports, so that grants end.
       GacGrants answer = Answer(out.report, 1000);
       answer.entries[0].valid_for = milliseconds(300);
       client_->OnGrants(NodeId{1}, answer, now());
     }
   }
-  stop = true;
   for (std::thread& thread : threads) thread.join();
   EXPECT_LE(admitted, 1000 * 3 + 502 + 7);
   EXPECT_GT(admitted, 0);
