@@ -8,8 +8,11 @@
 namespace dynlib::store {
 
 absl::Status Scanner::Run(Node& root) {
+  return RunIn(root, {std::string(start_), std::string(end_)});
+}
+
+absl::Status Scanner::RunIn(Node& root, const Range& all) {
   if (!end_.empty() && start_ >= end_) return absl::OkStatus();
-  Range all{std::string(start_), std::string(end_)};
   absl::StatusOr<OpenPage> page = nodes_->Open(root, NodeStore::Expect::kTreePage, mode_);
   return (page.ok() ? Visit(*page, all) : Missing(page.status(), all)).status();
 }

@@ -37,6 +37,8 @@ class Scanner {
         mode_(mode) {}
 
   absl::Status Run(Node& root);
+  // As Run, but `unreadable` hears of all keys that a page may hold, in [start, end) or not.
+  absl::Status RunUnclipped(Node& root) { return RunIn(root, {}); }
 
  private:
   // Of the keys below a page that the scan is for; no bound above when `end` is empty. Followed
@@ -46,6 +48,7 @@ class Scanner {
     std::string end;
   };
 
+  absl::Status RunIn(Node& root, const Range& all);
   // Each is false when a visitor has had enough.
   absl::StatusOr<bool> Visit(const OpenPage& page, const Range& range);
   absl::StatusOr<bool> VisitChild(const OpenPage& page, uint32_t index, const Range& range);

@@ -59,6 +59,22 @@ absl::Status Snapshot::ScanReadable(std::string_view start, std::string_view end
   return Scanner(nodes_.get(), start, end, false, visit, &unreadable, mode).Run(*root_);
 }
 
+absl::StatusOr<std::optional<Snapshot::Unreadable>> Snapshot::FindDamage(std::string_view key,
+                                                                         ReadMode mode) const {
+  if (root_ == nullptr) return std::nullopt;
+  std::optional<Unreadable> found;
+  auto unreadable = [&](std::string_view first, std::string_view end, const absl::Status& status) {
+    found = Unreadable{std::string(first), std::string(end), status};
+    return false;
+  };
+  auto visit = [](std::string_view, std::string_view) { return false; };
+  const std::string after = Cat(key, std::string_view("\0", 1));
+  const Scanner::UnreadableVisitor unreadable_visitor(unreadable);
+  DYNLIB_RETURN_IF_ERROR(Scanner(nodes_.get(), key, after, false, visit, &unreadable_visitor, mode)
+                             .RunUnclipped(*root_));
+  return found;
+}
+
 absl::StatusOr<RangeStats> Snapshot::ApproximateStats(std::string_view first,
                                                       std::string_view end) const {
   if (root_ == nullptr) return RangeStats{.exact = true};
@@ -84,6 +100,25 @@ absl::Status Tree::Apply(const WriteBatch& batch, uint64_t position) {
   DYNLIB_ASSIGN_OR_RETURN(Base base, Begin(batch, position));
   TreeUpdate update(nodes_.get(), id_, base.epoch);
   DYNLIB_ASSIGN_OR_RETURN(NodeRef new_root, update.Run(base.root, batch));
+  Publish(std::move(new_root), position, base.epoch, update.TakeReplaced());
+  return absl::OkStatus();
+}
+
+absl::Status Tree::Replace(std::string_view first, std::string_view end, const WriteBatch& rows,
+                           uint64_t position) {
+  for (const WriteBatch::Operation& row : rows.operations()) {
+    if (!row.value.has_value() || row.key < first || (!end.empty() && row.key >= end)) {
+      return absl::InvalidArgumentError(
+          Cat("replacing [", Escape(first), ", ", Escape(end), "): ", Escape(row.key),
+              row.value.has_value() ? " is outside" : " is a delete"));
+    }
+  }
+  if (!end.empty() && end <= first)
+    return absl::InvalidArgumentError(Cat("replacing an empty range at ", Escape(first)));
+  Writing writing(*this);
+  DYNLIB_ASSIGN_OR_RETURN(Base base, Begin(rows, position));
+  TreeUpdate update(nodes_.get(), id_, base.epoch);
+  DYNLIB_ASSIGN_OR_RETURN(NodeRef new_root, update.Replace(base.root, first, end, rows));
   Publish(std::move(new_root), position, base.epoch, update.TakeReplaced());
   return absl::OkStatus();
 }

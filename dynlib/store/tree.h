@@ -94,6 +94,15 @@ class Snapshot {
                             UnreadableVisitor unreadable,
                             ReadMode mode = ReadMode::kFromDisk) const;
 
+  struct Unreadable {
+    std::string first;  // the keys [first, end), no upper bound when `end` is empty
+    std::string end;
+    absl::Status status;  // kDataLoss naming the page
+  };
+  // The damaged page on the way to `key`, with all keys that it may hold; nothing if the key, there
+  // or not, can be read. Errors other than damage.
+  absl::StatusOr<std::optional<Unreadable>> FindDamage(std::string_view key, ReadMode mode) const;
+
   // Estimates [first, end), no upper bound when `end` is empty, to choose where to split it. Ranges
   // of up to 64 leaves are counted. In larger ones 64 leaves, spread evenly, stand for their
   // neighbours, and what branches say of the lengths of pages weighs them: the middle then halves
@@ -133,6 +142,15 @@ class Tree {
   // PageFile::Checkpoint that returns OK; until then it is the caller's log that holds the batch.
   //   kInvalidArgument  a key or a value over its limit, or `position` below position()
   absl::Status Apply(const WriteBatch& batch, uint64_t position);
+
+  // Publishes a version in which the puts of `rows` are all that [first, end) holds, no upper bound
+  // when `end` is empty. Every page there is built anew, also where nothing changes, so that what
+  // is in memory replaces a damaged page on disk; and pages whose keys lie in the range as a whole
+  // are not needed for it, so that rows from elsewhere do. Errors as Apply; kInvalidArgument for
+  // a delete, or a key outside the range; kDataLoss when a damaged page holds keys on both sides
+  // of an end. Extents below a damaged branch stay used until a Verify finds them leaked.
+  absl::Status Replace(std::string_view first, std::string_view end, const WriteBatch& rows,
+                       uint64_t position);
 
   // The newest published version.
   Snapshot snapshot() const;

@@ -21,22 +21,6 @@ constexpr uint32_t kMergedBytesMax = kPageTargetBytes * 3 / 4;
 constexpr size_t kBranchChildrenMin = 4;
 constexpr size_t kArenaBlockBytes = 64 << 10;
 
-// In key order, the last operation on each key alone.
-std::vector<const Operation*> Sorted(const WriteBatch& batch) {
-  std::vector<const Operation*> sorted;
-  sorted.reserve(batch.size());
-  for (const Operation& operation : batch.operations()) sorted.push_back(&operation);
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const Operation* a, const Operation* b) { return a->key < b->key; });
-  size_t kept = 0;
-  for (size_t i = 0; i < sorted.size(); ++i) {
-    if (i + 1 < sorted.size() && sorted[i + 1]->key == sorted[i]->key) continue;
-    sorted[kept++] = sorted[i];
-  }
-  sorted.resize(kept);
-  return sorted;
-}
-
 // How long a page may get when `total` bytes are spread over as few pages as possible. Evenly, to
 // leave room in each; but keys that only ever come at the end fill pages to the brim.
 size_t GoalBytes(size_t total, bool append) {
@@ -59,6 +43,21 @@ absl::Status CheckLimits(const WriteBatch& batch) {
     }
   }
   return absl::OkStatus();
+}
+
+std::vector<const WriteBatch::Operation*> TreeUpdate::Sorted(const WriteBatch& batch) {
+  std::vector<const Operation*> sorted;
+  sorted.reserve(batch.size());
+  for (const Operation& operation : batch.operations()) sorted.push_back(&operation);
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const Operation* a, const Operation* b) { return a->key < b->key; });
+  size_t kept = 0;
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    if (i + 1 < sorted.size() && sorted[i + 1]->key == sorted[i]->key) continue;
+    sorted[kept++] = sorted[i];
+  }
+  sorted.resize(kept);
+  return sorted;
 }
 
 std::string_view TreeUpdate::ShortestSeparator(std::string_view left, std::string_view right) {

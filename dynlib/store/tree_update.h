@@ -48,6 +48,10 @@ class TreeUpdate {
   // `batch` outlive this object.
   absl::StatusOr<NodeRef> Run(const NodeRef& root, const WriteBatch& batch);
 
+  // The new root, in which [first, end) has `rows` alone: see Tree::Replace.
+  absl::StatusOr<NodeRef> Replace(const NodeRef& root, std::string_view first, std::string_view end,
+                                  const WriteBatch& rows);
+
   // The keys below `key`, and the others. A page that is in one half as a whole goes there as it
   // is.
   absl::StatusOr<Halves> Cut(const NodeRef& root, std::string_view key);
@@ -93,6 +97,9 @@ class TreeUpdate {
     size_t left_ = 0;
   };
 
+  // In key order, the last operation on each key alone.
+  static std::vector<const WriteBatch::Operation*> Sorted(const WriteBatch& batch);
+
   // Each appends what became of `node`, whose lower bound is `separator`, to `out`.
   absl::Status Update(const NodeRef& node, const NodeContent& content, std::string_view separator,
                       Operations operations, Pieces& out);
@@ -124,6 +131,23 @@ class TreeUpdate {
   absl::StatusOr<NodeRef> MakeRoot(Pieces pieces);
   // The shortest string above `left` that is at most `right`.
   static std::string_view ShortestSeparator(std::string_view left, std::string_view right);
+
+  // Of keys; no bound above when `end` is empty.
+  struct Range {
+    std::string_view first;
+    std::string_view end;
+    bool Contains(const Range& other) const;
+    bool Overlaps(const Range& other) const;
+  };
+  absl::Status ReplacePage(const NodeRef& node, const NodeContent& content,
+                           std::string_view separator, const Range& range, const Range& replaced,
+                           Operations rows, Pieces& out);
+  void ReplaceInLeaf(const NodeRef& node, const NodeContent& content, std::string_view separator,
+                     const Range& replaced, Operations rows, Pieces& out);
+  // A subtree of that level with these rows.
+  void BuildSubtree(Operations rows, uint32_t level, std::string_view separator, Pieces& out);
+  // Replaces `node` and all that is found below it.
+  absl::Status Discard(const NodeRef& node);
 
   // What became of `node` on both sides of `key`.
   absl::Status CutPage(const NodeRef& node, const NodeContent& content, std::string_view separator,

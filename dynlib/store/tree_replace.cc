@@ -1,0 +1,122 @@
+// Replace of TreeUpdate: a range of keys gets other rows, whatever became of the pages that held
+// it.
+
+#include <algorithm>
+#include <iterator>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/store/tree_update.h"
+
+namespace dynlib::store {
+
+bool TreeUpdate::Range::Contains(const Range& other) const {
+  return first <= other.first && (end.empty() || (!other.end.empty() && other.end <= end));
+}
+
+bool TreeUpdate::Range::Overlaps(const Range& other) const {
+  return (end.empty() || other.first < end) && (other.end.empty() || first < other.end);
+}
+
+absl::StatusOr<NodeRef> TreeUpdate::Replace(const NodeRef& root, std::string_view first,
+                                            std::string_view end, const WriteBatch& rows) {
+  const std::vector<const WriteBatch::Operation*> sorted = Sorted(rows);
+  const Range replaced{first, end};
+  Pieces pieces;
+  if (root == nullptr || replaced.Contains({})) {
+    if (root != nullptr) DYNLIB_RETURN_IF_ERROR(Discard(root));
+    BuildSubtree(sorted, 0, {}, pieces);
+  } else {
+    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, LoadTreePage(root));
+    DYNLIB_RETURN_IF_ERROR(ReplacePage(root, *content, {}, {}, replaced, sorted, pieces));
+  }
+  return MakeRoot(std::move(pieces));
+}
+
+absl::Status TreeUpdate::ReplacePage(const NodeRef& node, const NodeContent& content,
+                                     std::string_view separator, const Range& range,
+                                     const Range& replaced, Operations rows, Pieces& out) {
+  const PageView view = content.view();
+  if (view.level() == 0) {
+    ReplaceInLeaf(node, content, separator, replaced, rows, out);
+    return absl::OkStatus();
+  }
+  Replace(node);
+  Pieces children;
+  for (uint32_t i = 0; i < content.children.size(); ++i) {
+    const NodeRef& child = content.children[i];
+    const std::string_view own = i == 0 ? separator : Key(view, i - 1);
+    const Range below{i == 0 ? range.first : own, i < view.count() ? Key(view, i) : range.end};
+    if (!below.Overlaps(replaced)) {
+      children.push_back({child, own});
+      continue;
+    }
+    const auto count = std::partition_point(rows.begin(), rows.end(),
+                                            [&](const WriteBatch::Operation* row) {
+                                              return below.end.empty() || row->key < below.end;
+                                            }) -
+                       rows.begin();
+    const Operations here = rows.first(static_cast<size_t>(count));
+    rows = rows.subspan(static_cast<size_t>(count));
+    if (replaced.Contains(below)) {
+      DYNLIB_RETURN_IF_ERROR(Discard(child));
+      BuildSubtree(here, view.level() - 1, own, children);
+      continue;
+    }
+    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* loaded,
+                            nodes_->LoadChild(content, i, ReadMode::kMayBlock));
+    DYNLIB_RETURN_IF_ERROR(ReplacePage(child, *loaded, own, below, replaced, here, children));
+  }
+  return FinishBranch(std::move(children), view.level(), separator, out);
+}
+
+void TreeUpdate::ReplaceInLeaf(const NodeRef& node, const NodeContent& content,
+                               std::string_view separator, const Range& replaced, Operations rows,
+                               Pieces& out) {
+  Replace(node);
+  const PageView view = content.view();
+  const uint32_t from = view.Find(replaced.first).index;
+  const uint32_t to = replaced.end.empty() ? view.count() : view.Find(replaced.end).index;
+  for (uint32_t i = from; i < to; ++i) {
+    if (view.value(i).overflow) Replace(content.children[view.value(i).child]);
+  }
+  std::vector<Item> items;
+  AppendItems(content, 0, from, items);
+  for (const WriteBatch::Operation* row : rows) ApplyTo(nullptr, 0, false, *row, items);
+  AppendItems(content, to, view.count(), items);
+  if (!items.empty()) BuildLeaves(items, /*append=*/false, separator, out);
+}
+
+void TreeUpdate::BuildSubtree(Operations rows, uint32_t level, std::string_view separator,
+                              Pieces& out) {
+  if (rows.empty()) return;
+  std::vector<Item> items;
+  for (const WriteBatch::Operation* row : rows) ApplyTo(nullptr, 0, false, *row, items);
+  Pieces pieces;
+  BuildLeaves(items, /*append=*/false, separator, pieces);
+  for (uint32_t above = 1; above <= level; ++above) {
+    Pieces branches;
+    BuildBranches(pieces, above, separator, branches);
+    pieces = std::move(branches);
+  }
+  std::move(pieces.begin(), pieces.end(), std::back_inserter(out));
+}
+
+absl::Status TreeUpdate::Discard(const NodeRef& node) {
+  Replace(node);
+  absl::StatusOr<const NodeContent*> content = LoadTreePage(node);
+  if (absl::IsDataLoss(content.status())) return absl::OkStatus();
+  if (!content.ok()) return content.status();
+  for (const NodeRef& child : (*content)->children) {
+    if ((*content)->view().level() == 0) {
+      Replace(child);  // an overflow value: nothing is below it
+    } else {
+      DYNLIB_RETURN_IF_ERROR(Discard(child));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace dynlib::store
