@@ -12,6 +12,7 @@
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/item_limits.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/retry_after.h"
 #include "dynlib/cluster/routing_record.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/partition_map/partition_record.h"
@@ -26,12 +27,15 @@ bool Parse(const std::string& bytes, Message& message) {
 
 template <typename ReplyMessage>
 void Send(Rpc::Reply& reply, ReplyMessage message, const absl::Status& status, NodeId leader = {},
-          std::string newest = {}) {
+          std::string newest = {}, uint64_t consumed_milliunits = 0) {
   wire::Outcome& outcome = *message.mutable_outcome();
   outcome.set_code(static_cast<int>(status.code()));
   outcome.set_message(std::string(ToStd(status.message())));
   outcome.set_leader_node(ToUint(leader));
   outcome.set_newest(std::move(newest));
+  if (const std::optional<Duration> wait = RetryAfter(status); wait.has_value())
+    outcome.set_retry_after_us(static_cast<uint64_t>(ToMicros(*wait)));
+  outcome.set_consumed_milliunits(consumed_milliunits);
   reply(message.SerializeAsString());
 }
 
@@ -68,23 +72,43 @@ absl::Status CheckWrite(const Replica& replica, const wire::WriteCommand& comman
 struct ReadResult {
   absl::Status status;
   wire::ReadReply reply;
+  uint64_t bytes = 0;  // of the items read
 };
 
 struct QueryResult {
   absl::Status status;
   wire::QueryReply reply;
+  uint64_t bytes = 0;
 };
+
+// Nothing was logged, so that nothing is paid.
+bool NotLogged(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsResourceExhausted(status) ||
+         absl::IsInvalidArgument(status);
+}
+
+// Answers a read that was carried out, or tried.
+template <typename Result>
+void SendRead(Rpc::Reply& reply, Result& result, AdmittedRequest& admitted) {
+  if (!result.status.ok()) {
+    admitted.Undo();
+    return Send(reply, std::move(result.reply), result.status);
+  }
+  const uint64_t cost = admitted.Finish(result.bytes);
+  Send(reply, std::move(result.reply), result.status, {}, {}, cost);
+}
 
 void ReadItem(const Replica& replica, const std::string& key, ReadResult& result) {
   absl::StatusOr<std::optional<std::string>> item = replica.state_machine.Get(key);
   result.status = item.status();
   if (!item.ok() || !item->has_value()) return;
+  result.bytes = (*item)->size();
   result.reply.set_found(true);
   result.reply.set_item(**std::move(item));
 }
 
 void RunScan(const Replica& replica, const wire::QueryRequest& request, QueryResult& result) {
-  size_t bytes = 0;
+  uint64_t& bytes = result.bytes;
   result.status = replica.state_machine.Scan(
       request.first(), request.end(), request.reverse(),
       [&](std::string_view key, std::string_view item) {
@@ -107,10 +131,11 @@ void RunScan(const Replica& replica, const wire::QueryRequest& request, QueryRes
 }  // namespace
 
 StorageService::StorageService(const ReplicaSet* replicas, replication::GroupHost* host,
-                               Executor* executor, Executor* apply_executor,
-                               bool condition_at_leader_for_test)
+                               NodeAdmissionControl* admission, Executor* executor,
+                               Executor* apply_executor, bool condition_at_leader_for_test)
     : replicas_(replicas),
       host_(host),
+      admission_(admission),
       executor_(executor),
       apply_executor_(apply_executor),
       condition_at_leader_(condition_at_leader_for_test) {}
@@ -178,13 +203,17 @@ void StorageService::Write(const std::string& bytes, Rpc::Reply reply) {
     }
     request.mutable_command()->clear_condition();
   }
+  absl::StatusOr<AdmittedRequest> admitted = admission_->AdmitWrite(
+      (*replica)->partition, request.command().key(), request.command().put().size());
+  if (!admitted.ok()) return Send(reply, wire::WriteReply(), admitted.status());
   replication::Command command{.client = ClientId{request.client()},
                                .sequence = request.sequence(),
                                .acknowledged = request.acknowledged(),
                                .issued = WallTime::FromNanos(request.issued_ns()),
                                .command = request.command().SerializeAsString()};
   host_->Propose((*replica)->partition, std::move(command),
-                 [reply = std::move(reply)](replication::ProposalResult result) mutable {
+                 [admitted = *std::move(admitted),
+                  reply = std::move(reply)](replication::ProposalResult result) mutable {
                    wire::WriteResult told;
                    if (result.status.ok() &&
                        (!told.ParseFromString(result.result) || told.condition_failed())) {
@@ -192,7 +221,13 @@ void StorageService::Write(const std::string& bytes, Rpc::Reply reply) {
                    }
                    const NodeId leader =
                        result.leader_hint.has_value() ? result.leader_hint->node : NodeId{};
-                   Send(reply, wire::WriteReply(), result.status, leader);
+                   uint64_t cost = 0;
+                   if (NotLogged(result.status)) {
+                     admitted.Undo();
+                   } else {
+                     cost = admitted.Finish();
+                   }
+                   Send(reply, wire::WriteReply(), result.status, leader, {}, cost);
                  });
 }
 
@@ -208,22 +243,26 @@ void StorageService::Read(const std::string& bytes, Rpc::Reply reply) {
                 Newest(request.partition(), request.table(), request.key()));
   }
   std::shared_ptr<Replica> replica = *std::move(found);
+  absl::StatusOr<AdmittedRequest> admitted =
+      admission_->AdmitRead(replica->partition, request.key(), request.strong());
+  if (!admitted.ok()) return Send(reply, wire::ReadReply(), admitted.status());
   auto result = std::make_shared<ReadResult>();
   if (!request.strong()) {
-    apply_executor_->Post(
-        [replica, key = request.key(), result, reply = std::move(reply)]() mutable {
-          ReadItem(*replica, key, *result);
-          Send(reply, std::move(result->reply), result->status);
-        });
+    apply_executor_->Post([replica, key = request.key(), result, admitted = *std::move(admitted),
+                           reply = std::move(reply)]() mutable {
+      ReadItem(*replica, key, *result);
+      SendRead(reply, *result, admitted);
+    });
     return;
   }
   host_->Read(
       replica->partition,
       [replica, key = request.key(), result] { ReadItem(*replica, key, *result); },
-      [this, partition = replica->partition, result,
+      [this, partition = replica->partition, result, admitted = *std::move(admitted),
        reply = std::move(reply)](absl::Status status) mutable {
-        if (!status.ok()) return Send(reply, wire::ReadReply(), status, LeaderOf(partition));
-        Send(reply, std::move(result->reply), result->status);
+        if (status.ok()) return SendRead(reply, *result, admitted);
+        admitted.Undo();
+        Send(reply, wire::ReadReply(), status, LeaderOf(partition));
       });
 }
 
@@ -240,20 +279,25 @@ void StorageService::Query(const std::string& bytes, Rpc::Reply reply) {
                 Newest(request.partition(), request.table(), request.first()));
   }
   std::shared_ptr<Replica> replica = *std::move(found);
+  absl::StatusOr<AdmittedRequest> admitted =
+      admission_->AdmitRead(replica->partition, request.first(), request.strong());
+  if (!admitted.ok()) return Send(reply, wire::QueryReply(), admitted.status());
   auto result = std::make_shared<QueryResult>();
   if (!request.strong()) {
-    apply_executor_->Post([replica, request, result, reply = std::move(reply)]() mutable {
+    apply_executor_->Post([replica, request, result, admitted = *std::move(admitted),
+                           reply = std::move(reply)]() mutable {
       RunScan(*replica, request, *result);
-      Send(reply, std::move(result->reply), result->status);
+      SendRead(reply, *result, admitted);
     });
     return;
   }
   host_->Read(
       replica->partition, [replica, request, result] { RunScan(*replica, request, *result); },
-      [this, partition = replica->partition, result,
+      [this, partition = replica->partition, result, admitted = *std::move(admitted),
        reply = std::move(reply)](absl::Status status) mutable {
-        if (!status.ok()) return Send(reply, wire::QueryReply(), status, LeaderOf(partition));
-        Send(reply, std::move(result->reply), result->status);
+        if (status.ok()) return SendRead(reply, *result, admitted);
+        admitted.Undo();
+        Send(reply, wire::QueryReply(), status, LeaderOf(partition));
       });
 }
 

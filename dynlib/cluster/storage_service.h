@@ -1,7 +1,7 @@
 // The requests that a storage node answers about its replicas' items.
 //
-// It checks what comes from the network, asks the group for a write or a lease read, and turns what
-// happened into the Outcome of a reply.
+// It checks what comes from the network, asks admission control, asks the group for a write or a
+// lease read, and turns what happened into the Outcome of a reply.
 //
 // Threads: everything on the node's executor; the bodies of reads run on the apply executor.
 #ifndef DYNLIB_CLUSTER_STORAGE_SERVICE_H_
@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "dynlib/base/ids.h"
+#include "dynlib/cluster/node_admission_control.h"
 #include "dynlib/cluster/replica.h"
 #include "dynlib/cluster/replica_set.h"
 #include "dynlib/replication/group_host.h"
@@ -22,8 +23,9 @@ namespace dynlib::cluster {
 
 class StorageService {
  public:
-  StorageService(const ReplicaSet* replicas, replication::GroupHost* host, Executor* executor,
-                 Executor* apply_executor, bool condition_at_leader_for_test);
+  StorageService(const ReplicaSet* replicas, replication::GroupHost* host,
+                 NodeAdmissionControl* admission, Executor* executor, Executor* apply_executor,
+                 bool condition_at_leader_for_test);
 
   // Registers kWrite, kRead and kQuery.
   void Register(Rpc* rpc);
@@ -40,6 +42,7 @@ class StorageService {
 
   const ReplicaSet* const replicas_;
   replication::GroupHost* const host_;
+  NodeAdmissionControl* const admission_;
   Executor* const executor_;
   Executor* const apply_executor_;
   const bool condition_at_leader_;
