@@ -340,8 +340,11 @@ absl::Status TableStateMachine::PublishSplit(const replication::PublishedStep& s
   spec.at = ItemKey(split.at());
   spec.source = {.tree = tree_->id(), .batch = Metadata(step), .position = step.through};
   spec.source.batch.Put(std::string(kEndKey), record.SerializeAsString());
-  // A replica that was removed from the group before it got here has no heirs on its node.
-  if (!left.has_value()) return tree_->Apply(spec.source.batch, step.through);
+  // A replica that was removed from the group before it got here has no heirs on its node, nor has
+  // one so late that a child was given up for lost here, and made again by a copy.
+  const bool late = pages_->FindTree(store::TreeId{split.left()}) != nullptr ||
+                    pages_->FindTree(store::TreeId{split.right()}) != nullptr;
+  if (!left.has_value() || late) return tree_->Apply(spec.source.batch, step.through);
   for (auto [part, id, description] : {std::tuple(&spec.left, split.left(), &left),
                                        std::tuple(&spec.right, split.right(), &right)}) {
     part->tree = store::TreeId{id};
