@@ -324,6 +324,11 @@ HostedGroup::ApplyStep HostedGroup::NextStep() const {
     step.publish = true;
     bytes += step.entries.back().second->size();
     if (step.entries.size() >= kApplyEntriesMax || bytes >= kApplyBytesMax) break;
+    const LoggedCommand logged = DecodeLogged(*step.entries.back().second);
+    if (logged.kind == LoggedCommand::Kind::kCommand &&
+        applier_->state_machine->EndsStep(logged.command)) {
+      break;
+    }
   }
   return step;
 }

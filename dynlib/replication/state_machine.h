@@ -61,6 +61,11 @@ class StateMachine {
   virtual absl::Status LoadSessions(
       absl::FunctionRef<void(std::string_view key, std::string_view value)> visit) = 0;
 
+  // Whether the step in which the command is applied must end with it, so that what Publish shows
+  // then is the state at just the command's slot. Called on the node's executor: cheap, and a
+  // function of the command alone.
+  virtual bool EndsStep(std::string_view command) const { return false; }
+
   // Works out the commands in order, each seeing the effects of those before, without showing them
   // to readers. Appends one result of at most kResultBytesMax a command: what the proposer is told,
   // also when it asks again. A function of the state and the commands alone (rule R10).

@@ -157,9 +157,12 @@ class Journal final : public StateMachine {
   }
   absl::Status Publish(const PublishedStep&) override {
     commands = next_;
+    shown.push_back(commands.empty() ? "" : commands.back());
     return absl::OkStatus();
   }
+  bool EndsStep(std::string_view command) const override { return command.starts_with("cut"); }
   std::vector<std::string> commands;
+  std::vector<std::string> shown;  // the last command, of each step
   absl::Status failure;
 
  private:
@@ -358,6 +361,32 @@ TEST_F(GroupHostTest, ARepeatGetsTheFirstResultAlsoAfterFailoverAndRestart) {
   EXPECT_EQ(MustPropose(2, "b"), "2");
   EXPECT_EQ(MustPropose(4, "d"), "4");
   ASSERT_TRUE(AllApplied(4));
+}
+
+TEST_F(GroupHostTest, AStepEndsWhereACommandSaysSo) {
+  Boot(3);
+  MustPropose(1, "a");
+  ASSERT_TRUE(AllApplied(1));
+  for (auto& [id, server] : servers_) {
+    server->apply.Hold();
+    server->journal.shown.clear();
+  }
+  Server& leader = Leader();
+  std::vector<std::shared_ptr<Asked>> asked;
+  uint64_t sequence = 1;
+  for (const char* command : {"x", "b", "cut1", "c", "cut2", "cut3", "d", "e"})
+    asked.push_back(Propose(leader, ++sequence, command));
+  world_.RunFor(seconds(1));
+  for (auto& [id, server] : servers_) server->apply.LetGo();
+  ASSERT_TRUE(AllApplied(9));
+  for (auto& [id, server] : servers_) {
+    // What was applied before the others were chosen, if anything, is a step of its own.
+    std::vector<std::string>& shown = server->journal.shown;
+    std::erase_if(shown, [](const std::string& last) { return last == "a" || last == "x"; });
+    EXPECT_EQ(shown, (std::vector<std::string>{"cut1", "cut2", "cut3", "e"}));
+  }
+  ASSERT_TRUE(Await(asked.back()));
+  EXPECT_EQ(asked.back()->results[0].result, "9");
 }
 
 TEST_F(GroupHostTest, AReadWaitsForWhatWasAnsweredBefore) {
