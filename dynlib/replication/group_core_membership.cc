@@ -115,6 +115,10 @@ void GroupCore::LeadInNewConfiguration(Instant now) {
   } else if (options_.faults.no_second_phase_one) {
     AppendAt(++proposed_, std::make_shared<const std::string>(), now);
     first_of_ballot_ = proposed_;
+    for (Peer& peer : peers_) {
+      peer.resend_at = now + options_.resend;
+      SendProbe(peer, now);
+    }
   } else {
     StartRenewal(now);
   }

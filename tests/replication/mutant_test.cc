@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/replication/core_harness.h"
@@ -98,14 +99,48 @@ HarnessOptions Changing(uint64_t seed) {
   return options;
 }
 
+// {0, 1, 2} becomes {0, 1, 3} by the votes of 0 and 2. 0, cut off from both, learns of it and leads
+// on with 3; 1, which knows nothing, is elected by 2, finds the change half made, and makes it
+// again. Had it not to ask 3 what 0 chose there, the quorums {0, 3} and {1, 3} would each have its
+// way: so rare a conjunction that it is staged.
+std::string LeaderInTwoConfigurations(bool no_second_phase_one) {
+  HarnessOptions options{.seed = 5, .nodes = 3, .spares = 1};
+  options.faults.no_second_phase_one = no_second_phase_one;
+  CoreHarness harness(options);
+  const Duration long_enough = std::chrono::seconds(5);
+  auto link = [&](int a, int b, bool cut) {
+    harness.Cut(a, b, cut);
+    harness.Cut(b, a, cut);
+  };
+  EXPECT_TRUE(harness.RunUntil([&] { return harness.LeaseHolder() == 0; }, long_enough));
+  const Member learner = harness.MakeLearner(3, MemberKind::kStorage, 0);
+  EXPECT_TRUE(harness.AddLearner(0, learner).ok());
+  harness.RunFor(std::chrono::milliseconds(300));
+  link(0, 1, true);
+  std::vector<Member> members = harness.Core(0).configuration().members;
+  members[2] = learner;
+  EXPECT_TRUE(harness.ProposeMembers(0, members).ok());
+  const Slot change = harness.Core(0).last_slot();
+  EXPECT_TRUE(harness.RunUntil([&] { return harness.Core(2).last_slot() == change; }, long_enough));
+  harness.Cut(0, 2);
+  EXPECT_TRUE(
+      harness.RunUntil([&] { return harness.Core(0).configuration().epoch > 0; }, long_enough));
+  link(0, 2, true);
+  EXPECT_TRUE(harness.RunUntil([&] { return harness.Core(0).Settled(); }, long_enough));
+  for (int i = 0; i < 5; ++i) harness.Propose(0);
+  // 1 finds the change at 2, and goes on in the new configuration, if it can.
+  harness.RunUntil([&] { return harness.Core(1).configuration().epoch > 0; }, long_enough);
+  EXPECT_GT(harness.Core(1).configuration().epoch, 0u);
+  harness.RunFor(std::chrono::seconds(2));
+  link(0, 1, false);
+  link(0, 2, false);
+  harness.RunFor(std::chrono::seconds(2));
+  return harness.violation();
+}
+
 TEST(MutantTest, R2NoSecondPhaseOne) {
-  ExpectCaught(
-      [](uint64_t seed) {
-        HarnessOptions options = Changing(seed);
-        options.faults.no_second_phase_one = true;
-        return options;
-      },
-      /*unsafe=*/true);
+  EXPECT_EQ(LeaderInTwoConfigurations(false), "");
+  EXPECT_NE(LeaderInTwoConfigurations(true), "");
 }
 
 TEST(MutantTest, R2ConfigurationBeforeItIsChosen) {
