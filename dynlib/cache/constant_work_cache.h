@@ -37,7 +37,7 @@
 //
 // Metrics. Counters as in stats.h, "cache.age_us" of each hit, reported on the executor.
 //
-// Threads: Get, Apply, Values and Stats from any; a hit shares one lock with other readers, and
+// Threads: Get, Held, Apply, Values and Stats from any; a hit shares one lock with other readers, and
 // queues its intent under another. Construction and destruction on the executor, where callbacks
 // run, once each, never within Get. A callback may destroy the cache. Ownership: executor, clock
 // and metrics outlive it.
@@ -90,6 +90,10 @@ class ConstantWorkCache {
   std::optional<Result> Get(const Key& key, Instant deadline, Callback done) {
     return refresher_->Get(key, deadline, std::move(done));
   }
+
+  // What is held, if anything, without any request: for the second attempt of work whose first one
+  // made its Get.
+  std::optional<Cached<Value>> Held(const Key& key) const { return refresher_->Held(key); }
 
   // A hint, or a value from a snapshot: replaces at once what it is newer than. True if it changed
   // what is held. `age`: since when its sender may have known no better.

@@ -50,6 +50,7 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
 
   // nullopt only if `done` is not null.
   std::optional<Result> Get(const Key& key, Instant deadline, Callback done);
+  std::optional<Cached<Value>> Held(const Key& key);
   bool Apply(std::shared_ptr<const Value> value, Duration age);
   std::vector<std::shared_ptr<const Value>> Values() const { return index_.Values(); }
   CacheStats Stats() const;
@@ -179,6 +180,14 @@ auto Refresher<Index>::Get(const Key& key, Instant deadline, Callback done)
   }
   if (!waits) return absl::UnavailableError("cache: not held; being fetched");
   return std::nullopt;
+}
+
+template <typename Index>
+auto Refresher<Index>::Held(const Key& key) -> std::optional<Cached<Value>> {
+  const Instant now = clock_->Now();
+  Found<Value> found = index_.Find(key, now);
+  if (found.value == nullptr) return std::nullopt;
+  return Cached<Value>{std::move(found.value), now - found.confirmed};
 }
 
 template <typename Index>

@@ -167,4 +167,6 @@ void Router::ReadCatalogue(std::string first, CatalogueCallback done) {
   engine_->Start(MakeCatalogueRead(std::move(first), std::move(done)));
 }
 
+void Router::ForgetRoutes() { engine_->ForgetRoutes(); }
+
 }  // namespace dynlib::cluster

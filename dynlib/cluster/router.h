@@ -6,8 +6,13 @@
 //   router.Get("users", {.partition = Value::String("u-17")}, Consistency::kStrong,
 //              [](absl::StatusOr<std::optional<Item>> item) { ... });
 //
-// It keeps the catalogue and the last known leader of each partition in memory, and finds out again
-// when a node says that it is wrong. A write is sent again, with the same client and sequence,
+// Where a partition is it learns from metadata nodes: each request looks its partition up, once, at
+// look_up_fan_out of them, and meanwhile goes to where the last answers said; only what was never
+// looked up is waited for. So metadata nodes see as many look-ups as there are requests, whatever
+// the router remembers, and when they are all down it goes on with what it remembers
+// (cache/constant_work_cache.h). Without metadata nodes it reads the catalogue. Either way a node
+// that is asked wrongly says who has the key, and the request goes there at once. A write is sent
+// again, with the same client and sequence,
 // until it is answered or `timeout` passes, so it takes effect at most once (rule R10). Reads are
 // sent again likewise.
 //
@@ -16,8 +21,10 @@
 //  - kAborted: the condition did not hold; nothing changed
 //  - kInvalidArgument: the item, key or condition is past a limit, which the message names; nothing
 //    changed
-//  - kNotFound: no such table; nothing was sent
-//  - kResourceExhausted: max_in_flight requests are under way here; nothing was sent
+//  - kNotFound: no such table; nothing changed
+//  - kResourceExhausted: max_in_flight requests are under way here, and nothing was sent; or, when
+//    RetryAfter (retry_after.h) says when to come back, the table or the partition has no capacity
+//    left, and nothing changed
 //  - kDeadlineExceeded: `timeout` passed. Not known whether it was applied, or whether it will yet
 //    be, unless the message says that nothing was sent
 //  - kCancelled: the router was destroyed; not known whether it was applied
@@ -32,13 +39,18 @@
 // bound on unacknowledged results is never met. A session not used for 15 minutes is not used
 // again, well before replicas forget it.
 //
+// A partition that is split or merged hands its sessions on: a write that was under way is sent to
+// the successor with the same client and sequence.
+//
 // Table "catalogue" can be read and written like others; TableAdmin writes it.
 //
 // Bounds: max_in_flight requests, max_batch items a batch, of which 16 are under way at a time; the
 // catalogue is read again at most every catalogue_interval, by one read for all who wait for it.
 //
-// Counted: "router.retries", "router.timeouts", "router.refused", "router.catalogue_reads",
-// "router.sessions", "router.malformed".
+// Counted: "router.requests", "router.retries", "router.timeouts", "router.refused",
+// "router.catalogue_reads", "router.sessions", "router.malformed", "router.hints_applied"; with
+// metadata nodes "router.look_ups" and "router.describes" (requests to them, for partitions and for
+// tables), "router.cache_hits" and "router.cache_misses" (of partitions).
 //
 // Threads: everything on `executor`, the rpc's own; callbacks run there, exactly once, never
 // inline; a callback may destroy the router. Ownership: rpc, executor and clock outlive it.
@@ -95,6 +107,10 @@ class Router {
   void BatchGet(std::vector<BatchGetItem> items, Consistency consistency, BatchGetCallback done);
   // A page of the catalogue, from the storage key `first` on (empty: all), as a strong read.
   void ReadCatalogue(std::string first, CatalogueCallback done);
+
+  // Forgets all tables, partitions and leaders, as if it had just been made. Requests under way go
+  // on.
+  void ForgetRoutes();
 
  private:
   std::shared_ptr<RouterEngine> engine_;

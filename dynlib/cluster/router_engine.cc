@@ -3,8 +3,7 @@
 #include <algorithm>
 
 #include "dynlib/base/strings.h"
-#include "dynlib/cluster/item.h"
-#include "dynlib/cluster/partition_plan.h"
+#include "dynlib/cluster/retry_after.h"
 #include "dynlib/cluster/service.h"
 
 namespace dynlib::cluster {
@@ -12,6 +11,12 @@ namespace {
 
 // Hints that a request follows one after the other without a pause.
 constexpr int kHintsAtOnce = 3;
+
+bool HasItems(const partition_map::PartitionRecord& record) {
+  return std::any_of(record.members.begin(), record.members.end(), [](const auto& member) {
+    return member.kind == partition_map::MemberKind::kStorage;
+  });
+}
 
 }  // namespace
 
@@ -23,6 +28,10 @@ RouterEngine::RouterEngine(RouterOptions options, Rpc* rpc, Executor* executor, 
       clock_(clock),
       metrics_(metrics),
       random_(options_.seed),
+      routes_(options_, rpc, executor, clock, metrics),
+      tables_asked_(options_.metadata_nodes.empty()
+                        ? nullptr
+                        : std::make_shared<RouterTables>(options_, rpc, executor, clock, metrics)),
       catalogue_table_(
           std::make_shared<const TableInfo>(CatalogueTable(options_.catalogue_nodes))) {}
 
@@ -35,6 +44,7 @@ void RouterEngine::Start(std::unique_ptr<RouterOperation> operation) {
     });
   }
   in_flight_++;
+  metrics_->Count("router.requests", 1);
   StartRequest(std::move(operation), /*internal=*/false);
 }
 
@@ -53,54 +63,56 @@ void RouterEngine::StartRequest(std::unique_ptr<RouterOperation> operation, bool
 void RouterEngine::Close() {
   closed_ = true;
   executor_->Cancel(read_timer_);
+  if (asks_metadata()) tables_asked_->Close();
   while (!requests_.empty()) {
     Finish(requests_.begin()->second, absl::CancelledError("the router was destroyed"));
   }
 }
 
-RouterEngine::TablePtr RouterEngine::FindTable(const std::string& name) const {
-  if (name == kCatalogueName) return catalogue_table_;
-  const auto found = tables_.find(name);
-  return found != tables_.end() && found->second.ok() ? *found->second : nullptr;
+RouterEngine::Request* RouterEngine::Find(RequestId id) {
+  const auto found = requests_.find(id);
+  return found == requests_.end() ? nullptr : &found->second;
 }
 
-void RouterEngine::Resolve(Request& request) {
-  const std::string& name = request.operation->table();
-  if (TablePtr table = FindTable(name); table != nullptr) return Prepare(request, *table);
-  if (catalogue_ < request.fresh_catalogue) return WaitForCatalogue(request);
-  if (const auto damaged = tables_.find(name); damaged != tables_.end())
-    return Finish(request, damaged->second.status());
-  Finish(request, absl::NotFoundError(Cat("no table is called '", Escape(name), "'")));
-}
-
-void RouterEngine::Prepare(Request& request, const TableInfo& table) {
-  absl::Status status = request.operation->Prepare(table);
+void RouterEngine::Prepare(Request& request, TablePtr table) {
+  request.table = std::move(table);
+  absl::Status status = request.operation->Prepare(*request.table);
   if (!status.ok() || request.operation->IsDone()) return Finish(request, std::move(status));
+  request.key = {request.table->id, request.operation->storage_key()};
   Attempt(request.id);
 }
 
-RouterEngine::Partition& RouterEngine::Known(const PartitionInfo& info) {
-  auto [it, is_new] = partitions_.try_emplace(
-      info.id, Partition{RouterRoute(), RouterSessions(options_.client, info.id)});
-  std::vector<NodeId> nodes;
-  for (const PartitionMember& member : info.members) nodes.push_back(member.node);
-  if (it->second.route.members() != nodes) it->second.route.SetMembers(std::move(nodes));
-  return it->second;
+void RouterEngine::Attempt(RequestId id) {
+  Request* request = Find(id);
+  if (request == nullptr) return;
+  request->timer = Executor::kNoTimer;
+  if (clock_->Now() >= request->deadline) return Expire(*request);
+  TablePtr table = FindTable(request->operation->table());
+  // It was there when the request was prepared, and may have been dropped or made anew since.
+  if (table == nullptr || table->id != request->table->id) {
+    request->fresh_catalogue = reads_begun_ + 1;
+    return Resolve(*request);
+  }
+  request->table = std::move(table);
+  if (NeedsRoute(*request)) return Route(*request);
+  Send(*request);
 }
 
-void RouterEngine::Attempt(RequestId id) {
-  const auto found = requests_.find(id);
-  if (found == requests_.end()) return;
-  Request& request = found->second;
-  request.timer = Executor::kNoTimer;
+void RouterEngine::Send(Request& request) {
   const Instant now = clock_->Now();
-  if (now >= request.deadline) return Expire(request);
-  const TablePtr table = FindTable(request.operation->table());
-  // It was there when the request was prepared, and may have been dropped since.
-  if (table == nullptr) return Retry(request);
-  const PartitionInfo& info = table->PartitionOf(request.operation->storage_key());
-  Partition& partition = Known(info);
-  request.partition = info.id;
+  RecordPtr record = Current(request);
+  if (request.record != nullptr &&
+      (record->partition != request.record->partition || record->epoch != request.record->epoch)) {
+    request.replicas.clear();
+  }
+  request.record = std::move(record);
+  if (!HasItems(*request.record)) {
+    request.last_failure = "nobody has the partition's items";
+    return Retry(request);
+  }
+  Partition& partition = Known(*request.record, now);
+  request.partition = request.record->partition;
+  // Kept when the partition was split or merged meanwhile: its successors have its sessions.
   if (request.operation->method() == kWrite && !request.ticket.valid()) {
     const uint64_t sessions = partition.sessions.sessions_begun();
     request.ticket = partition.sessions.Begin(now);
@@ -115,9 +127,9 @@ void RouterEngine::Attempt(RequestId id) {
   request.node = PickNode(request, partition);
   request.attempts++;
   request.call = rpc_->Call(request.node, request.operation->method(),
-                            request.operation->EncodeRequest(info.id, stamp),
+                            request.operation->EncodeRequest(request.partition, stamp),
                             std::min(options_.attempt_timeout, request.deadline - now),
-                            [weak = weak_from_this(), id,
+                            [weak = weak_from_this(), id = request.id,
                              attempt = request.attempts](absl::StatusOr<std::string> result) {
                               if (auto router = weak.lock())
                                 router->OnReply(id, attempt, std::move(result));
@@ -151,22 +163,25 @@ NodeId RouterEngine::PickReplica(Request& request, const Partition& partition) {
 }
 
 void RouterEngine::OnReply(RequestId id, int attempt, absl::StatusOr<std::string> result) {
-  const auto found = requests_.find(id);
-  if (found == requests_.end() || found->second.attempts != attempt) return;
-  Request& request = found->second;
+  Request* found = Find(id);
+  if (found == nullptr || found->attempts != attempt) return;
+  Request& request = *found;
   request.call.reset();
   RouterRoute& route = partitions_.at(request.partition).route;
   if (!result.ok()) return OnNoReply(request, result.status());
   route.Heard(request.node);
   const std::optional<RouterOperation::Reply> reply = request.operation->DecodeReply(*result);
-  if (reply.has_value()) return OnOutcome(request, reply->outcome, reply->leader_hint);
+  if (reply.has_value()) return OnOutcome(request, *reply);
   metrics_->Count("router.malformed", 1);
+  request.uncertain = true;
   request.last_failure = Cat("node ", request.node, ": its reply does not parse");
   route.Unable(request.node);
   Retry(request);
 }
 
 void RouterEngine::OnNoReply(Request& request, const absl::Status& why) {
+  // Only a bound of rpc says that nothing was handled.
+  if (!absl::IsResourceExhausted(why)) request.uncertain = true;
   if (absl::IsCancelled(why)) return Finish(request, why);
   request.last_failure = Cat("node ", request.node, ": ", ToStd(why.message()));
   RouterRoute& route = partitions_.at(request.partition).route;
@@ -180,10 +195,14 @@ void RouterEngine::OnNoReply(Request& request, const absl::Status& why) {
 }
 
 // service.h says what each code means.
-void RouterEngine::OnOutcome(Request& request, const absl::Status& outcome, NodeId hint) {
+void RouterEngine::OnOutcome(Request& request, const RouterOperation::Reply& reply) {
   RouterRoute& route = partitions_.at(request.partition).route;
   const NodeId node = request.node;
+  const absl::Status& outcome = reply.outcome;
   request.last_failure = Cat("node ", node, ": ", ToStd(outcome.message()));
+  // It knows of a newer place, which is worth going to at once, a few times in a row.
+  if (!outcome.ok() && Learn(request, reply.newest) && ++request.hints <= kHintsAtOnce)
+    return Attempt(request.id);
   switch (outcome.code()) {
     case absl::StatusCode::kOk:
     case absl::StatusCode::kAborted:
@@ -192,19 +211,24 @@ void RouterEngine::OnOutcome(Request& request, const absl::Status& outcome, Node
     case absl::StatusCode::kInvalidArgument:
       return Finish(request, outcome);
     case absl::StatusCode::kFailedPrecondition:
-      if (route.DoesNotLead(node, hint, clock_->Now()) && ++request.hints <= kHintsAtOnce)
+      if (route.DoesNotLead(node, reply.leader_hint, clock_->Now()) &&
+          ++request.hints <= kHintsAtOnce) {
         return Attempt(request.id);
+      }
       return Retry(request);
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kOutOfRange:
-      RefreshCatalogue();
+      Doubt(request);
       route.Unable(node);
       return Retry(request);
     case absl::StatusCode::kDataLoss:
       return OnDamage(request, outcome);
     case absl::StatusCode::kResourceExhausted:
-      return Retry(request);  // the right node, later
+      // Want of capacity is for the caller to know; another bound is this router's to wait out.
+      if (RetryAfter(outcome).has_value()) return Finish(request, outcome);
+      return Retry(request);
     default:
+      request.uncertain = true;
       route.Unable(node);
       return Retry(request);
   }
@@ -212,6 +236,7 @@ void RouterEngine::OnOutcome(Request& request, const absl::Status& outcome, Node
 
 void RouterEngine::OnDamage(Request& request, const absl::Status& outcome) {
   if (request.operation->method() == kWrite) {
+    request.uncertain = true;
     partitions_.at(request.partition).route.Unable(request.node);
     return Retry(request);
   }
@@ -229,6 +254,9 @@ void RouterEngine::Retry(Request& request) {
                options_.retry_delay_max);
   request.failures++;
   request.hints = 0;
+  // Everyone that it knows of has failed it: perhaps it knows the wrong ones.
+  if (request.record != nullptr && request.failures % (2 * request.record->members.size()) == 0)
+    Doubt(request);
   const int64_t half = whole.count() / 2;
   AttemptAt(request, clock_->Now() + Duration(random_.Between(half, whole.count())));
 }
@@ -249,9 +277,13 @@ void RouterEngine::Expire(Request& request) {
 
 void RouterEngine::Finish(Request& request, absl::Status status) {
   executor_->Cancel(request.timer);
-  if (request.call.has_value()) rpc_->Cancel(*request.call);
+  if (request.call.has_value()) {
+    rpc_->Cancel(*request.call);
+    request.uncertain = true;
+  }
   if (request.ticket.valid()) {
-    if (status.ok() || absl::IsAborted(status)) {
+    // A write that was refused each time was never logged, and will not be.
+    if (status.ok() || absl::IsAborted(status) || !request.uncertain) {
       RouterSessions::Answered(request.ticket);
     } else {
       RouterSessions::Abandoned(request.ticket);
@@ -263,83 +295,6 @@ void RouterEngine::Finish(Request& request, absl::Status status) {
     operation->Finish(status);
   });
   requests_.erase(request.id);
-}
-
-void RouterEngine::WaitForCatalogue(Request& request) {
-  waiting_.insert(request.id);
-  request.last_failure = "the catalogue could not be read; nothing was sent";
-  request.timer = executor_->RunAt(request.deadline, [weak = weak_from_this(), id = request.id] {
-    auto router = weak.lock();
-    if (router == nullptr) return;
-    const auto found = router->requests_.find(id);
-    if (found != router->requests_.end()) router->Expire(found->second);
-  });
-  RefreshCatalogue();
-}
-
-// Whatever the reasons, one read each catalogue_interval.
-void RouterEngine::RefreshCatalogue() {
-  if (reading_) return;
-  reading_ = true;
-  read_timer_ = executor_->RunAt(std::max(next_read_, clock_->Now()), [weak = weak_from_this()] {
-    if (auto router = weak.lock()) router->ReadCatalogue();
-  });
-}
-
-void RouterEngine::ReadCatalogue() {
-  if (closed_) return;
-  metrics_->Count("router.catalogue_reads", 1);
-  next_read_ = clock_->Now() + options_.catalogue_interval;
-  reads_begun_++;
-  tables_read_.clear();
-  ReadCataloguePage("");
-}
-
-void RouterEngine::ReadCataloguePage(std::string first) {
-  StartRequest(MakeCatalogueRead(std::move(first),
-                                 [weak = weak_from_this()](absl::StatusOr<CataloguePage> page) {
-                                   auto router = weak.lock();
-                                   if (router != nullptr && !router->closed_)
-                                     router->OnCataloguePage(std::move(page));
-                                 }),
-               /*internal=*/true);
-}
-
-void RouterEngine::OnCataloguePage(absl::StatusOr<CataloguePage> page) {
-  if (!page.ok()) return OnCatalogue(page.status());
-  for (const Item& item : page->items) {
-    absl::StatusOr<TableInfo> table = DecodeTableItem(item);
-    const auto name = item.find(kCatalogueKey);
-    if (name == item.end() || !name->second.is(ValueType::kString)) continue;
-    if (IsPlanName(name->second.string()) || (table.ok() && table->deleting)) continue;
-    absl::StatusOr<TablePtr> entry =
-        table.ok() ? absl::StatusOr<TablePtr>(std::make_shared<const TableInfo>(*std::move(table)))
-                   : table.status();
-    tables_read_.insert_or_assign(name->second.string(), std::move(entry));
-  }
-  if (!page->next.empty()) return ReadCataloguePage(std::move(page->next));
-  OnCatalogue(absl::OkStatus());
-}
-
-void RouterEngine::OnCatalogue(absl::Status status) {
-  reading_ = false;
-  if (status.ok()) {
-    catalogue_ = reads_begun_;
-    tables_ = std::move(tables_read_);
-  }
-  tables_read_.clear();
-  for (RequestId id : std::exchange(waiting_, {})) {
-    Request& request = requests_.at(id);
-    executor_->Cancel(std::exchange(request.timer, Executor::kNoTimer));
-    if (!status.ok()) {
-      request.last_failure = Cat("reading the catalogue: ", ToStd(status.message()));
-      if (clock_->Now() >= request.deadline) {
-        Expire(request);
-        continue;
-      }
-    }
-    Resolve(request);
-  }
 }
 
 }  // namespace dynlib::cluster

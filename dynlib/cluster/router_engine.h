@@ -1,9 +1,10 @@
-// What carries a router's operations to the nodes: the catalogue in memory, the routes, the
-// sessions, and each request's attempts.
+// What carries a router's operations to the nodes: tables and routes in memory, the sessions, and
+// each request's attempts.
 //
-// A request is resolved (its table found, waiting for a read of the catalogue if need be),
-// prepared, and attempted until an answer is final or its time is up. What decides is in one place,
-// OnOutcome. Part of Router, whose header has the rules.
+// A request is resolved (its table found, waiting for metadata nodes or for a read of the catalogue
+// if need be), prepared, routed (its partition looked up, once), and attempted until an answer is
+// final or its time is up. What decides is in one place, OnOutcome. Part of Router, whose header
+// has the rules.
 //
 // Threads: one executor's. Held by shared_ptr; timers and rpc callbacks hold it weakly.
 #ifndef DYNLIB_CLUSTER_ROUTER_ENGINE_H_
@@ -27,10 +28,14 @@
 #include "dynlib/base/random.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/catalogue.h"
+#include "dynlib/cluster/route_traits.h"
 #include "dynlib/cluster/router_operation.h"
 #include "dynlib/cluster/router_options.h"
 #include "dynlib/cluster/router_route.h"
+#include "dynlib/cluster/router_routes.h"
 #include "dynlib/cluster/router_sessions.h"
+#include "dynlib/cluster/router_tables.h"
+#include "dynlib/partition_map/partition_record.h"
 #include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/rpc.h"
@@ -47,16 +52,22 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
 
   void Start(std::unique_ptr<RouterOperation> operation);
   void Close();
+  void ForgetRoutes();
   void Post(Executor::Task task) { executor_->Post(std::move(task)); }
 
  private:
   using RequestId = uint64_t;
   using TablePtr = std::shared_ptr<const TableInfo>;
+  using RecordPtr = RouterRoutes::RecordPtr;
+  using Record = partition_map::PartitionRecord;
 
   // A partition as this router sees it.
   struct Partition {
     RouterRoute route;
     RouterSessions sessions;
+    // The newest record whose leader was taken over.
+    std::pair<uint64_t, uint64_t> leader_version;  // epoch, ballot
+    Instant used;
   };
 
   struct Request {
@@ -65,6 +76,13 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
     Instant deadline;
     bool internal = false;         // the catalogue's own read: outside the bound
     uint64_t fresh_catalogue = 0;  // a catalogue read of this number or later began after this
+
+    TablePtr table;    // as of the last attempt; null until it is prepared
+    RouteKey key;      // with it
+    RecordPtr record;  // where the last attempt went, or the next one is to go
+    Instant routed;    // when it was looked up
+    // It is not known whether an attempt did something.
+    bool uncertain = false;
 
     PartitionId partition{};
     RouterSessions::Ticket ticket;
@@ -83,23 +101,39 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
     std::string last_failure = "nothing was sent";
   };
 
-  // Resolve finds the table, Attempt sends, OnReply decides.
+  // Resolve finds the table, Route the partition, Attempt sends, OnReply decides.
   void Resolve(Request& request);
-  void Prepare(Request& request, const TableInfo& table);
+  void OnTable(Request& request, TablePtr table);
+  void OnNoTable(Request& request, absl::Status why);
+  void Prepare(Request& request, TablePtr table);
   void Attempt(RequestId id);
+  bool NeedsRoute(const Request& request) const;
+  void Route(Request& request);
+  void OnRoute(Request& request, RouterRoutes::Result result);
+  void Send(Request& request);
   NodeId PickNode(Request& request, Partition& partition);
   NodeId PickReplica(Request& request, const Partition& partition);
   void OnReply(RequestId id, int attempt, absl::StatusOr<std::string> result);
   void OnNoReply(Request& request, const absl::Status& why);
-  void OnOutcome(Request& request, const absl::Status& outcome, NodeId hint);
+  void OnOutcome(Request& request, const RouterOperation::Reply& reply);
   void OnDamage(Request& request, const absl::Status& outcome);
   void Retry(Request& request);
   void AttemptAt(Request& request, Instant when);
   void Expire(Request& request);
   void Finish(Request& request, absl::Status status);
-  Partition& Known(const PartitionInfo& info);
-  TablePtr FindTable(const std::string& name) const;
+  Request* Find(RequestId id);
 
+  // Where things are.
+  bool asks_metadata() const { return tables_asked_ != nullptr; }
+  TablePtr FindTable(const std::string& name) const;
+  RecordPtr Current(const Request& request);
+  bool Learn(Request& request, const std::string& encoded);
+  void Doubt(Request& request);
+  Partition& Known(const Record& record, Instant now);
+  void SweepPartitions(Instant now);
+
+  void ExpireAtDeadline(Request& request);
+  void WaitForTable(Request& request);
   void WaitForCatalogue(Request& request);
   void RefreshCatalogue();
   void ReadCatalogue();
@@ -120,9 +154,15 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
   RequestId last_request_ = 0;
   size_t in_flight_ = 0;
   std::map<PartitionId, Partition> partitions_;
+  Instant next_sweep_;
+  // As many sessions as were begun with any partition that is gone from partitions_.
+  uint64_t sessions_gone_ = 0;
+
+  RouterRoutes routes_;
+  const std::shared_ptr<RouterTables> tables_asked_;  // of metadata nodes, if there are any
 
   const TablePtr catalogue_table_;
-  // A table whose entry is damaged has the error.
+  // What follows is used without metadata nodes. A table whose entry is damaged has the error.
   std::map<std::string, absl::StatusOr<TablePtr>, std::less<>> tables_;
   std::map<std::string, absl::StatusOr<TablePtr>, std::less<>> tables_read_;  // so far
   uint64_t catalogue_ = 0;  // number of the read that tables_ is from; 0: none

@@ -34,6 +34,10 @@ class RouterRoute {
 
   // Any reply came from the node.
   void Heard(NodeId node) { silences_.erase(node); }
+  // Somebody says that it leads.
+  void Suggest(NodeId node) {
+    if (IsMember(node)) leader_ = node;
+  }
   // It answered as the leader does.
   void Leads(NodeId node) { leader_ = node; }
   // It does not lead; `hint`, unless 0, may. True if the hint is worth following at once.

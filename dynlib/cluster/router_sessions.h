@@ -60,7 +60,10 @@ class RouterSessions {
     uint64_t sequence_ = 0;
   };
 
-  RouterSessions(ClientId router, PartitionId partition) : router_(router), partition_(partition) {}
+  // `begun`: at least as many sessions as the router may have begun with this partition before, in
+  // objects that are gone: none of their ids is used again.
+  RouterSessions(ClientId router, PartitionId partition, uint64_t begun = 0)
+      : router_(router), partition_(partition), begun_(begun) {}
 
   Ticket Begin(Instant now);
   // Each ticket once.
@@ -76,7 +79,7 @@ class RouterSessions {
 
   const ClientId router_;
   const PartitionId partition_;
-  uint64_t begun_ = 0;
+  uint64_t begun_;
   std::vector<std::shared_ptr<Session>> sessions_;  // the oldest first
 };
 
