@@ -134,8 +134,8 @@ absl::Status NodeAdmissionControl::Refusal(PartitionId partition, const Entry& e
     default:
       return ThrottledError(
           Cat("partition ", partition, " has used up its ", capacity, " of ",
-              refused.operation == Operation::kRead ? options_.partition_read_units
-                                                    : options_.partition_write_units,
+              std::llround(refused.operation == Operation::kRead ? options_.partition_read_units
+                                                                 : options_.partition_write_units),
               " units a second and what it had saved"),
           refused.retry_after);
   }

@@ -50,7 +50,8 @@
 // Counted: "router.requests", "router.retries", "router.timeouts", "router.refused",
 // "router.catalogue_reads", "router.sessions", "router.malformed", "router.hints_applied"; with
 // metadata nodes "router.look_ups" and "router.describes" (requests to them, for partitions and for
-// tables), "router.cache_hits" and "router.cache_misses" (of partitions).
+// tables), "router.cache_hits" and "router.cache_misses" (of partitions), "router.throttled" and
+// what else router_admission.h counts.
 //
 // Threads: everything on `executor`, the rpc's own; callbacks run there, exactly once, never
 // inline; a callback may destroy the router. Ownership: rpc, executor and clock outlive it.

@@ -12,6 +12,10 @@ namespace {
 // Hints that a request follows one after the other without a pause.
 constexpr int kHintsAtOnce = 3;
 
+admission::Operation KindOf(const RouterOperation& operation) {
+  return operation.method() == kWrite ? admission::Operation::kWrite : admission::Operation::kRead;
+}
+
 bool HasItems(const partition_map::PartitionRecord& record) {
   return std::any_of(record.members.begin(), record.members.end(), [](const auto& member) {
     return member.kind == partition_map::MemberKind::kStorage;
@@ -28,6 +32,8 @@ RouterEngine::RouterEngine(RouterOptions options, Rpc* rpc, Executor* executor, 
       clock_(clock),
       metrics_(metrics),
       random_(options_.seed),
+      admission_(options_.admission, options_.metadata_nodes, options_.client, options_.seed, rpc,
+                 executor, clock, metrics),
       routes_(options_, rpc, executor, clock, metrics),
       tables_asked_(options_.metadata_nodes.empty()
                         ? nullptr
@@ -79,7 +85,17 @@ void RouterEngine::Prepare(Request& request, TablePtr table) {
   absl::Status status = request.operation->Prepare(*request.table);
   if (!status.ok() || request.operation->IsDone()) return Finish(request, std::move(status));
   request.key = {request.table->id, request.operation->storage_key()};
+  if (status = Admit(request); !status.ok()) return Finish(request, std::move(status));
   Attempt(request.id);
+}
+
+// Once a request, however often it is sent.
+absl::Status RouterEngine::Admit(Request& request) {
+  if (request.admitted.has_value()) return absl::OkStatus();
+  const admission::RequestUnits units = request.operation->Estimate();
+  absl::Status status = admission_.Admit(*request.table, KindOf(*request.operation), units);
+  if (status.ok()) request.admitted = units;
+  return status;
 }
 
 void RouterEngine::Attempt(RequestId id) {
@@ -200,6 +216,7 @@ void RouterEngine::OnOutcome(Request& request, const RouterOperation::Reply& rep
   const NodeId node = request.node;
   const absl::Status& outcome = reply.outcome;
   request.last_failure = Cat("node ", node, ": ", ToStd(outcome.message()));
+  request.consumed_milliunits = request.consumed_milliunits.value_or(0) + reply.consumed_milliunits;
   // It knows of a newer place, which is worth going to at once, a few times in a row.
   if (!outcome.ok() && Learn(request, reply.newest) && ++request.hints <= kHintsAtOnce)
     return Attempt(request.id);
@@ -288,6 +305,10 @@ void RouterEngine::Finish(Request& request, absl::Status status) {
     } else {
       RouterSessions::Abandoned(request.ticket);
     }
+  }
+  if (request.admitted.has_value() && request.consumed_milliunits.has_value()) {
+    admission_.Settle(request.table->id, KindOf(*request.operation), *request.admitted,
+                      *request.consumed_milliunits);
   }
   if (!request.internal) in_flight_--;
   waiting_.erase(request.id);

@@ -23,12 +23,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/admission/request_units.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/random.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/route_traits.h"
+#include "dynlib/cluster/router_admission.h"
 #include "dynlib/cluster/router_operation.h"
 #include "dynlib/cluster/router_options.h"
 #include "dynlib/cluster/router_route.h"
@@ -83,6 +85,9 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
     Instant routed;    // when it was looked up
     // It is not known whether an attempt did something.
     bool uncertain = false;
+    // What admission control let in, and what the replies said that it cost.
+    std::optional<admission::RequestUnits> admitted;
+    std::optional<uint64_t> consumed_milliunits;
 
     PartitionId partition{};
     RouterSessions::Ticket ticket;
@@ -106,6 +111,7 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
   void OnTable(Request& request, TablePtr table);
   void OnNoTable(Request& request, absl::Status why);
   void Prepare(Request& request, TablePtr table);
+  absl::Status Admit(Request& request);
   void Attempt(RequestId id);
   bool NeedsRoute(const Request& request) const;
   void Route(Request& request);
@@ -158,6 +164,7 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
   // As many sessions as were begun with any partition that is gone from partitions_.
   uint64_t sessions_gone_ = 0;
 
+  RouterAdmission admission_;
   RouterRoutes routes_;
   const std::shared_ptr<RouterTables> tables_asked_;  // of metadata nodes, if there are any
 
