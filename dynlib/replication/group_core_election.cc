@@ -113,7 +113,9 @@ void GroupCore::StartElection(Instant now) {
   const NodeId owner = promised_node_;
   const Ballot ballot(round, self_.replica);
   if (!CanLead() || !TryPromise(ballot, self_.node, now)) {
-    // Support is still owed to the last leader (R5): nothing can be done before it runs out.
+    // Support is still owed to the last leader (R5): nothing can be done before it runs out, or the
+    // leader says that it leads no more.
+    AskOwner();
     ScheduleElection(now +
                      std::max(liveness_->SupportRemaining(owner, now), options_.election_jitter));
     return;

@@ -260,6 +260,12 @@ void GroupCore::OnOutdated(const GroupMessage& message, const Outdated& outdated
     ApplyConfiguration(now);
     role_ = Role::kFollower;
     if (!SupportsLeader(now)) ScheduleElection(now);
+    if (message.epoch > configuration_.epoch) {
+      GroupMessage more = Answer(message);  // It did not all fit.
+      more.ballot = promised_;
+      more.body = HealthQuery{.chosen = chosen_};
+      SendWhenDurable(std::move(more));
+    }
   } else if (outdated.released > chosen_) {
     effects_.events.push_back({Event::Kind::kTooFarBehind, promised_, outdated.released});
     lead_not_before_ = now + 2 * liveness_->options().support;

@@ -234,8 +234,8 @@ void CoreHarness::CopyTreesToLaggards() {
       bool lags = false;
       for (auto& other : nodes_) {
         if (!other->up || other == node || other->cores[group] == nullptr) continue;
-        lags |= other->cores[group]->role() == Role::kLeader &&
-                other->cores[group]->released() > chosen;
+        const GroupCore& holder = *other->cores[group];
+        lags |= (holder.role() == Role::kLeader || !holder.member()) && holder.released() > chosen;
         const StoredGroup& stored = other->stored[group];
         if (newest == nullptr || stored.applied > newest->applied) newest = &stored;
       }
