@@ -14,13 +14,17 @@
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/checkpointer.h"
 #include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/metadata_push.h"
+#include "dynlib/cluster/node_admission_control.h"
 #include "dynlib/cluster/node_directory.h"
 #include "dynlib/cluster/node_log_adapter.h"
 #include "dynlib/cluster/replica.h"
 #include "dynlib/cluster/replica_service.h"
 #include "dynlib/cluster/replica_set.h"
+#include "dynlib/cluster/routing_record.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/storage_service.h"
+#include "dynlib/partition_map/partition_record.h"
 #include "dynlib/replication/group_host.h"
 
 namespace dynlib::cluster {
@@ -48,8 +52,10 @@ absl::Status Validate(const StorageNodeOptions& options) {
         Cat("log.max_batch_bytes is ", LogBatchBytes(options.log),
             "; allowed: at least group.proposal_bytes_max + 1,024 = ", proposal));
   }
+  DYNLIB_RETURN_IF_ERROR(cluster::Validate(options.admission));
   DYNLIB_RETURN_IF_ERROR(TreeCopier::Validate(options.copier));
   DYNLIB_RETURN_IF_ERROR(TreeCopyService::Validate(options.copy_service));
+  DYNLIB_RETURN_IF_ERROR(Validate(options.push));
   if (options.checkpoint_log_bytes < 4096) {
     return absl::InvalidArgumentError(Cat("node.checkpoint_log_bytes is ",
                                           options.checkpoint_log_bytes,
@@ -136,6 +142,8 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   void FinishStart();
   void OnCheckpoint(const absl::Status& status);
   void OnChange(PartitionId partition);
+  void StartPush();
+  std::optional<partition_map::PartitionRecord> LedRecord(PartitionId partition) const;
   absl::StatusOr<store::Tree*> WholeTree(PartitionId partition) const;
   bool LeadsCatalogue() const;
   absl::Status MakeAutoAdminOptions();
@@ -155,10 +163,12 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   std::shared_ptr<ReplicaSet> replicas_;
   std::shared_ptr<Checkpointer> checkpointer_;
   std::shared_ptr<ReplicaService> replica_service_;
+  std::shared_ptr<NodeAdmissionControl> admission_;
   std::unique_ptr<StorageService> service_;
   std::unique_ptr<Rpc> rpc_;
   std::unique_ptr<TreeCopyService> copy_service_;
   std::unique_ptr<TreeCopier> copier_;
+  std::unique_ptr<MetadataPush> push_;
   std::optional<AutoAdminOptions> auto_admin_options_;  // when this node holds the catalogue
   std::unique_ptr<AutoAdmin> auto_admin_;
   bool stopping_ = false;
@@ -217,9 +227,21 @@ absl::Status StorageNode::Impl::Open() {
                             .executor = env_.executor,
                             .file_executor = env_.checkpoint_executor,
                             .clock = env_.clock});
-  service_ =
-      std::make_unique<StorageService>(replicas_.get(), host_.get(), env_.executor,
-                                       env_.apply_executor, options_.faults.condition_at_leader);
+  DYNLIB_ASSIGN_OR_RETURN(
+      admission_,
+      NodeAdmissionControl::Create(options_.admission, {.self = options_.id,
+                                                        .replicas = replicas_.get(),
+                                                        .host = host_.get(),
+                                                        .executor = env_.executor,
+                                                        .clock = env_.clock,
+                                                        .metrics = env_.metrics}));
+  replica_service_->SetLoad([admission = admission_.get()](PartitionId partition,
+                                                           wire::ReplicaStatus& to) {
+    admission->Describe(partition, to);
+  });
+  service_ = std::make_unique<StorageService>(replicas_.get(), host_.get(), admission_.get(),
+                                              env_.executor, env_.apply_executor,
+                                              options_.faults.condition_at_leader);
   return absl::OkStatus();
 }
 
@@ -273,6 +295,7 @@ void StorageNode::Impl::FinishStart() {
                                env_.metrics);
   service_->Register(rpc_.get());
   replica_service_->Register(rpc_.get());
+  admission_->Start(rpc_.get());
   copy_service_ = std::make_unique<TreeCopyService>(
       options_.copy_service, [this](PartitionId partition) { return WholeTree(partition); },
       env_.executor, env_.checkpoint_executor, env_.clock, env_.metrics);
@@ -280,6 +303,7 @@ void StorageNode::Impl::FinishStart() {
   copier_ = std::make_unique<TreeCopier>(options_.copier, rpc_.get(), env_.executor,
                                          env_.checkpoint_executor, env_.clock, env_.metrics);
   replicas_->SetCopier(copier_.get());
+  StartPush();
   if (auto_admin_options_.has_value()) {
     auto_admin_ =
         std::make_unique<AutoAdmin>(*auto_admin_options_, config_, rpc_.get(), env_.executor,
@@ -303,7 +327,38 @@ bool StorageNode::Impl::LeadsCatalogue() const {
 }
 
 // A role, a leader, a configuration, an end: whoever keeps track of such things is told.
-void StorageNode::Impl::OnChange(PartitionId partition) {}
+void StorageNode::Impl::OnChange(PartitionId partition) {
+  if (!stopping_ && admission_ != nullptr) admission_->OnChange(partition);
+  if (push_ != nullptr) push_->OnChange(partition);
+}
+
+void StorageNode::Impl::StartPush() {
+  MetadataPush::Source source{
+      .led =
+          [this] {
+            std::vector<PartitionId> led;
+            for (const auto& [partition, replica] : replicas_->replicas()) {
+              if (LedRecord(partition).has_value()) led.push_back(partition);
+            }
+            return led;
+          },
+      .record = [this](PartitionId partition) { return LedRecord(partition); }};
+  push_ = std::make_unique<MetadataPush>(options_.push, config_.metadata_nodes, std::move(source),
+                                         rpc_.get(), env_.executor, env_.clock, env_.metrics);
+}
+
+// Its role is enough: the record of a leader that was deposed and does not know it has the lower
+// ballot, and loses wherever it arrives.
+std::optional<partition_map::PartitionRecord> StorageNode::Impl::LedRecord(
+    PartitionId partition) const {
+  const std::shared_ptr<Replica> replica = replicas_->Find(partition);
+  const std::optional<replication::GroupStatus> status = host_->Status(partition);
+  if (stopping_ || replica == nullptr || !status.has_value()) return std::nullopt;
+  if (status->role != replication::Role::kLeader || status->ended != 0) return std::nullopt;
+  partition_map::PartitionRecord record = RoutingRecord(*replica, *status);
+  record.leader = options_.id;
+  return record;
+}
 
 void StorageNode::Impl::OnCheckpoint(const absl::Status& status) {
   if (status.ok()) {
@@ -371,6 +426,7 @@ void StorageNode::Impl::Abandon() {
 
 void StorageNode::Impl::CloseRpc() {
   auto_admin_ = nullptr;
+  push_ = nullptr;
   if (replicas_ != nullptr) replicas_->SetCopier(nullptr);
   copier_ = nullptr;
   copy_service_ = nullptr;
@@ -385,6 +441,7 @@ void StorageNode::Impl::Quiesce() {
   if (replicas_ != nullptr) replicas_->Stop();
   if (host_ != nullptr) host_->Stop();
   if (service_ != nullptr) service_->Stop();
+  if (admission_ != nullptr) admission_->Stop();
   if (replica_service_ != nullptr) replica_service_->Stop();
   if (copy_service_ != nullptr) copy_service_->Stop();
   if (copier_ != nullptr) copier_->Stop([] {});

@@ -40,6 +40,8 @@
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/auto_admin.h"
+#include "dynlib/cluster/metadata_push.h"
+#include "dynlib/cluster/node_admission_options.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/tree_copier.h"
 #include "dynlib/cluster/tree_copy_service.h"
@@ -78,11 +80,13 @@ struct StorageNodeOptions {
   // something logged.
   uint64_t checkpoint_log_bytes = 32 << 20;
   Duration checkpoint_interval = std::chrono::seconds(30);
+  NodeAdmissionOptions admission;
   TreeCopier::Options copier;             // of trees copied to this node
   TreeCopyService::Options copy_service;  // and from it
   // On the nodes of the catalogue: acts while this one leads it. Its router's client is drawn here.
   bool run_auto_admin = true;
   AutoAdminOptions auto_admin;
+  MetadataPushOptions push;  // to the cluster's metadata nodes, if it has any
   ClusterFaultsForTest faults;
 };
 

@@ -3,12 +3,14 @@
 #ifndef DYNLIB_TESTS_CLUSTER_FAKE_STORAGE_H_
 #define DYNLIB_TESTS_CLUSTER_FAKE_STORAGE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -20,8 +22,11 @@
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/key.h"
 #include "dynlib/cluster/service.h"
+#include "dynlib/partition_map/partition_map.h"
+#include "dynlib/partition_map/partition_record.h"
 #include "dynlib/runtime/rpc.h"
 #include "dynlib/sim/world.h"
+#include "gtest/gtest.h"
 
 namespace dynlib::cluster {
 
@@ -43,7 +48,8 @@ struct FakeFault {
 
 class FakeStorage {
  public:
-  explicit FakeStorage(sim::World* world) : world_(world) {}
+  explicit FakeStorage(sim::World* world)
+      : world_(world), map_(*partition_map::PartitionMap::Create({})) {}
 
   void AddNode(NodeId id) {
     sim::Node* node = world_->AddNode(id);
@@ -73,6 +79,29 @@ class FakeStorage {
     for (const PartitionMember& member : partition.members) nodes.push_back(member.node);
     leader_[partition.id] = nodes.front();
     members_[partition.id] = std::move(nodes);
+  }
+
+  // The partition's keys go to its children, with its exactly-once table; its nodes say from now on
+  // who has them.
+  void Split(PartitionId parent, const PartitionInfo& left, const PartitionInfo& right) {
+    for (const PartitionInfo* child : {&left, &right}) {
+      Place(*child);
+      for (const auto& [key, item] : items_[parent]) {
+        if (key >= child->first && (child->end.empty() || key < child->end))
+          items_[child->id][key] = item;
+      }
+      std::map<std::tuple<uint64_t, uint64_t, uint64_t>, absl::StatusCode> copies;
+      for (const auto& [who, result] : results_) {
+        if (std::get<0>(who) == ToUint(parent))
+          copies[{ToUint(child->id), std::get<1>(who), std::get<2>(who)}] = result;
+      }
+      results_.merge(copies);
+    }
+    members_.erase(parent);
+  }
+  // What nodes without a partition tell of who has a key.
+  void Know(const partition_map::PartitionRecord& record) {
+    EXPECT_TRUE(map_->Upsert(record).ok());
   }
 
   void SetLeader(PartitionId partition, NodeId node) { leader_[partition] = node; }
@@ -117,8 +146,10 @@ class FakeStorage {
     if (fault.code != absl::StatusCode::kOk) {
       outcome.set_code(static_cast<int>(fault.code));
       outcome.set_message("as the test wants");
-    } else if (!members_.contains(partition)) {
+    } else if (!IsMember(partition, node)) {
       outcome.set_code(static_cast<int>(absl::StatusCode::kNotFound));
+      if (auto newest = map_->Find(TableId{request.table()}, KeyOf(request)))
+        outcome.set_newest(partition_map::Encode(*newest));
     } else if (strong && leader_.at(partition) != node) {
       outcome.set_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
       outcome.set_leader_node(ToUint(leader_.at(partition)));
@@ -129,6 +160,15 @@ class FakeStorage {
     if (fault.garble_reply) return reply(std::string("\xff\xff\xff"));
     reply(message.SerializeAsString());
   }
+
+  bool IsMember(PartitionId partition, NodeId node) const {
+    const auto found = members_.find(partition);
+    return found != members_.end() &&
+           std::find(found->second.begin(), found->second.end(), node) != found->second.end();
+  }
+  static std::string KeyOf(const wire::WriteRequest& request) { return request.command().key(); }
+  static std::string KeyOf(const wire::ReadRequest& request) { return request.key(); }
+  static std::string KeyOf(const wire::QueryRequest& request) { return request.first(); }
 
   void Lose(Rpc::Reply reply) { lost_.push_back(std::move(reply)); }
 
@@ -207,6 +247,7 @@ class FakeStorage {
   }
 
   sim::World* const world_;
+  const std::unique_ptr<partition_map::PartitionMap> map_;
   std::vector<std::unique_ptr<Rpc>> rpcs_;
   std::vector<Rpc::Reply> lost_;
   std::function<FakeFault(const FakeRequest&)> hook_;
