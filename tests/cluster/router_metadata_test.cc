@@ -21,8 +21,10 @@
 #include "dynlib/cluster/key.h"
 #include "dynlib/cluster/metadata_node.h"
 #include "dynlib/cluster/node_location.h"
+#include "dynlib/cluster/retry_after.h"
 #include "dynlib/cluster/router.h"
 #include "dynlib/cluster/router_options.h"
+#include "dynlib/cluster/router_sessions.h"
 #include "dynlib/cluster/router_types.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/table_schema.h"
@@ -336,6 +338,7 @@ TEST_F(RouterMetadataTest, AStaleRouteCostsOneMoreAttempt) {
   EXPECT_EQ(Attempts(), before + 2);
   EXPECT_LT(world_.Now() - start, milliseconds(10)) << "without a pause";
   EXPECT_EQ(sink_["router.hints_applied"], 1);
+  EXPECT_EQ(sink_["router.look_ups"], 4) << "two for each request, not for each attempt";
   DYNLIB_ASSERT_OK(Put(Letter(low, "c")));
   EXPECT_EQ(Attempts(), before + 3);
   EXPECT_EQ(storage_.requests(kFour, kWrite), 2u);
@@ -422,6 +425,45 @@ TEST_F(RouterMetadataTest, HintsThatAreNonsenseChangeNothing) {
   });
   DYNLIB_ASSERT_OK(Put(Letter(low, "b")));
   EXPECT_EQ(sink_["router.hints_applied"], 0);
+}
+
+TEST_F(RouterMetadataTest, AttemptsMakeNoLookUps) {
+  const std::string low = CategoryIn(kLow);
+  int busy = 5;
+  storage_.SetHook([&](const FakeRequest&) {
+    return FakeFault{.code =
+                         busy-- > 0 ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kOk};
+  });
+  DYNLIB_ASSERT_OK(Put(Letter(low, "a")));
+  EXPECT_EQ(Attempts(), 6u);
+  EXPECT_EQ(sink_["router.look_ups"], 2);
+}
+
+TEST_F(RouterMetadataTest, AThrottledRequestEndsAndSaysWhenToComeBack) {
+  const std::string low = CategoryIn(kLow);
+  int refusals = 1;
+  storage_.SetHook([&](const FakeRequest&) {
+    if (refusals-- <= 0) return FakeFault();
+    return FakeFault{.code = absl::StatusCode::kResourceExhausted, .retry_after_us = 7000};
+  });
+  const absl::Status status = Put(Letter(low, "a"));
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(RetryAfter(status), milliseconds(7));
+  EXPECT_EQ(Attempts(), 1u);
+  // It was never logged, so nothing has to be kept for it.
+  DYNLIB_ASSERT_OK(Put(Letter(low, "b")));
+  EXPECT_EQ(storage_.writes().back().sequence(), 2u);
+  EXPECT_EQ(storage_.writes().back().acknowledged(), 1u);
+}
+
+TEST_F(RouterMetadataTest, ASessionIsNeverBegunAgainWhenItsPartitionWasForgotten) {
+  const std::string low = CategoryIn(kLow), high = CategoryIn(kHigh);
+  DYNLIB_ASSERT_OK(Put(Letter(low, "a")));
+  world_.RunFor(RouterSessions::kIdleMax + seconds(1));
+  DYNLIB_ASSERT_OK(Put(Letter(high, "a")));
+  DYNLIB_ASSERT_OK(Put(Letter(low, "b")));
+  EXPECT_EQ(storage_.writes().back().sequence(), 1u);
+  EXPECT_NE(storage_.writes().back().client(), storage_.writes().front().client());
 }
 
 TEST_F(RouterMetadataTest, TablesAreAskedForAtAConstantRateWhateverTheTraffic) {
