@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<DynlibMember>> DynlibMember::Start(
   cluster::StorageNodeOptions options;
   options.id = id;
   options.replication.seed = ToUint(id);
+  options.admission.enabled = false;  // how fast it is, not how fast it may be
   DYNLIB_ASSIGN_OR_RETURN(member->node_,
                           cluster::StorageNode::Open(options, DynlibConfig(),
                                                      {.disk = member->disk_.get(),

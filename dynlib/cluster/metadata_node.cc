@@ -12,7 +12,9 @@
 #include "dynlib/base/coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/gac_service.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/partition_map/partition_record.h"
 #include "dynlib/partition_map/sync_message.h"
@@ -85,7 +87,7 @@ class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Imp
                  std::back_inserter(peers_), [&](NodeId node) { return node != options.id; });
   }
 
-  void Start();
+  absl::Status Start();
   void Close();
   Rpc* rpc() { return rpc_.get(); }
   bool ready() const {
@@ -105,6 +107,7 @@ class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Imp
   void Push(NodeId from, const wire::PushRequest& request, Rpc::Reply reply);
   void Sync(NodeId from, const wire::MetadataSyncRequest& request, Rpc::Reply reply);
   void Status(NodeId from, const wire::MetadataStatusRequest& request, Rpc::Reply reply);
+  std::optional<TableThroughput> ThroughputOf(TableId table) const;
   absl::Status Absent(LookUpOutcome outcome, std::string_view what) const;
 
   void SyncNext();
@@ -120,6 +123,7 @@ class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Imp
   const uint64_t incarnation_;
   std::vector<NodeId> peers_;
   std::unique_ptr<Rpc> rpc_;
+  std::shared_ptr<GacService> admission_;
   bool vouched_for_ = false;  // a peer that was ready has told everything
   uint64_t look_ups_ = 0;
   uint64_t pushes_ = 0;
@@ -143,17 +147,32 @@ void MetadataNode::Impl::Handle(Rpc::Method method,
   });
 }
 
-void MetadataNode::Impl::Start() {
+absl::Status MetadataNode::Impl::Start() {
+  DYNLIB_ASSIGN_OR_RETURN(
+      admission_, GacService::Create(
+                      options_.admission, [this](TableId table) { return ThroughputOf(table); },
+                      env_.executor, env_.clock, env_.metrics));
+  admission_->Register(rpc_.get());
   Handle(kLookUp, &Impl::LookUp);
   Handle(kDescribeTable, &Impl::DescribeTable);
   Handle(kPush, &Impl::Push);
   Handle(kMetadataSync, &Impl::Sync);
   Handle(kMetadataStatus, &Impl::Status);
   if (!peers_.empty()) SyncNext();
+  return absl::OkStatus();
+}
+
+std::optional<TableThroughput> MetadataNode::Impl::ThroughputOf(TableId table) const {
+  const partition_map::TableAnswer answer = map_->LookUpTable(table, env_.clock->Now());
+  if (answer.outcome != LookUpOutcome::kFound) return std::nullopt;
+  const absl::StatusOr<TableInfo> info = DecodeDescriptor(answer.record->descriptor);
+  if (!info.ok()) return std::nullopt;
+  return TableThroughput{answer.record->version, info->throughput};
 }
 
 void MetadataNode::Impl::Close() {
   env_.executor->Cancel(timer_);
+  admission_ = nullptr;
   rpc_ = nullptr;
 }
 
@@ -314,7 +333,7 @@ absl::StatusOr<std::unique_ptr<MetadataNode>> MetadataNode::Create(
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<MemDs> map,
                           MemDs::Create(options.map, environment.clock->Now()));
   auto impl = std::make_shared<Impl>(options, config, environment, std::move(map));
-  impl->Start();
+  DYNLIB_RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<MetadataNode>(new MetadataNode(std::move(impl)));
 }
 

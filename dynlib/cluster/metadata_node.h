@@ -22,11 +22,13 @@
 //   kMetadataSync             one exchange of a session that another metadata node leads
 //   kMetadataStatus           counts, and the digest of the whole map
 //
+// It also serves global admission control (gac_service.h): kAdmissionReport, by routers.
+//
 // Constant work: each sync_interval, whatever changed, one session with the next peer in turn.
 //
 // Counted: "metadata.look_ups", "metadata.describes", "metadata.pushes", "metadata.records"
 // (pushed), "metadata.records_refused", "metadata.malformed", "metadata.syncs",
-// "metadata.syncs_failed".
+// "metadata.syncs_failed", "gac.reports", "gac.refused".
 //
 // Threads: everything on `executor`, which never blocks here. Ownership: transport, clock, executor
 // and metrics outlive it.
@@ -39,6 +41,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/admission/gac_server.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/time.h"
@@ -57,11 +60,12 @@ struct MetadataNodeOptions {
   NodeId id{};  // one of the configuration's metadata_nodes
   Rpc::Options rpc;
   partition_map::MemDsOptions map;
+  admission::GacServer::Options admission;                 // generation 0: taken from the clock
   Duration sync_interval = std::chrono::seconds(1);        // 1 ms to 10 min
   Duration sync_timeout = std::chrono::milliseconds(500);  // of one exchange; 1 ms to 10 min
 };
-// kInvalidArgument naming the field, its value and what is allowed. What `map` allows is checked by
-// Create.
+// kInvalidArgument naming the field, its value and what is allowed. What `map` and `admission`
+// allow is checked by Create.
 absl::Status Validate(const MetadataNodeOptions& options);
 
 class MetadataNode {
