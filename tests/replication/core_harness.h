@@ -113,6 +113,7 @@ class CoreHarness {
   Slot Propose(int node, int group = 0);
   bool ChosenEverywhere(Slot slot, int group = 0) const;  // On all nodes that are up.
   void SetMayLead(int node, bool may_lead, int group = 0);
+  void TransferLeadership(int node, int group = 0);
   void Checkpoint(int node, Slot slot, int group = 0);
   bool Has(int node, int group = 0) const { return nodes_[node]->cores[group] != nullptr; }
   // Makes a learner on the node over a copy of the tree of `from`, and returns its member.

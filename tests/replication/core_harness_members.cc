@@ -109,6 +109,12 @@ absl::Status CoreHarness::ProposeEnd(int index, int group) {
   return slot.status();
 }
 
+void CoreHarness::TransferLeadership(int index, int group) {
+  Node& node = *nodes_[index];
+  node.cores[group]->TransferLeadership(LocalTime(node, now_));
+  Settle(node);
+}
+
 void CoreHarness::Drop(int index, int group) {
   Node& node = *nodes_[index];
   if (node.stored[group].replica == ReplicaId{}) return;
@@ -143,8 +149,7 @@ void CoreHarness::ChangeSometimes() {
     std::erase_if(truth.plans, [](const GroupTruth::Plan& plan) { return plan.patience <= 0; });
     DropWhatIsNotNeeded(group);
     if (random_.Chance(0.1) && !leaders.empty() && leaders[0]->cores[group] != nullptr) {
-      leaders[0]->cores[group]->TransferLeadership(LocalTime(*leaders[0], now_));
-      Settle(*leaders[0]);
+      TransferLeadership(leaders[0]->index, group);
     }
     ChangeSometimes();
   });

@@ -56,6 +56,13 @@ TEST_F(ScenarioTest, LeaderThatCrashesIsReplaced) {
   EXPECT_EQ(Elections(), 2);  // One for each of two leaders: the old one asked, and followed.
 }
 
+TEST_F(ScenarioTest, LeadershipIsHandedOverAtOnce) {
+  ExpectProgress();
+  harness_.TransferLeadership(0);
+  EXPECT_TRUE(harness_.RunUntil([&] { return harness_.LeaseHolder() > 0; }, milliseconds(150)));
+  ExpectProgress();
+}
+
 TEST_F(ScenarioTest, LeaderThatRestartsAtOnceIsReplacedOrComesBack) {
   harness_.Crash(0);
   harness_.Restart(0);
