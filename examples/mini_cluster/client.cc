@@ -22,22 +22,64 @@ absl::Status ToStatus(const cluster::wire::Outcome& outcome) {
   return absl::Status(static_cast<absl::StatusCode>(outcome.code()), outcome.message());
 }
 
-// Why the partition is not yet as WaitUntilCaughtUp wants it; empty: it is. `target`: what it is to
-// have applied.
+// Why the partition is not yet as WaitUntilWhole wants it; empty: it is. `target`: what it is to
+// have applied; set when all replicas are there for the first time.
 std::string Behind(const cluster::PartitionInfo& partition, const std::vector<ReplicaState>& states,
-                   uint64_t target) {
+                   std::optional<uint64_t>& target) {
   const std::string name = Cat("partition ", partition.id, ": ");
-  if (states.size() != partition.members.size())
-    return Cat(name, states.size(), " of ", partition.members.size(), " replicas answer");
+  std::vector<const ReplicaState*> members;
   bool led = false;
-  for (const ReplicaState& state : states) {
-    led = led || state.leads;
-    if (state.failed) return Cat(name, "the replica on node ", state.node, " has failed");
-    if (state.applied < target) {
-      return Cat(name, "node ", state.node, " has applied ", state.applied, " of ", target);
+  for (const cluster::PartitionMember& member : partition.members) {
+    if (member.log) return Cat(name, "node ", member.node, " has a log replica");
+    for (const ReplicaState& state : states) {
+      if (state.replica == member.replica && state.node == member.node) members.push_back(&state);
     }
   }
-  return led ? "" : Cat(name, "no leader");
+  if (members.size() != partition.members.size())
+    return Cat(name, members.size(), " of ", partition.members.size(), " replicas answer");
+  uint64_t chosen = 0;
+  for (const ReplicaState* state : members) {
+    led = led || state->leads;
+    chosen = std::max(chosen, state->chosen);
+    if (state->failed) return Cat(name, "the replica on node ", state->node, " has failed");
+    if (state->copying) return Cat(name, "node ", state->node, " is copying");
+    if (state->ended) return Cat(name, "it was split");
+  }
+  if (!led) return Cat(name, "no leader");
+  if (!target.has_value()) target = chosen;
+  for (const ReplicaState* state : members) {
+    if (state->applied < *target)
+      return Cat(name, "node ", state->node, " has applied ", state->applied, " of ", *target);
+  }
+  return "";
+}
+
+ReplicaState ToState(NodeId node, const cluster::wire::ReplicaStatus& replica) {
+  ReplicaState state{.node = node,
+                     .partition = PartitionId{replica.partition()},
+                     .table = TableId{replica.table()},
+                     .replica = ReplicaId{replica.replica()},
+                     .epoch = replica.epoch(),
+                     .members = {},
+                     .first = replica.first(),
+                     .end = replica.end(),
+                     .leads = replica.role() == "leader",
+                     .holds_lease = replica.holds_lease(),
+                     .failed = replica.failed(),
+                     .removed = replica.removed(),
+                     .copying = replica.copying(),
+                     .log = replica.kind() == cluster::wire::LOG,
+                     .ended = replica.ended() != 0,
+                     .chosen = replica.chosen(),
+                     .applied = replica.applied(),
+                     .read_units = static_cast<double>(replica.read_milliunits()) / 1000,
+                     .write_units = static_cast<double>(replica.write_milliunits()) / 1000,
+                     .throttled = replica.throttled()};
+  for (const cluster::wire::Member& member : replica.members()) {
+    state.members.push_back(
+        {ReplicaId{member.replica()}, NodeId{member.node()}, member.kind() == cluster::wire::LOG});
+  }
+  return state;
 }
 
 }  // namespace
@@ -56,7 +98,11 @@ Client::Client(MiniCluster* cluster, const Options& options)
     router.attempt_timeout = kAttemptTimeout;
     router.max_in_flight = options.max_in_flight;
     router.seed = options.seed;
-    router_ = std::make_unique<cluster::Router>(router, rpc_.get(), &executor_, cluster->clock());
+    router.metadata_nodes = cluster->config().metadata_nodes;
+    if (!options.switches.cache) router.cache_mode = cluster::CacheMode::kConventional;
+    router.admission.enabled = options.switches.admission;
+    router_ = std::make_unique<cluster::Router>(router, rpc_.get(), &executor_, cluster->clock(),
+                                                &counters_);
     // An id of its own: the router above has the other.
     router.client = ClientId{ToUint(options.client) ^ 1};
     admin_ = std::make_unique<cluster::TableAdmin>(cluster->config(), router, rpc_.get(),
@@ -90,46 +136,71 @@ absl::StatusOr<cluster::QueryPage> Client::RunQuery(cluster::Query query) {
       executor_, [&](auto done) { router_->RunQuery(std::move(query), std::move(done)); });
 }
 
-absl::StatusOr<std::string> Client::Call(NodeId node, Rpc::Method method, std::string request) {
+absl::StatusOr<std::string> Client::Call(NodeId node, Rpc::Method method, std::string request,
+                                         Duration timeout) {
   return RunAndWait<absl::StatusOr<std::string>>(executor_, [&](auto done) {
-    rpc_->Call(node, method, std::move(request), kCallTimeout, std::move(done));
+    rpc_->Call(node, method, std::move(request), timeout, std::move(done));
   });
 }
 
-Client::States Client::GetStates() {
-  States states;
+absl::StatusOr<cluster::TableInfo> Client::ReadTable(const std::string& table) {
+  DYNLIB_ASSIGN_OR_RETURN(std::optional<cluster::Item> item,
+                          Get(std::string(cluster::kCatalogueName),
+                              {.partition = cluster::Value::String(table), .sort = {}}));
+  if (!item.has_value()) return absl::NotFoundError(Cat("the catalogue has no table ", table));
+  return cluster::DecodeTableItem(*item);
+}
+
+std::vector<ReplicaState> Client::GetReplicas() {
+  std::vector<ReplicaState> states;
   for (const cluster::NodeInfo& info : cluster_->config().nodes) {
     if (!cluster_->IsUp(info.id)) continue;
-    const absl::StatusOr<std::string> bytes = Call(info.id, cluster::kNodeStatus, "");
+    const absl::StatusOr<std::string> bytes = Call(info.id, cluster::kNodeStatus, "", kCallTimeout);
     cluster::wire::NodeStatusReply reply;
     if (!bytes.ok() || !reply.ParseFromString(*bytes)) continue;
-    for (const cluster::wire::ReplicaStatus& replica : reply.replicas()) {
-      states[PartitionId{replica.partition()}].push_back({.node = info.id,
-                                                          .leads = replica.role() == "leader",
-                                                          .holds_lease = replica.holds_lease(),
-                                                          .failed = replica.failed(),
-                                                          .chosen = replica.chosen(),
-                                                          .applied = replica.applied()});
-    }
+    for (const cluster::wire::ReplicaStatus& replica : reply.replicas())
+      states.push_back(ToState(info.id, replica));
   }
   return states;
 }
 
+Client::States Client::GetStates() {
+  States states;
+  for (ReplicaState& state : GetReplicas()) states[state.partition].push_back(std::move(state));
+  return states;
+}
+
+absl::StatusOr<cluster::TableInfo> Client::WaitUntilWhole(const std::string& name, Duration limit) {
+  const Instant deadline = clock().Now() + limit;
+  std::map<PartitionId, std::optional<uint64_t>> targets;
+  std::string behind;
+  do {
+    DYNLIB_ASSIGN_OR_RETURN(cluster::TableInfo table, ReadTable(name));
+    const States states = GetStates();
+    behind.clear();
+    for (const cluster::PartitionInfo& partition : table.partitions) {
+      const auto found = states.find(partition.id);
+      std::string why =
+          Behind(partition, found == states.end() ? std::vector<ReplicaState>() : found->second,
+                 targets[partition.id]);
+      if (!why.empty()) behind = std::move(why);
+    }
+    if (behind.empty()) return table;
+    std::this_thread::sleep_for(kPoll);
+  } while (clock().Now() < deadline);
+  return absl::DeadlineExceededError(
+      Cat("table ", name, " is not whole after ", ToMicros(limit) / 1000, " ms: ", behind));
+}
+
 absl::Status Client::WaitUntilCaughtUp(const cluster::TableInfo& table, Duration limit) {
   const Instant deadline = clock().Now() + limit;
-  // What had been chosen when all were first seen.
-  std::map<PartitionId, uint64_t> targets;
+  std::map<PartitionId, std::optional<uint64_t>> targets;
   std::string behind;
   do {
     States states = GetStates();
     behind.clear();
     for (const cluster::PartitionInfo& partition : table.partitions) {
-      const std::vector<ReplicaState>& replicas = states[partition.id];
-      if (replicas.size() == partition.members.size() && !targets.contains(partition.id)) {
-        for (const ReplicaState& replica : replicas)
-          targets[partition.id] = std::max(targets[partition.id], replica.chosen);
-      }
-      std::string why = Behind(partition, replicas, targets[partition.id]);
+      std::string why = Behind(partition, states[partition.id], targets[partition.id]);
       if (!why.empty()) behind = std::move(why);
     }
     if (behind.empty()) return absl::OkStatus();
@@ -137,6 +208,20 @@ absl::Status Client::WaitUntilCaughtUp(const cluster::TableInfo& table, Duration
   } while (clock().Now() < deadline);
   return absl::DeadlineExceededError(
       Cat("the replicas have not caught up within ", ToMicros(limit) / 1000, " ms: ", behind));
+}
+
+absl::StatusOr<Client::MetadataState> Client::GetMetadataState() {
+  MetadataState state{.look_ups = 0, .partitions_min = UINT64_MAX, .tables_min = UINT64_MAX};
+  for (NodeId node : cluster_->config().metadata_nodes) {
+    DYNLIB_ASSIGN_OR_RETURN(std::string bytes,
+                            Call(node, cluster::kMetadataStatus, "", kCallTimeout));
+    cluster::wire::MetadataStatusReply reply;
+    if (!reply.ParseFromString(bytes)) return absl::InternalError("a reply does not parse");
+    state.look_ups += reply.look_ups();
+    state.partitions_min = std::min(state.partitions_min, reply.partitions());
+    state.tables_min = std::min(state.tables_min, reply.tables());
+  }
+  return state;
 }
 
 absl::Status Client::ScanReplica(
@@ -148,7 +233,7 @@ absl::Status Client::ScanReplica(
   request.set_end(partition.end);
   while (true) {
     DYNLIB_ASSIGN_OR_RETURN(std::string bytes,
-                            Call(node, cluster::kQuery, request.SerializeAsString()));
+                            Call(node, cluster::kQuery, request.SerializeAsString(), kCallTimeout));
     cluster::wire::QueryReply reply;
     if (!reply.ParseFromString(bytes)) return absl::InternalError("a reply does not parse");
     DYNLIB_RETURN_IF_ERROR(ToStatus(reply.outcome()));

@@ -33,17 +33,35 @@
 #include "dynlib/runtime/posix/thread_executor.h"
 #include "dynlib/runtime/rpc.h"
 #include "dynlib/runtime/transport.h"
+#include "examples/mini_cluster/counters.h"
 #include "examples/mini_cluster/mini_cluster.h"
+#include "examples/mini_cluster/switches.h"
 
 namespace dynlib::mini_cluster {
 
+// What a node says of one of its replicas.
 struct ReplicaState {
   NodeId node{};
+  PartitionId partition{};
+  TableId table{};
+  ReplicaId replica{};
+  uint64_t epoch = 0;  // of the members that it knows
+  std::vector<cluster::PartitionMember> members;
+  std::string first;
+  std::string end;
   bool leads = false;        // it won the last election that it knows of
   bool holds_lease = false;  // a leader that nobody asks for anything may not
   bool failed = false;
+  bool removed = false;  // its group goes on without it
+  bool copying = false;  // its tree is not whole yet
+  bool log = false;      // it has no tree
+  bool ended = false;    // its partition was split or merged
   uint64_t chosen = 0;
   uint64_t applied = 0;
+  // Of a leader.
+  double read_units = 0;   // a second
+  double write_units = 0;  // a second
+  uint64_t throttled = 0;  // requests, since the node's start
 };
 
 class Client {
@@ -54,6 +72,7 @@ class Client {
     size_t max_in_flight = 1000;
     Duration timeout = std::chrono::seconds(10);
     uint64_t seed = 1;
+    Switches switches = {};
   };
 
   Client(MiniCluster* cluster, const Options& options);
@@ -68,12 +87,30 @@ class Client {
                                                    cluster::PrimaryKey key);
   absl::StatusOr<cluster::QueryPage> RunQuery(cluster::Query query);
 
-  // What each node that answers says of its replicas, by partition.
+  // As the catalogue has the table now.
+  absl::StatusOr<cluster::TableInfo> ReadTable(const std::string& table);
+
+  // What each node that answers says of its replicas.
+  std::vector<ReplicaState> GetReplicas();
+  // The same by partition.
   using States = std::map<PartitionId, std::vector<ReplicaState>>;
   States GetStates();
-  // Waits until each of the partitions has a leader, and each of its replicas has
-  // applied everything that was chosen at some time during the call.
+
+  // Waits until each partition of the table, as the catalogue has it by then, has a leader and
+  // three storage replicas on nodes that answer, with all applied that was chosen when they were
+  // first seen so. Returns the table.
+  absl::StatusOr<cluster::TableInfo> WaitUntilWhole(const std::string& table, Duration limit);
+  // The same of a table whose partitions stay where they are.
   absl::Status WaitUntilCaughtUp(const cluster::TableInfo& table, Duration limit);
+
+  struct MetadataState {
+    uint64_t look_ups = 0;        // of all metadata nodes together, since each was started
+    uint64_t partitions_min = 0;  // that the one that knows the fewest knows
+    uint64_t tables_min = 0;
+  };
+  absl::StatusOr<MetadataState> GetMetadataState();
+  // How often the router counted this; see router.h.
+  int64_t Counted(const std::string& name) const { return counters_.Value(name); }
 
   // Every item of the partition that this one replica has, in the order of the storage keys.
   absl::Status ScanReplica(
@@ -81,9 +118,11 @@ class Client {
       absl::FunctionRef<void(const std::string& key, const std::string& item)> visit);
 
  private:
-  absl::StatusOr<std::string> Call(NodeId node, Rpc::Method method, std::string request);
+  absl::StatusOr<std::string> Call(NodeId node, Rpc::Method method, std::string request,
+                                   Duration timeout);
 
   MiniCluster* const cluster_;
+  Counters counters_;
   ThreadExecutor executor_;
   std::unique_ptr<Transport> transport_;
   std::unique_ptr<Rpc> rpc_;

@@ -12,6 +12,10 @@ void Latencies::Add(Duration took) {
   micros_.push_back(static_cast<uint32_t>(std::clamp<int64_t>(ToMicros(took), 0, UINT32_MAX)));
 }
 
+void Latencies::Add(const Latencies& others) {
+  micros_.insert(micros_.end(), others.micros_.begin(), others.micros_.end());
+}
+
 Duration Latencies::Percentile(double share) const {
   if (micros_.empty()) return {};
   const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(micros_.size())));

@@ -16,6 +16,7 @@ namespace dynlib::mini_cluster {
 class Latencies {
  public:
   void Add(Duration took);
+  void Add(const Latencies& others);
   size_t count() const { return micros_.size(); }
   // The least time that `share` of the samples took no longer than; 0 without samples. Share in
   // (0, 1].

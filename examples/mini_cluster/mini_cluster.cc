@@ -1,10 +1,12 @@
 #include "examples/mini_cluster/mini_cluster.h"
 
+#include <chrono>
 #include <utility>
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/cluster/metadata_node.h"
 #include "dynlib/cluster/storage_node.h"
 #include "dynlib/runtime/posix/posix_disk.h"
 #include "dynlib/runtime/posix/thread_executor.h"
@@ -17,17 +19,32 @@ namespace {
 
 constexpr size_t kZones = 3;
 constexpr size_t kNodesMax = 30;
+constexpr uint64_t kFirstMetadataNode = 901;
 
-cluster::StorageNodeOptions NodeOptions(NodeId id, uint64_t seed) {
+cluster::StorageNodeOptions NodeOptions(NodeId id, const ClusterOptions& cluster) {
   cluster::StorageNodeOptions options;
   options.id = id;
-  options.replication.seed = seed * 1000 + ToUint(id);
+  options.replication.seed = cluster.seed * 1000 + ToUint(id);
   // Small segments: a node is made quickly, and the log of a demo is recycled too.
   options.log.segment_bytes = 8 << 20;
   options.log.max_batch_bytes = 2 << 20;
   options.log.copy_forward_above = 24;
   options.log.max_segments = 96;
   options.checkpoint_log_bytes = 16 << 20;
+  options.admission.enabled = cluster.switches.admission;
+  options.admission.partition_read_units = kPartitionReadUnits;
+  options.admission.partition_write_units = kPartitionWriteUnits;
+  // What was not used is not saved for long, so that a hot partition is throttled soon; and heat
+  // is judged by seconds, since the demonstration has no minutes.
+  options.admission.burst_seconds = 1;
+  options.admission.heat.window = std::chrono::seconds(3);
+  options.auto_admin.planner.split_for_heat = cluster.switches.split;
+  options.auto_admin.planner.moves_max = 1000;
+  options.auto_admin.actions_max = 2000;
+  // A dead node costs each round this long.
+  options.auto_admin.call_timeout = std::chrono::milliseconds(250);
+  // Longer than a node takes to restart.
+  options.auto_admin.death_after = std::chrono::seconds(4);
   return options;
 }
 
@@ -39,7 +56,7 @@ absl::Status ValidateNodes(size_t nodes) {
                                         ": as many in each of three zones"));
 }
 
-cluster::ClusterConfig ConfigOf(size_t nodes) {
+cluster::ClusterConfig ConfigOf(size_t nodes, size_t metadata_nodes) {
   cluster::ClusterConfig config;
   for (size_t i = 0; i < nodes; ++i) {
     const std::string zone(1, static_cast<char>('a' + i % kZones));
@@ -50,6 +67,8 @@ cluster::ClusterConfig ConfigOf(size_t nodes) {
                              .power = Cat("feed-", zone, number)}});
     if (i < kZones) config.catalogue_nodes.push_back(NodeId{i + 1});
   }
+  for (size_t i = 0; i < metadata_nodes; ++i)
+    config.metadata_nodes.push_back(NodeId{kFirstMetadataNode + i});
   return config;
 }
 
@@ -76,16 +95,15 @@ class MiniCluster::Node {
     DYNLIB_ASSIGN_OR_RETURN(below_,
                             PosixDisk::Open({.root = Cat(options.directory, "/node-", id_)}));
     disk_ = std::make_unique<PowerLossDisk>(below_.get());
-    DYNLIB_ASSIGN_OR_RETURN(node_,
-                            cluster::StorageNode::Open(NodeOptions(id_, options.seed), config,
-                                                       {.disk = disk_.get(),
-                                                        .transport = transport_.get(),
-                                                        .clock = clock,
-                                                        .executor = &main_,
-                                                        .log_executor = &log_,
-                                                        .checkpoint_executor = &checkpoint_,
-                                                        .apply_executor = &apply_,
-                                                        .metrics = metrics}));
+    DYNLIB_ASSIGN_OR_RETURN(node_, cluster::StorageNode::Open(NodeOptions(id_, options), config,
+                                                              {.disk = disk_.get(),
+                                                               .transport = transport_.get(),
+                                                               .clock = clock,
+                                                               .executor = &main_,
+                                                               .log_executor = &log_,
+                                                               .checkpoint_executor = &checkpoint_,
+                                                               .apply_executor = &apply_,
+                                                               .metrics = metrics}));
     return absl::OkStatus();
   }
 
@@ -95,6 +113,11 @@ class MiniCluster::Node {
 
   absl::Status Stop() {
     return RunAndWait<absl::Status>(main_, [this](auto done) { node_->Stop(std::move(done)); });
+  }
+
+  absl::Status Checkpoint() {
+    return RunAndWait<absl::Status>(main_,
+                                    [this](auto done) { node_->Checkpoint(std::move(done)); });
   }
 
   void PowerOff() {
@@ -113,8 +136,47 @@ class MiniCluster::Node {
   std::unique_ptr<cluster::StorageNode> node_;
 };
 
+// A metadata node and its thread.
+class MiniCluster::Metadata {
+ public:
+  Metadata(NodeId id, LocalNetwork* network)
+      : id_(id),
+        network_(network),
+        transport_(network->Attach(id)),
+        main_({.name = Cat("m", id)}) {}
+
+  ~Metadata() {
+    network_->Detach(id_);
+    RunThere(main_, [this] { node_ = nullptr; });
+    main_.ShutDown();
+  }
+
+  absl::Status Start(const cluster::ClusterConfig& config, const Clock* clock,
+                     MetricsSink* metrics) {
+    absl::Status status;
+    RunThere(main_, [&] {
+      absl::StatusOr<std::unique_ptr<cluster::MetadataNode>> made = cluster::MetadataNode::Create(
+          {.id = id_}, config,
+          {.transport = transport_.get(), .clock = clock, .executor = &main_, .metrics = metrics});
+      status = made.status();
+      if (made.ok()) node_ = *std::move(made);
+    });
+    return status;
+  }
+
+ private:
+  const NodeId id_;
+  LocalNetwork* const network_;
+  std::unique_ptr<Transport> transport_;
+  ThreadExecutor main_;
+  std::unique_ptr<cluster::MetadataNode> node_;
+};
+
 MiniCluster::MiniCluster(const ClusterOptions& options, MetricsSink* metrics)
-    : options_(options), metrics_(metrics), config_(ConfigOf(options.nodes)), network_({}) {}
+    : options_(options),
+      metrics_(metrics),
+      config_(ConfigOf(options.nodes, options.metadata_nodes)),
+      network_({}) {}
 
 MiniCluster::~MiniCluster() {
   // All at once, so that none goes on while another is being torn down.
@@ -132,8 +194,26 @@ absl::StatusOr<std::unique_ptr<MiniCluster>> MiniCluster::Start(const ClusterOpt
     std::lock_guard lock(cluster->mutex_);
     cluster->nodes_[info.id] = std::move(node);
   }
+  DYNLIB_RETURN_IF_ERROR(cluster->StartMetadata());
   for (auto& [id, node] : cluster->nodes_) DYNLIB_RETURN_IF_ERROR(node->Start());
   return cluster;
+}
+
+absl::Status MiniCluster::StartMetadata() {
+  DYNLIB_CHECK(metadata_.empty());
+  for (NodeId id : config_.metadata_nodes) {
+    metadata_.push_back(std::make_unique<Metadata>(id, &network_));
+    DYNLIB_RETURN_IF_ERROR(metadata_.back()->Start(config_, &clock_, metrics_));
+  }
+  return absl::OkStatus();
+}
+
+void MiniCluster::StopMetadata() { metadata_.clear(); }
+
+absl::Status MiniCluster::Checkpoint(NodeId node) { return nodes_.at(node)->Checkpoint(); }
+
+std::string MiniCluster::PagesPath(NodeId node) const {
+  return Cat(options_.directory, "/node-", node, "/pages");
 }
 
 void MiniCluster::PowerOff(NodeId node) {

@@ -19,14 +19,16 @@
 #include "absl/status/statusor.h"
 #include "dynlib/base/strings.h"
 #include "examples/mini_cluster/events.h"
+#include "examples/mini_cluster/power_switch.h"
 #include "examples/mini_cluster/record_source.h"
 #include "examples/mini_cluster/run.h"
+#include "examples/mini_cluster/switches.h"
 
 ABSL_FLAG(std::string, dir, "mini-cluster-data",
           "Directory of the cluster's files. Made if it is missing; a run on one that is there "
           "goes on with what it holds.");
-ABSL_FLAG(uint32_t, nodes, 3, "Storage nodes, as many in each of three zones: 3, 6, ... 30.");
-ABSL_FLAG(uint32_t, partitions, 4, "Partitions of the table, 1 to 256.");
+ABSL_FLAG(uint32_t, nodes, 9, "Storage nodes, as many in each of three zones: 3, 6, ... 30.");
+ABSL_FLAG(uint32_t, partitions, 4, "Partitions of the table, 1 to 2,000.");
 ABSL_FLAG(std::string, input, dynlib::mini_cluster::kUnicodeDataPath,
           "The file whose records are the items.");
 ABSL_FLAG(std::string, format, "auto", "Of the input: auto (by its name), csv, jsonl or unicode.");
@@ -41,7 +43,13 @@ ABSL_FLAG(uint64_t, generation, 0,
 ABSL_FLAG(uint64_t, seed, 1, "Of the load's choices and of election jitter.");
 ABSL_FLAG(uint32_t, clients, 256, "Writes in flight while loading: 1 to 4000.");
 ABSL_FLAG(uint32_t, mixed_seconds, 6,
-          "How long reads and writes go on around the power failure; 0: neither of them.");
+          "How long the figures of a stage are measured, together; reads and writes go on all the "
+          "time. 0: no stages, no reads and writes.");
+ABSL_FLAG(std::string, stages, "routing,admission,power,healing,scrub",
+          "Which of these stages are run.");
+ABSL_FLAG(std::string, without, "",
+          "Blocks that are switched off, so that it shows what they are for: any of cache, "
+          "admission, log-replicas, scrub, split, with commas.");
 ABSL_FLAG(bool, reload, false, "Writes all items although they are there already.");
 ABSL_FLAG(bool, verify, true, "Compares the directory with the input at the end.");
 ABSL_FLAG(bool, verify_only, false, "Compares the directory with the input and does nothing else.");
@@ -114,6 +122,12 @@ absl::StatusOr<RunOptions> OptionsFromFlags() {
   options.seed = absl::GetFlag(FLAGS_seed);
   options.in_flight = absl::GetFlag(FLAGS_clients);
   options.mixed_load_seconds = absl::GetFlag(FLAGS_mixed_seconds);
+  absl::StatusOr<Stages> stages = ParseStages(absl::GetFlag(FLAGS_stages));
+  if (!stages.ok()) return stages.status();
+  options.stages = *stages;
+  absl::StatusOr<Switches> switches = ParseWithout(absl::GetFlag(FLAGS_without));
+  if (!switches.ok()) return switches.status();
+  options.switches = *switches;
   options.reload = absl::GetFlag(FLAGS_reload);
   options.verify = absl::GetFlag(FLAGS_verify);
   options.counters_file = absl::GetFlag(FLAGS_counters_file);
@@ -152,8 +166,11 @@ bool AsksForHelp(const std::vector<std::string>& arguments) {
 int Main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Runs a small dynlib cluster, three zones in one process, on real files: loads a data set, "
-      "cuts the power of a partition's leader under load, brings it back, and verifies every item "
-      "in a process of its own. The last line is \"OK: N written, N verified, 0 lost\" or "
+      "and under load shows how requests find partitions, how a hot partition is throttled and "
+      "split, how power cuts and the loss of a node are survived and healed, and how a damaged "
+      "copy "
+      "is found and repaired; then verifies every item in a process of its own. The last line is "
+      "\"OK: N written, N verified, 0 lost\" or "
       "\"FAILED: ...\".");
   const std::vector<std::string> arguments = WithUnderscores(argc, argv);
   if (!AsksForHelp(arguments)) std::atexit(SayThatOptionsAreWrong);
@@ -170,7 +187,7 @@ int Main(int argc, char** argv) {
   absl::StatusOr<RunOptions> options = OptionsFromFlags();
   if (!options.ok()) return Fail(options.status(), kUsageStatus);
   Events events(absl::GetFlag(FLAGS_verbose));
-  options->metrics = &events;
+  options->events = &events;
   char self[PATH_MAX] = {};
   if (::readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
     return Fail(absl::UnavailableError("/proc/self/exe cannot be read"), 1);

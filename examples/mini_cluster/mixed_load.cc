@@ -14,6 +14,7 @@
 #include "dynlib/cluster/condition.h"
 #include "dynlib/cluster/decimal.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/retry_after.h"
 #include "examples/mini_cluster/names.h"
 #include "examples/mini_cluster/wait.h"
 
@@ -50,21 +51,23 @@ cluster::Condition Still(uint64_t value) {
 // Lives on the client's executor.
 class MixedLoad::Impl : public std::enable_shared_from_this<MixedLoad::Impl> {
  public:
-  Impl(Client* client, const cluster::TableInfo& table, std::vector<SampleItem> sample,
+  Impl(Client* client, const cluster::TableInfo& table, const std::vector<SampleItem>& sample,
        const Options& options)
       : client_(client), options_(options), random_(options.seed) {
     DYNLIB_CHECK(!sample.empty());
-    for (SampleItem& item : sample) {
+    for (const SampleItem& item : sample) {
       absl::StatusOr<std::string> storage_key = cluster::EncodeItemKey(table.schema, item.item);
       DYNLIB_CHECK(storage_key.ok());
-      cluster::PrimaryKey key = *cluster::KeyOf(table.schema, item.item);
-      sample_.push_back({std::move(item), std::move(key), table.PartitionOf(*storage_key).id});
+      sample_.push_back(
+          {item, *cluster::KeyOf(table.schema, item.item), table.PartitionOf(*storage_key).id});
     }
   }
 
   void Start();
   void MarkFailure();
   bool WritesAgain(PartitionId partition) { return again_.contains(partition); }
+  Duration LongestGap(PartitionId partition);
+  std::vector<std::string> Failures() const { return report_.failures; }
   void Stop(absl::AnyInvocable<void(Report)> done);
 
  private:
@@ -82,6 +85,7 @@ class MixedLoad::Impl : public std::enable_shared_from_this<MixedLoad::Impl> {
 
   Instant Now() const { return client_->clock().Now(); }
   void Next(size_t worker);
+  void Begin(size_t worker);
   void Overwrite(size_t worker);
   void Read(size_t worker);
   void Register(size_t worker);
@@ -103,7 +107,7 @@ class MixedLoad::Impl : public std::enable_shared_from_this<MixedLoad::Impl> {
   std::map<PartitionId, Instant> last_acknowledged_;
   std::optional<Instant> failure_;
   std::map<PartitionId, bool> again_;
-  std::map<std::string, std::set<uint64_t>> reached_;
+  std::map<PartitionId, Duration> longest_gap_;
   Report report_;
   size_t running_ = 0;
   absl::AnyInvocable<void(Report)> stopped_;
@@ -116,7 +120,7 @@ void MixedLoad::Impl::Start() {
     workers_[i].number = i;
     NewRegister(workers_[i]);
     running_++;
-    Next(i);
+    Begin(i);
   }
 }
 
@@ -127,11 +131,13 @@ void MixedLoad::Impl::NewRegister(Worker& worker) {
 }
 
 void MixedLoad::Impl::Next(size_t worker) {
+  client_->executor().RunAt(Now() + options_.rest,
+                            [self = shared_from_this(), worker] { self->Begin(worker); });
+}
+
+void MixedLoad::Impl::Begin(size_t worker) {
   if (stopped_ != nullptr) {
-    if (--running_ == 0) {
-      for (const auto& [partition, last] : last_acknowledged_) NoteGap(partition, last, Now());
-      stopped_(std::move(report_));
-    }
+    if (--running_ == 0) stopped_(std::move(report_));
     return;
   }
   switch (random_.Below(8)) {
@@ -157,6 +163,8 @@ void MixedLoad::Impl::Put(const char* table, Item item, cluster::Condition condi
                             if (status.ok()) self->report_.writes++;
                           } else if (absl::IsDeadlineExceeded(status)) {
                             self->report_.unknown++;
+                          } else if (cluster::RetryAfter(status).has_value()) {
+                            self->report_.throttled++;
                           } else {
                             self->Fail(Cat("a write failed: ", status.ToString()));
                           }
@@ -172,6 +180,8 @@ void MixedLoad::Impl::Get(const char* table, cluster::PrimaryKey key,
         if (found.ok()) {
           self->report_.reads++;
           self->report_.read_latencies.Add(self->Now() - begun);
+        } else if (cluster::RetryAfter(found.status()).has_value()) {
+          self->report_.throttled++;
         } else if (!absl::IsDeadlineExceeded(found.status())) {
           self->Fail(Cat("a read failed: ", found.status().ToString()));
         }
@@ -241,7 +251,7 @@ void MixedLoad::Impl::IncrementFrom(size_t worker, const std::string& name, uint
         if (status.ok()) {
           range.low = std::max(range.low, value + 1);
           // Each value is reached once: else an increment was lost, or a condition not evaluated.
-          if (!reached_[name].insert(value + 1).second)
+          if (!report_.reached[name].insert(value + 1).second)
             Fail(Cat("two increments of ", name, " to ", value + 1, " were acknowledged"));
           if (options_.journal != nullptr) options_.journal->Counter(name, value + 1);
         }
@@ -253,6 +263,13 @@ void MixedLoad::Impl::IncrementFrom(size_t worker, const std::string& name, uint
 void MixedLoad::Impl::MarkFailure() {
   failure_ = Now();
   again_.clear();
+  longest_gap_.clear();
+}
+
+Duration MixedLoad::Impl::LongestGap(PartitionId partition) {
+  NoteGap(partition, last_acknowledged_[partition], Now());
+  failure_.reset();
+  return longest_gap_[partition];
 }
 
 void MixedLoad::Impl::NoteAcknowledged(PartitionId partition, Instant begun) {
@@ -264,7 +281,7 @@ void MixedLoad::Impl::NoteAcknowledged(PartitionId partition, Instant begun) {
 
 void MixedLoad::Impl::NoteGap(PartitionId partition, Instant since, Instant until) {
   if (!failure_.has_value()) return;
-  Duration& longest = report_.longest_gap[partition];
+  Duration& longest = longest_gap_[partition];
   longest = std::max(longest, until - since);
 }
 
@@ -274,29 +291,80 @@ void MixedLoad::Impl::Fail(std::string what) {
 
 void MixedLoad::Impl::Stop(absl::AnyInvocable<void(Report)> done) { stopped_ = std::move(done); }
 
-MixedLoad::MixedLoad(Client* client, const cluster::TableInfo& table,
-                     std::vector<SampleItem> sample, const Options& options)
-    : impl_(std::make_shared<Impl>(client, table, std::move(sample), options)), client_(client) {}
+MixedLoad::MixedLoad(const std::vector<Client*>& clients, const cluster::TableInfo& table,
+                     const std::vector<SampleItem>& sample, const Options& options) {
+  DYNLIB_CHECK(!sample.empty());
+  busy_key_ = *cluster::EncodeItemKey(table.schema, sample[sample.size() / 2].item);
+  Options own = options;
+  for (Client* client : clients) {
+    parts_.push_back({client, std::make_shared<Impl>(client, table, sample, own)});
+    own.seed += 1'000'003;
+  }
+}
 
 MixedLoad::~MixedLoad() = default;
 
 void MixedLoad::Start() {
-  RunThere(client_->executor(), [this] { impl_->Start(); });
+  for (Part& part : parts_) RunThere(part.client->executor(), [&] { part.impl->Start(); });
 }
 
 void MixedLoad::MarkFailure() {
-  RunThere(client_->executor(), [this] { impl_->MarkFailure(); });
+  for (Part& part : parts_) RunThere(part.client->executor(), [&] { part.impl->MarkFailure(); });
 }
 
 bool MixedLoad::WritesAgain(PartitionId partition) {
-  bool again = false;
-  RunThere(client_->executor(), [&] { again = impl_->WritesAgain(partition); });
+  bool again = true;
+  for (Part& part : parts_) {
+    RunThere(part.client->executor(), [&] { again = part.impl->WritesAgain(partition) && again; });
+  }
   return again;
 }
 
+Duration MixedLoad::LongestGap(PartitionId partition) {
+  Duration longest{};
+  for (Part& part : parts_) {
+    RunThere(part.client->executor(),
+             [&] { longest = std::max(longest, part.impl->LongestGap(partition)); });
+  }
+  return longest;
+}
+
+std::vector<std::string> MixedLoad::Failures() {
+  std::vector<std::string> all;
+  for (Part& part : parts_) {
+    RunThere(part.client->executor(), [&] {
+      for (std::string& failure : part.impl->Failures()) all.push_back(std::move(failure));
+    });
+  }
+  return all;
+}
+
 MixedLoad::Report MixedLoad::Stop() {
-  return RunAndWait<Report>(client_->executor(),
-                            [this](auto done) { impl_->Stop(std::move(done)); });
+  Report all;
+  for (Part& part : parts_) {
+    Report report = RunAndWait<Report>(part.client->executor(),
+                                       [&](auto done) { part.impl->Stop(std::move(done)); });
+    all.writes += report.writes;
+    all.reads += report.reads;
+    all.unknown += report.unknown;
+    all.throttled += report.throttled;
+    for (std::string& failure : report.failures) all.failures.push_back(std::move(failure));
+    for (const auto& [name, range] : report.counters) {
+      CounterRange& both = all.counters[name];
+      both.low = std::max(both.low, range.low);
+      both.high = std::max(both.high, range.high);
+    }
+    for (const auto& [name, values] : report.reached) {
+      for (uint64_t value : values) {
+        if (!all.reached[name].insert(value).second)
+          all.failures.push_back(
+              Cat("two routers had increments of ", name, " to ", value, " acknowledged"));
+      }
+    }
+    all.write_latencies.Add(report.write_latencies);
+    all.read_latencies.Add(report.read_latencies);
+  }
+  return all;
 }
 
 }  // namespace dynlib::mini_cluster

@@ -1,8 +1,8 @@
 // A load that goes on while things fail, and that can be checked afterwards: strong reads whose
 // answers are known, overwrites of items by themselves, registers, and counters that many increment
-// by compare-and-set.
+// by compare-and-set. It goes through several routers, each with workers of its own.
 //
-//   MixedLoad load(&client, table, sample, {.workers = 24, .seed = 1});
+//   MixedLoad load({&client, &other}, table, sample, {.workers = 8, .seed = 1});
 //   load.Start();
 //   ... power off a node ...
 //   MixedLoad::Report report = load.Stop();
@@ -12,14 +12,19 @@
 // known to within the number of those. Registers: one worker writes 1, 2, 3 ... into each, without
 // a condition.
 //
-// Threads: one that may block, beside the client's.
+// What is throttled is begun again when the status says. Workers rest a little after each request,
+// so that the machine has time for other things too.
+//
+// Threads: one that may block, beside the clients'.
 #ifndef DYNLIB_EXAMPLES_MINI_CLUSTER_MIXED_LOAD_H_
 #define DYNLIB_EXAMPLES_MINI_CLUSTER_MIXED_LOAD_H_
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,7 +53,8 @@ struct SampleItem {
 class MixedLoad {
  public:
   struct Options {
-    size_t workers = 24;
+    size_t workers = 8;  // of each client
+    Duration rest = std::chrono::milliseconds(2);
     uint64_t seed = 1;
     Journal* journal = nullptr;  // of acknowledged writes; null: none
     uint64_t generation = 0;     // of the sample, for the journal
@@ -57,33 +63,45 @@ class MixedLoad {
     uint64_t writes = 0;   // acknowledged
     uint64_t reads = 0;    // answered
     uint64_t unknown = 0;  // writes that timed out
+    uint64_t throttled = 0;
     // Reads that were not answered, or whose answer was wrong: none in a cluster that is in order.
     std::vector<std::string> failures;
     std::map<std::string, CounterRange> counters;
+    // Values that increments of a counter were acknowledged to reach.
+    std::map<std::string, std::set<uint64_t>> reached;
     Latencies write_latencies;
     Latencies read_latencies;
-    // By partition of the data set: the longest time between acknowledged writes that ended after
-    // MarkFailure.
-    std::map<PartitionId, Duration> longest_gap;
   };
 
-  // `sample`, of at least one item, is of `table`.
-  MixedLoad(Client* client, const cluster::TableInfo& table, std::vector<SampleItem> sample,
-            const Options& options);
+  // `sample`, of at least one item, is of `table`, whose partitions serve to name what fails.
+  MixedLoad(const std::vector<Client*>& clients, const cluster::TableInfo& table,
+            const std::vector<SampleItem>& sample, const Options& options);
   ~MixedLoad();
+
+  // The storage key of an item that it reads and writes.
+  const std::string& BusyKey() const { return busy_key_; }
 
   void Start();
   // From now on gaps count.
   void MarkFailure();
-  // Whether the partition has acknowledged a write that was begun after MarkFailure.
+  // Whether the partition has acknowledged a write to each router that was begun after MarkFailure.
   bool WritesAgain(PartitionId partition);
+  // The longest time since MarkFailure between acknowledged writes of the partition, as the router
+  // saw it that saw the longest. Gaps do not count from then on.
+  Duration LongestGap(PartitionId partition);
+  // What was wrong so far.
+  std::vector<std::string> Failures();
   // Waits for what is under way.
   Report Stop();
 
  private:
   class Impl;
-  std::shared_ptr<Impl> impl_;
-  Client* const client_;
+  struct Part {
+    Client* client;
+    std::shared_ptr<Impl> impl;
+  };
+  std::string busy_key_;
+  std::vector<Part> parts_;
 };
 
 }  // namespace dynlib::mini_cluster

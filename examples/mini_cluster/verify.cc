@@ -25,16 +25,16 @@ uint64_t ToUint64(const cluster::Value& value) {
 
 class Verifier {
  public:
-  Verifier(Client& client, const DataSet& data, const cluster::TableInfo& table,
-           VerifyOptions options)
-      : client_(client), data_(data), table_(table), options_(std::move(options)) {}
+  Verifier(Client& client, const DataSet& data, VerifyOptions options)
+      : client_(client), data_(data), options_(std::move(options)) {}
 
   absl::StatusOr<VerifyResult> Run() {
     const Instant start = client_.clock().Now();
     rows_.resize(data_.rows());
     DYNLIB_RETURN_IF_ERROR(ReadStrongly());
-    DYNLIB_RETURN_IF_ERROR(client_.WaitUntilCaughtUp(table_, kCatchUpLimit));
-    for (const cluster::PartitionInfo& partition : table_.partitions) {
+    DYNLIB_ASSIGN_OR_RETURN(const cluster::TableInfo table,
+                            client_.WaitUntilWhole(kRecordsTable, kCatchUpLimit));
+    for (const cluster::PartitionInfo& partition : table.partitions) {
       for (const cluster::PartitionMember& member : partition.members)
         DYNLIB_RETURN_IF_ERROR(ReadReplica(partition, member.node));
     }
@@ -72,12 +72,12 @@ class Verifier {
     Instant next_progress = client_.clock().Now() + std::chrono::seconds(1);
     absl::Status failed;
     const absl::Status read = data_.ForEach([&](uint64_t row, cluster::Item item) {
-      absl::StatusOr<std::string> storage_key = cluster::EncodeItemKey(table_.schema, item);
+      absl::StatusOr<std::string> storage_key = cluster::EncodeItemKey(data_.schema(), item);
       if (failed.Update(storage_key.status()); !failed.ok()) return false;
       item.erase(kGeneration);
       rows_[row].wanted = Digest(cluster::EncodeItem(item));
       by_key_[*std::move(storage_key)] = row;
-      cluster::PrimaryKey key = *cluster::KeyOf(table_.schema, item);
+      cluster::PrimaryKey key = *cluster::KeyOf(data_.schema(), item);
       if (!window.Enter()) return false;
       client_.executor().Post(
           [&, row, key = std::move(key)]() mutable { ReadRow(row, std::move(key), window); });
@@ -134,6 +134,12 @@ class Verifier {
           Example(Cat("item ", found->second, " on node ", node, " has other contents"));
         });
     if (scanned.ok()) return scanned;
+    if (absl::IsDataLoss(scanned)) {
+      result_.damaged++;
+      Example(Cat("the replica of partition ", partition.id, " on node ", node,
+                  " cannot be read: ", ToStd(scanned.message())));
+      return absl::OkStatus();
+    }
     return absl::Status(scanned.code(), Cat("reading partition ", partition.id, " from node ", node,
                                             ": ", ToStd(scanned.message())));
   }
@@ -179,7 +185,6 @@ class Verifier {
 
   Client& client_;
   const DataSet& data_;
-  const cluster::TableInfo& table_;
   VerifyOptions options_;
   std::vector<Row> rows_;
   std::map<std::string, uint64_t> by_key_;  // storage key to row
@@ -188,9 +193,8 @@ class Verifier {
 
 }  // namespace
 
-absl::StatusOr<VerifyResult> Verify(Client& client, const DataSet& data,
-                                    const cluster::TableInfo& table, VerifyOptions options) {
-  return Verifier(client, data, table, std::move(options)).Run();
+absl::StatusOr<VerifyResult> Verify(Client& client, const DataSet& data, VerifyOptions options) {
+  return Verifier(client, data, std::move(options)).Run();
 }
 
 }  // namespace dynlib::mini_cluster

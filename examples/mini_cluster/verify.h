@@ -42,6 +42,7 @@ struct VerifyResult {
   uint64_t lost = 0;        // not found by one of them, or of an older generation
   uint64_t different = 0;   // found with other contents somewhere, or not the same everywhere
   uint64_t unexpected = 0;  // copies of items that nobody wrote
+  uint64_t damaged = 0;     // replicas of partitions that cannot be read whole
   uint64_t present = 0;     // items found by the strong reads, expected or not
   uint64_t counters = 0;    // that are what they must be
   uint64_t counters_wrong = 0;
@@ -51,14 +52,14 @@ struct VerifyResult {
   Latencies read_latencies;
 
   bool ok() const {
-    return lost == 0 && different == 0 && unexpected == 0 && counters_wrong == 0 &&
+    return lost == 0 && different == 0 && unexpected == 0 && damaged == 0 && counters_wrong == 0 &&
            verified == expected;
   }
 };
 
-// An error: it could not be found out.
-absl::StatusOr<VerifyResult> Verify(Client& client, const DataSet& data,
-                                    const cluster::TableInfo& table, VerifyOptions options);
+// By the partitions and replicas that the catalogue has at the time. An error: it could not be
+// found out.
+absl::StatusOr<VerifyResult> Verify(Client& client, const DataSet& data, VerifyOptions options);
 
 }  // namespace dynlib::mini_cluster
 

@@ -3,7 +3,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh" "$1"
 
 make_csv 50 >items.csv
-good=(--dir=data --input=items.csv "${keys[@]}" --mixed-seconds=0)
+good=(--dir=data --input=items.csv "${keys[@]}" --nodes=3 --mixed-seconds=0)
 
 # Options.
 run --no-such-option
@@ -17,6 +17,12 @@ run "${good[@]}" --nodes=4
 expect_failure "nodes is 4"
 run "${good[@]}" --partitions=0
 expect_failure "partitions is 0"
+run "${good[@]}" --partitions=2001
+expect_failure "partitions is 2001"
+run "${good[@]}" --without=cache,coffee
+expect_failure "'coffee'; allowed: cache, admission, log-replicas, scrub, split"
+run "${good[@]}" --stages=power,rest
+expect_failure "'rest'; allowed: routing, admission, power, healing, scrub"
 run "${good[@]}" --repeat=0
 expect_failure "repeat is 0"
 run "${good[@]}" --clients=5000
@@ -96,7 +102,7 @@ version_at="$(grep -aboE '[0-9]' newer/node-2/FORMAT | head -1 | cut -d: -f1)"
 cp newer/node-2/FORMAT format.saved
 printf '9' | dd of=newer/node-2/FORMAT bs=1 seek="$version_at" conv=notrunc status=none
 (cd newer && find . -type f ! -name LOCK -exec cksum {} + | sort -k3) >newer.before
-run --dir=newer --input=items.csv "${keys[@]}" --mixed-seconds=0
+run --dir=newer --input=items.csv "${keys[@]}" --nodes=3 --mixed-seconds=0
 [[ $status != 0 && $last == FAILED:* ]] || fail "a directory of another format was taken"
 [[ $last == *FORMAT* || $last == *format* || $last == *version* ]] || fail "the format is not named: $last"
 (cd newer && find . -type f ! -name LOCK -exec cksum {} + | sort -k3) | cmp - newer.before ||
@@ -105,11 +111,11 @@ run --dir=newer --input=items.csv "${keys[@]}" --mixed-seconds=0
 # A node's directory in the place of another's.
 cp -r data swapped
 mv swapped/node-1 swapped/node-x && mv swapped/node-2 swapped/node-1 && mv swapped/node-x swapped/node-2
-run --dir=swapped --input=items.csv "${keys[@]}" --mixed-seconds=0
+run --dir=swapped --input=items.csv "${keys[@]}" --nodes=3 --mixed-seconds=0
 [[ $status != 0 && $last == FAILED:* ]] || fail "another node's directory was taken"
 
 # Two processes on one directory.
-"$mini_cluster" "${good[@]}" --reload --mixed-seconds=20 --noverify >first.out 2>first.err &
+"$mini_cluster" "${good[@]}" --reload --stages=power --mixed-seconds=20 --noverify >first.out 2>first.err &
 first=$!
 for ((i = 0; i < 200; ++i)); do
   if grep -q '^load' first.out; then break; fi

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# kill_test.sh BINARY kill|power   ends the mini-cluster at random moments, and asks each time for what it had acknowledged.
+# kill_test.sh BINARY kill|power NODES STAGES   ends the mini-cluster at random moments, and asks each time for what it had acknowledged.
 #
 # kill: SIGKILL from outside. power: the power of all nodes is cut, so that what was not synced is gone.
 # DYNLIB_KILLS: how often (default 4). DYNLIB_KILL_SEED: of the moments (default: random, printed).
 how="$2"
+shape=(--nodes="$3" --stages="$4")
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh" "$1"
 
 kills="${DYNLIB_KILLS:-4}"
@@ -19,7 +20,7 @@ for ((i = 1; i <= kills; ++i)); do
   # Some lives begin on nothing, most on what an earlier death left.
   if ((i % 7 == 0)); then rm -rf data journal; touch journal; fi
   moment=$((1 + (RANDOM * 32768 + RANDOM) % longest_ms))
-  arguments=(--dir=data --input=items.csv "${keys[@]}" --reload --journal=journal --mixed-seconds=3 --noverify --seed="$i" --generation="$i")
+  arguments=(--dir=data --input=items.csv "${keys[@]}" "${shape[@]}" --reload --journal=journal --mixed-seconds=3 --noverify --seed="$i" --generation="$i")
   status=0
   if [[ $how == power ]]; then
     "$mini_cluster" "${arguments[@]}" --power-off-after-ms="$moment" >out 2>err || status=$?
@@ -35,7 +36,7 @@ for ((i = 1; i <= kills; ++i)); do
     if ((status == 137)); then killed=$((killed + 1)); fi
   fi
   acknowledged="$(grep -c . journal || true)"
-  run --dir=data --input=items.csv "${keys[@]}" --verify-journal=journal
+  run --dir=data --input=items.csv "${keys[@]}" "${shape[@]}" --verify-journal=journal
   if ((acknowledged == 0)) && [[ $last == *"there is no mini-cluster in"* ]]; then
     echo "life $i: ended at $moment ms, before there was a directory"
     continue
