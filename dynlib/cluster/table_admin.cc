@@ -19,6 +19,7 @@
 #include "dynlib/cluster/key.h"
 #include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/service.h"
+#include "dynlib/partition_map/partition_record.h"
 
 namespace dynlib::cluster {
 namespace {
@@ -150,6 +151,7 @@ class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
     Instant deadline;
     std::vector<std::pair<size_t, size_t>> to_make;  // partition, member: the last first
     size_t making = 0;
+    size_t telling = 0;  // metadata nodes
     std::string last_failure;
   };
 
@@ -162,6 +164,8 @@ class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
   void MakeAgain(CreationId id, std::pair<size_t, size_t> what, std::string why);
   void Enter(Creation& creation);
   void OnEntered(CreationId id, const absl::Status& status);
+  void TellMetadata(Creation& creation);
+  void OnTold(CreationId id);
   void Finish(CreationId id, absl::Status status);
 
   const ClusterConfig config_;
@@ -322,10 +326,34 @@ void TableAdmin::Impl::Enter(Creation& creation) {
 }
 
 void TableAdmin::Impl::OnEntered(CreationId id, const absl::Status& status) {
-  if (Find(id) == nullptr) return;
+  Creation* creation = Find(id);
+  if (creation == nullptr) return;
   // Somebody else was faster: with the same table, perhaps.
   if (absl::IsAborted(status)) return LookUp(id);
-  Finish(id, status);
+  if (!status.ok() || config_.metadata_nodes.empty()) return Finish(id, status);
+  TellMetadata(*creation);
+}
+
+void TableAdmin::Impl::TellMetadata(Creation& creation) {
+  const partition_map::TableRecord record{.table = creation.table.id,
+                                          .name = creation.table.name,
+                                          .version = creation.table.version,
+                                          .dropped = false,
+                                          .descriptor = EncodeDescriptor(creation.table)};
+  wire::PushRequest request;
+  request.add_tables(partition_map::Encode(record));
+  creation.telling = config_.metadata_nodes.size();
+  for (NodeId node : config_.metadata_nodes) {
+    rpc_->Call(node, kPush, request.SerializeAsString(), options_.look_up_timeout,
+               [weak = weak_from_this(), id = creation.id](absl::StatusOr<std::string>) {
+                 if (auto admin = weak.lock()) admin->OnTold(id);
+               });
+  }
+}
+
+void TableAdmin::Impl::OnTold(CreationId id) {
+  Creation* creation = Find(id);
+  if (creation != nullptr && --creation->telling == 0) Finish(id, absl::OkStatus());
 }
 
 void TableAdmin::Impl::Finish(CreationId id, absl::Status status) {

@@ -14,6 +14,9 @@
 // partitions (a hash), so that a creation that was cut can be repeated by anybody, every step being
 // idempotent, and one that was cut and given up does not stand in the way of another.
 //
+// Before a creation is answered the metadata nodes are told of the table, so that a router finds it at
+// once; those that do not answer hear of it from the auto admin.
+//
 // Deleting marks the table in the catalogue: routers that read it there find it no more, and the
 // auto admin drops the replicas and then the entry. Until then no table of the name can be created.
 //

@@ -21,6 +21,7 @@
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/metadata_node.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/router.h"
 #include "dynlib/cluster/service.h"
@@ -51,7 +52,7 @@ class SimCluster {
   static constexpr NodeId kClient{1000};
 
   // `nodes` storage nodes in three zones (or as many as there are nodes), the first three of which
-  // hold the catalogue.
+  // hold the catalogue. Metadata nodes are those that config() names.
   explicit SimCluster(uint64_t nodes, uint64_t seed = 1) : world_(seed) {
     for (uint64_t id = 1; id <= nodes; ++id) {
       world_.AddNode(NodeId{id});
@@ -91,13 +92,35 @@ class SimCluster {
     for (const NodeInfo& node : config_.nodes) {
       if (absl::Status status = Open(node.id); !status.ok()) return status;
     }
-    RouterOptions router{.client = ClientId{77}, .catalogue_nodes = config_.catalogue_nodes};
+    for (NodeId id : config_.metadata_nodes) {
+      world_.AddNode(id);
+      if (absl::Status status = OpenMetadata(id); !status.ok()) return status;
+    }
+    RouterOptions router{.client = ClientId{77},
+                         .catalogue_nodes = config_.catalogue_nodes,
+                         .metadata_nodes = config_.metadata_nodes};
     router_ = std::make_unique<Router>(router, rpc_.get(), client_, world_.node(kClient)->clock(),
                                        &sink_);
     router.client = ClientId{78};
     admin_ = std::make_unique<TableAdmin>(config_, router, rpc_.get(), client_,
                                           world_.node(kClient)->clock());
     return absl::OkStatus();
+  }
+
+  absl::Status OpenMetadata(NodeId id) {
+    sim::Node* node = world_.node(id);
+    absl::StatusOr<std::unique_ptr<MetadataNode>> made =
+        MetadataNode::Create({.id = id}, config_,
+                             {.transport = node->transport(),
+                              .clock = node->clock(),
+                              .executor = node->NewExecutor("metadata"),
+                              .metrics = &sink_});
+    if (made.ok()) metadata_[id] = *std::move(made);
+    return made.status();
+  }
+  void CrashMetadata(NodeId id) {
+    world_.node(id)->Crash();
+    metadata_.erase(id);
   }
 
   absl::Status Open(NodeId id) {
@@ -250,6 +273,7 @@ class SimCluster {
     return table.ok() ? std::optional<TableInfo>(*std::move(table)) : std::nullopt;
   }
 
+  MetadataNode* metadata(NodeId id) { return metadata_[id].get(); }
   StorageNode* node(NodeId id) { return servers_[id].node.get(); }
   sim::World& world() { return world_; }
   CountingSink& sink() { return sink_; }
@@ -279,6 +303,7 @@ class SimCluster {
   sim::SimExecutor* client_;
   std::unique_ptr<Rpc> rpc_;
   std::map<NodeId, Server> servers_;
+  std::map<NodeId, std::unique_ptr<MetadataNode>> metadata_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<TableAdmin> admin_;
 };
