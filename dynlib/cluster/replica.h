@@ -36,8 +36,10 @@ struct Replica {
   std::string description;  // encoded wire::CreateReplicaRequest
   store::Tree* tree = nullptr;
   TableStateMachine state_machine;
-  bool copying = false;                  // the tree is not whole yet; there is no group
-  std::optional<absl::Status> failed;    // it could not be made; there is no group
+  bool copying = false;                // the tree is not whole yet; there is no group
+  std::optional<absl::Status> failed;  // it could not be made; there is no group
+  // It takes part, but has lost what cannot be repaired, and is to be replaced by another.
+  std::optional<absl::Status> damaged;
   std::optional<wire::EndRecord> ended;  // the log did, here: the successors have the items
 
   explicit Replica(store::Tree* t) : tree(t), state_machine(t) {}

@@ -234,7 +234,7 @@ void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
   to.set_end(replica.end);
   to.set_generation(replica.generation);
   to.set_copying(replica.copying);
-  to.set_failed(replica.failed.has_value());
+  to.set_failed(replica.failed.has_value() || replica.damaged.has_value());
   to.set_durable(replica.tree->durable_position());
   for (PartitionId successor : replica.Successors()) to.add_successors(ToUint(successor));
   if (replica.ended.has_value()) to.set_ended(replica.ended->slot());

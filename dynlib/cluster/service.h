@@ -51,6 +51,9 @@ inline constexpr Rpc::Method kScrubDigest{14};
 inline constexpr Rpc::Method kRepair{15};
 // Among storage nodes.
 inline constexpr Rpc::Method kNodeLoad{16};
+inline constexpr Rpc::Method kScrubRead{17};
+// Of the acting admin's node.
+inline constexpr Rpc::Method kScrubNow{18};
 // Of metadata nodes.
 inline constexpr Rpc::Method kLookUp{20};
 inline constexpr Rpc::Method kDescribeTable{21};

@@ -22,6 +22,8 @@
 #include "dynlib/cluster/replica_service.h"
 #include "dynlib/cluster/replica_set.h"
 #include "dynlib/cluster/routing_record.h"
+#include "dynlib/cluster/scrub_service.h"
+#include "dynlib/cluster/scrubber.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/storage_service.h"
 #include "dynlib/partition_map/partition_record.h"
@@ -55,6 +57,7 @@ absl::Status Validate(const StorageNodeOptions& options) {
   DYNLIB_RETURN_IF_ERROR(cluster::Validate(options.admission));
   DYNLIB_RETURN_IF_ERROR(TreeCopier::Validate(options.copier));
   DYNLIB_RETURN_IF_ERROR(TreeCopyService::Validate(options.copy_service));
+  DYNLIB_RETURN_IF_ERROR(cluster::Validate(options.scrubber));
   DYNLIB_RETURN_IF_ERROR(Validate(options.push));
   if (options.checkpoint_log_bytes < 4096) {
     return absl::InvalidArgumentError(Cat("node.checkpoint_log_bytes is ",
@@ -130,6 +133,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   }
   std::vector<replication::GroupStatus> Groups() const;
   PartitionRange RangeOf(PartitionId partition) const;
+  void ScrubNow(PartitionId partition, absl::AnyInvocable<void(ScrubResult)> done);
   void Abandon();
   void Quiesce();
   void CloseRpc();
@@ -171,6 +175,8 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
   std::unique_ptr<MetadataPush> push_;
   std::optional<AutoAdminOptions> auto_admin_options_;  // when this node holds the catalogue
   std::unique_ptr<AutoAdmin> auto_admin_;
+  std::shared_ptr<ScrubService> scrub_service_;
+  std::unique_ptr<Scrubber> scrubber_;  // beside the auto admin
   bool stopping_ = false;
   Done on_fatal_;
 };
@@ -228,17 +234,27 @@ absl::Status StorageNode::Impl::Open() {
                             .file_executor = env_.checkpoint_executor,
                             .clock = env_.clock});
   DYNLIB_ASSIGN_OR_RETURN(
-      admission_,
-      NodeAdmissionControl::Create(options_.admission, {.self = options_.id,
-                                                        .replicas = replicas_.get(),
-                                                        .host = host_.get(),
-                                                        .executor = env_.executor,
-                                                        .clock = env_.clock,
-                                                        .metrics = env_.metrics}));
-  replica_service_->SetLoad([admission = admission_.get()](PartitionId partition,
-                                                           wire::ReplicaStatus& to) {
-    admission->Describe(partition, to);
-  });
+      admission_, NodeAdmissionControl::Create(options_.admission, {.self = options_.id,
+                                                                    .replicas = replicas_.get(),
+                                                                    .host = host_.get(),
+                                                                    .executor = env_.executor,
+                                                                    .clock = env_.clock,
+                                                                    .metrics = env_.metrics}));
+  scrub_service_ = std::make_shared<ScrubService>(
+      ScrubService::Parts{.self = options_.id,
+                          .replicas = replicas_.get(),
+                          .host = host_.get(),
+                          .executor = env_.executor,
+                          .file_executor = env_.checkpoint_executor,
+                          .apply_executor = env_.apply_executor,
+                          .clock = env_.clock,
+                          .metrics = env_.metrics,
+                          .checkpoint = [this](Done done) { checkpointer_->Run(std::move(done)); },
+                          .changed = [this](PartitionId partition) { OnChange(partition); }});
+  replica_service_->SetLoad(
+      [admission = admission_.get()](PartitionId partition, wire::ReplicaStatus& to) {
+        admission->Describe(partition, to);
+      });
   service_ = std::make_unique<StorageService>(replicas_.get(), host_.get(), admission_.get(),
                                               env_.executor, env_.apply_executor,
                                               options_.faults.condition_at_leader);
@@ -295,6 +311,7 @@ void StorageNode::Impl::FinishStart() {
                                env_.metrics);
   service_->Register(rpc_.get());
   replica_service_->Register(rpc_.get());
+  scrub_service_->Register(rpc_.get());
   admission_->Start(rpc_.get());
   copy_service_ = std::make_unique<TreeCopyService>(
       options_.copy_service, [this](PartitionId partition) { return WholeTree(partition); },
@@ -309,13 +326,21 @@ void StorageNode::Impl::FinishStart() {
         std::make_unique<AutoAdmin>(*auto_admin_options_, config_, rpc_.get(), env_.executor,
                                     env_.clock, env_.metrics, [this] { return LeadsCatalogue(); });
     auto_admin_->Start();
+    std::vector<NodeId> nodes;
+    for (const NodeInfo& node : config_.nodes) nodes.push_back(node.id);
+    scrubber_ =
+        std::make_unique<Scrubber>(options_.scrubber, std::move(nodes), rpc_.get(), env_.executor,
+                                   env_.clock, env_.metrics, [this] { return LeadsCatalogue(); });
+    scrubber_->Register(rpc_.get());
+    scrubber_->Start();
   }
 }
 
 absl::StatusOr<store::Tree*> StorageNode::Impl::WholeTree(PartitionId partition) const {
   const std::shared_ptr<Replica> replica = replicas_->Find(partition);
   if (replica == nullptr || replica->copying || replica->ended.has_value() ||
-      replica->failed.has_value() || replica->kind == replication::MemberKind::kLog) {
+      replica->failed.has_value() || replica->damaged.has_value() ||
+      replica->kind == replication::MemberKind::kLog) {
     return absl::NotFoundError(Cat("partition ", partition, " has no whole tree on this node"));
   }
   return replica->tree;
@@ -387,6 +412,15 @@ std::vector<replication::GroupStatus> StorageNode::Impl::Groups() const {
   return host_->AllStatus();
 }
 
+void StorageNode::Impl::ScrubNow(PartitionId partition,
+                                 absl::AnyInvocable<void(ScrubResult)> done) {
+  if (scrubber_ != nullptr) return scrubber_->ScrubNow(partition, std::move(done));
+  env_.executor->Post([done = std::move(done)]() mutable {
+    done({.status = absl::FailedPreconditionError("no scrubber runs on this node"),
+          .partitions = {}});
+  });
+}
+
 PartitionRange StorageNode::Impl::RangeOf(PartitionId partition) const {
   const std::shared_ptr<Replica> replica = replicas_->Find(partition);
   return replica == nullptr ? PartitionRange{} : PartitionRange{replica->first, replica->end};
@@ -425,6 +459,7 @@ void StorageNode::Impl::Abandon() {
 }
 
 void StorageNode::Impl::CloseRpc() {
+  scrubber_ = nullptr;
   auto_admin_ = nullptr;
   push_ = nullptr;
   if (replicas_ != nullptr) replicas_->SetCopier(nullptr);
@@ -443,8 +478,10 @@ void StorageNode::Impl::Quiesce() {
   if (service_ != nullptr) service_->Stop();
   if (admission_ != nullptr) admission_->Stop();
   if (replica_service_ != nullptr) replica_service_->Stop();
+  if (scrub_service_ != nullptr) scrub_service_->Stop();
   if (copy_service_ != nullptr) copy_service_->Stop();
   if (copier_ != nullptr) copier_->Stop([] {});
+  scrubber_ = nullptr;
   auto_admin_ = nullptr;
 }
 
@@ -472,6 +509,10 @@ void StorageNode::OnFatal(absl::AnyInvocable<void(absl::Status)> callback) {
   impl_->OnFatal(std::move(callback));
 }
 std::vector<replication::GroupStatus> StorageNode::Groups() const { return impl_->Groups(); }
+
+void StorageNode::ScrubNow(PartitionId partition, absl::AnyInvocable<void(ScrubResult)> done) {
+  impl_->ScrubNow(partition, std::move(done));
+}
 
 PartitionRange StorageNode::RangeOf(PartitionId partition) const {
   return impl_->RangeOf(partition);

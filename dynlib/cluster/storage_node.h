@@ -43,6 +43,7 @@
 #include "dynlib/cluster/metadata_push.h"
 #include "dynlib/cluster/node_admission_options.h"
 #include "dynlib/cluster/node_location.h"
+#include "dynlib/cluster/scrubber.h"
 #include "dynlib/cluster/tree_copier.h"
 #include "dynlib/cluster/tree_copy_service.h"
 #include "dynlib/replication/host_options.h"
@@ -86,6 +87,7 @@ struct StorageNodeOptions {
   // On the nodes of the catalogue: acts while this one leads it. Its router's client is drawn here.
   bool run_auto_admin = true;
   AutoAdminOptions auto_admin;
+  ScrubberOptions scrubber;  // beside the auto admin
   MetadataPushOptions push;  // to the cluster's metadata nodes, if it has any
   ClusterFaultsForTest faults;
 };
@@ -125,6 +127,9 @@ class StorageNode {
   void Checkpoint(absl::AnyInvocable<void(absl::Status)> done);
 
   std::vector<replication::GroupStatus> Groups() const;
+  // Compares the replicas of a partition, or of all for PartitionId{0}, and repairs what differs:
+  // see scrubber.h. Where no scrubber is: kFailedPrecondition.
+  void ScrubNow(PartitionId partition, absl::AnyInvocable<void(ScrubResult)> done);
   // The storage keys of a partition that is here; empty strings for one that is not.
   PartitionRange RangeOf(PartitionId partition) const;
 

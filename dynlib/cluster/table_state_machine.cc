@@ -25,6 +25,20 @@ constexpr std::string_view kSessionPrefix("\0s", 2);
 constexpr std::string_view kSessionEnd("\0t", 2);
 constexpr char kItemPrefix = 1;
 
+// Field 5 of wire::WriteCommand, and nothing before it: writes begin with their key.
+constexpr char kScrubMarkTag = (5 << 3) | 2;
+
+// The scrub of a marker; nothing for other commands.
+std::optional<uint64_t> ScrubOf(std::string_view command) {
+  if (command.empty() || command[0] != kScrubMarkTag) return std::nullopt;
+  wire::WriteCommand parsed;
+  if (!parsed.ParseFromArray(command.data(), static_cast<int>(command.size())) ||
+      !parsed.has_scrub_mark() || parsed.change_case() != wire::WriteCommand::CHANGE_NOT_SET) {
+    return std::nullopt;
+  }
+  return parsed.scrub_mark().scrub();
+}
+
 // The exactly-once table of a tree, as records of another.
 absl::Status CopySessions(const store::Tree& tree, store::WriteBatch& batch) {
   return tree.snapshot().Scan(kSessionPrefix, kSessionEnd, store::ScanOrder::kForward,
@@ -209,10 +223,21 @@ absl::StatusOr<std::optional<std::string>> TableStateMachine::Current(
   return tree_->snapshot().Get(key);
 }
 
+std::string TableStateMachine::ScrubMarker(uint64_t scrub) {
+  wire::WriteCommand command;
+  command.mutable_scrub_mark()->set_scrub(scrub);
+  return command.SerializeAsString();
+}
+
+bool TableStateMachine::EndsStep(std::string_view command) const {
+  return ScrubOf(command).has_value();
+}
+
 absl::Status TableStateMachine::Evaluate(std::span<const replication::AppliedCommand> commands,
                                          std::vector<std::string>* results) {
   pending_.clear();
   pending_end_.reset();
+  pending_mark_.reset();
   for (const replication::AppliedCommand& command : commands) {
     if (command.ends) {
       wire::WriteCommand end;
@@ -226,6 +251,13 @@ absl::Status TableStateMachine::Evaluate(std::span<const replication::AppliedCom
       if (end.has_split()) *record.mutable_split() = end.split();
       if (end.has_merge()) *record.mutable_merge() = end.merge();
       results->push_back(wire::WriteResult().SerializeAsString());
+      continue;
+    }
+    if (const std::optional<uint64_t> scrub = ScrubOf(command.command); scrub.has_value()) {
+      pending_mark_ = Mark{*scrub, command.slot};
+      wire::WriteResult result;
+      result.set_slot(command.slot);
+      results->push_back(result.SerializeAsString());
       continue;
     }
     DYNLIB_ASSIGN_OR_RETURN(std::string result, EvaluateOne(command.command));
@@ -271,14 +303,24 @@ absl::StatusOr<std::string> TableStateMachine::EvaluateOne(std::string_view byte
 absl::Status TableStateMachine::Publish(const replication::PublishedStep& step) {
   if (pending_end_.has_value()) return PublishEnd(step);
   store::WriteBatch batch = Metadata(step);
+  TakePending(batch);
+  DYNLIB_RETURN_IF_ERROR(tree_->Apply(batch, step.through));
+  if (const std::optional<Mark> mark = std::exchange(pending_mark_, {}); mark.has_value()) {
+    DYNLIB_CHECK(mark->slot == step.through);  // R12: EndsStep said so.
+    scrub_pins_.Pin(mark->scrub, tree_->snapshot());
+  }
+  return absl::OkStatus();
+}
+
+void TableStateMachine::TakePending(store::WriteBatch& batch) {
   for (auto& [key, value] : std::exchange(pending_, {})) {
+    scrub_pins_.Written(key);
     if (value.has_value()) {
       batch.Put(key, *std::move(value));
     } else {
       batch.Delete(key);
     }
   }
-  return tree_->Apply(batch, step.through);
 }
 
 store::WriteBatch TableStateMachine::Metadata(const replication::PublishedStep& step) const {
@@ -306,13 +348,7 @@ absl::Status TableStateMachine::PublishEnd(const replication::PublishedStep& ste
     DYNLIB_RETURN_IF_ERROR(PublishSplit(step, record));
   } else {
     store::WriteBatch batch = Metadata(step);
-    for (auto& [key, value] : std::exchange(pending_, {})) {
-      if (value.has_value()) {
-        batch.Put(key, *std::move(value));
-      } else {
-        batch.Delete(key);
-      }
-    }
+    TakePending(batch);
     batch.Put(std::string(kEndKey), record.SerializeAsString());
     DYNLIB_RETURN_IF_ERROR(tree_->Apply(batch, step.through));
   }

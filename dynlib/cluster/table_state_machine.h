@@ -18,6 +18,8 @@
 // replica, whose tree has no items, does the same. A merge's record leaves the items where they are
 // until both halves have ended (replica_set.h).
 //
+// A scrub marker ends its step, and the version that the step makes is pinned (rule R12).
+//
 // Internal to the cluster.
 //
 // Threads: as StateMachine says; Get, Scan and the static functions from any thread where file
@@ -38,6 +40,7 @@
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/scrub_pins.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
 #include "dynlib/store/page_file.h"
@@ -91,9 +94,15 @@ class TableStateMachine : public replication::StateMachine {
       std::string_view first, std::string_view end, bool reverse,
       absl::FunctionRef<bool(std::string_view key, std::string_view item)> visit) const;
 
+  // Of scrubs: what was pinned at their markers.
+  ScrubPins& scrub_pins() { return scrub_pins_; }
+  // Proposed as a command; the result is a wire::WriteResult with the slot.
+  static std::string ScrubMarker(uint64_t scrub);
+
   Slot applied() const override { return tree_->position(); }
   absl::Status LoadSessions(
       absl::FunctionRef<void(std::string_view key, std::string_view value)> visit) override;
+  bool EndsStep(std::string_view command) const override;
   absl::Status Evaluate(std::span<const replication::AppliedCommand> commands,
                         std::vector<std::string>* results) override;
   absl::Status Publish(const replication::PublishedStep& step) override;
@@ -104,6 +113,7 @@ class TableStateMachine : public replication::StateMachine {
   absl::Status PublishEnd(const replication::PublishedStep& step);
   absl::Status PublishSplit(const replication::PublishedStep& step, const wire::EndRecord& record);
   store::WriteBatch Metadata(const replication::PublishedStep& step) const;
+  void TakePending(store::WriteBatch& batch);
 
   store::Tree* const tree_;
   store::PageFile* pages_ = nullptr;
@@ -112,6 +122,12 @@ class TableStateMachine : public replication::StateMachine {
   // Evaluated and not yet published: by key, the new item or its absence.
   std::map<std::string, std::optional<std::string>> pending_;
   std::optional<wire::EndRecord> pending_end_;
+  struct Mark {
+    uint64_t scrub;
+    Slot slot;
+  };
+  std::optional<Mark> pending_mark_;
+  ScrubPins scrub_pins_;
 };
 
 }  // namespace dynlib::cluster
