@@ -339,9 +339,9 @@ TEST_F(AdmissionTest, SwitchedOffNothingIsThrottledButCostsAreCounted) {
     options.admission.partition_write_units = 1;
     options.admission.burst_seconds = 1;
   });
-  EXPECT_EQ(DriveWrites(200, seconds(5)).throttled, 0u);
+  EXPECT_EQ(DriveWrites(100, seconds(5)).throttled, 0u);
   EXPECT_EQ(CostOf(PutRequest("a", std::string(3500, 'x'))), 4000u);
-  EXPECT_NEAR(static_cast<double>(LeaderStatus().write_milliunits()), 190'000, 25'000);
+  EXPECT_NEAR(static_cast<double>(LeaderStatus().write_milliunits()), 95'000, 12'000);
 }
 
 TEST_F(AdmissionTest, RepliesSayWhatARequestCost) {
