@@ -73,7 +73,12 @@ class StateMachine {
                                 std::vector<std::string>* results) = 0;
 
   // Shows the evaluated effects, stores the session records and the configuration, and moves
-  // applied() to `through`, all at once. A log replica's steps have no effects but an end's.
+  // applied() to `through`, all at once.
+  //
+  // A log replica's state machine only moves its position, to what all storage replicas hold in
+  // durable trees: it is given no commands, but the one that ends the group. That is evaluated as
+  // soon as it is chosen, and published with its slot like any other position: perhaps much later,
+  // and then not without having been evaluated once more if the process restarted in between.
   virtual absl::Status Publish(const PublishedStep& step) = 0;
 };
 

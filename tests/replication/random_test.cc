@@ -17,9 +17,9 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
-void RunSeeds(HarnessOptions (*mix)(uint64_t seed)) {
+void RunSeeds(HarnessOptions (*mix)(uint64_t seed), uint64_t usual_count) {
   const uint64_t first = FromEnvironment("DYNLIB_FIRST_SEED", 1);
-  const uint64_t count = FromEnvironment("DYNLIB_SEEDS", 200);
+  const uint64_t count = FromEnvironment("DYNLIB_SEEDS", usual_count);
   uint64_t steps = 0;
   int failures = 0;
   for (uint64_t seed = first; seed < first + count; ++seed) {
@@ -34,9 +34,9 @@ void RunSeeds(HarnessOptions (*mix)(uint64_t seed)) {
   testing::Test::RecordProperty("steps", static_cast<int>(steps));
 }
 
-TEST(RandomTest, SafeUnderFaultsAndLiveAfterThem) { RunSeeds(RandomMix); }
+TEST(RandomTest, SafeUnderFaultsAndLiveAfterThem) { RunSeeds(RandomMix, 200); }
 
-TEST(RandomTest, SoWhileMembersChange) { RunSeeds(MembersMix); }
+TEST(RandomTest, SoWhileMembersChange) { RunSeeds(MembersMix, 100); }
 
 }  // namespace
 }  // namespace dynlib::replication

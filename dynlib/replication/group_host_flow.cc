@@ -1,0 +1,306 @@
+// What flows between the groups of a node, its log and the other nodes.
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "dynlib/base/strings.h"
+#include "dynlib/replication/group_host_impl.h"
+
+namespace dynlib::replication {
+namespace {
+
+// What groups say to a node goes in messages of about this much.
+constexpr size_t kMessageBytes = 8 << 20;
+
+size_t PayloadBytes(const GroupMessage& message) {
+  size_t bytes = 0;
+  if (const auto* accept = std::get_if<Accept>(&message.body)) {
+    for (const Payload& entry : accept->entries) bytes += entry->size();
+  } else if (const auto* promise = std::get_if<Promise>(&message.body)) {
+    for (const Entry& entry : promise->entries) bytes += entry.payload->size();
+  }
+  return bytes;
+}
+
+std::string_view EventName(GroupCore::Event::Kind kind) {
+  switch (kind) {
+    case GroupCore::Event::Kind::kElectionStarted:
+      return "replication.election_started";
+    case GroupCore::Event::Kind::kElected:
+      return "replication.elected";
+    case GroupCore::Event::Kind::kDeposed:
+      return "replication.deposed";
+    case GroupCore::Event::Kind::kLeaderHealthy:
+      return "replication.leader_healthy";
+    case GroupCore::Event::Kind::kUnknownDecidedEmpty:
+      return "replication.unknown_decided_empty";
+    case GroupCore::Event::Kind::kTooFarBehind:
+      return "replication.too_far_behind";
+    case GroupCore::Event::Kind::kConfigured:
+      return "replication.configured";
+    case GroupCore::Event::Kind::kRemoved:
+      return "replication.removed";
+    case GroupCore::Event::Kind::kEnded:
+      return "replication.ended";
+  }
+  return "replication.event";
+}
+
+}  // namespace
+
+// Inputs of one turn share a flush: one batch for the log, one message a peer.
+void GroupHost::Impl::RequestFlush() {
+  if (flush_posted_ || stopped_) return;
+  flush_posted_ = true;
+  executor_->Post([self = shared_from_this()] {
+    self->flush_posted_ = false;
+    self->Flush();
+  });
+}
+
+void GroupHost::Impl::Flush() {
+  if (stopped_ || liveness_ == nullptr) return;
+  const Instant now = clock_->Now();
+  TakeLivenessEffects(now);
+  LogQueue::Batch batch;
+  // By index: a group's effects may mark others, or itself again.
+  std::vector<PartitionId> dirty;
+  dirty.swap(dirty_);
+  for (PartitionId id : dirty) {
+    Group* group = Find(id);
+    if (group == nullptr) continue;
+    group->dirty = false;
+    TakeGroupEffects(id, *group, now, batch);
+  }
+  TakeLivenessEffects(now);  // A promise may have ended support.
+  if (!batch.frames.empty()) queue_->Append(std::move(batch));
+  SendOutbox();
+  ArmTimer();
+}
+
+void GroupHost::Impl::TakeGroupEffects(PartitionId id, Group& group, Instant now,
+                                       LogQueue::Batch& batch) {
+  HostedGroup& hosted = *group.hosted;
+  if (hosted.lost() || halted_) return;
+  hosted.Pump(now);
+  if (!hosted.failure().ok()) ReportFatal(hosted.failure());
+  GroupCore::Effects effects = hosted.core().TakeEffects(now);
+  for (GroupCore::Record& record : effects.records)
+    batch.frames.push_back(ToFrame(id, std::move(record)));
+  if (!effects.records.empty()) batch.marks.emplace_back(id, effects.last_record);
+  for (GroupMessage& message : effects.messages) {
+    outbox_[message.to_node].groups.push_back(std::move(message));
+  }
+  if (hosted.core().nodes_version() != group.nodes_version) {
+    SetNodes(group, hosted.core().nodes_version(), hosted.core().Nodes(), now);
+  }
+  if (effects.deposed) hosted.OnDeposed();
+  for (const GroupCore::Event& event : effects.events) {
+    const EventField fields[] = {{"partition", Cat(id)},
+                                 {"node", Cat(self_)},
+                                 {"round", Cat(event.ballot.round())},
+                                 {"slot", Cat(event.slot)}};
+    metrics_->Count(EventName(event.kind), 1);
+    metrics_->Event(EventName(event.kind), fields);
+  }
+  const Slot released = hosted.core().released();
+  if (released > group.released) {
+    group.released = released;
+    log_->Release(id, released);
+  }
+  const Instant deadline = hosted.next_deadline();
+  if (deadline != group.deadline) {
+    deadlines_.erase({group.deadline, id});
+    group.deadline = deadline;
+    if (deadline != Instant::Infinite()) deadlines_.insert({deadline, id});
+  }
+  TellOfChange(id, group);
+}
+
+void GroupHost::Impl::TellOfChange(PartitionId id, Group& group) {
+  const GroupCore& core = group.hosted->core();
+  const Seen now{.role = core.role(),
+                 .leader = core.leader(),
+                 .epoch = core.configuration().epoch,
+                 .removed = core.removed(),
+                 .ended = core.ended()};
+  if (group.seen == now) return;
+  group.seen = now;
+  if (on_change_ == nullptr) return;
+  executor_->Post([self = shared_from_this(), id] {
+    if (!self->stopped_) self->on_change_(id);
+  });
+}
+
+// Support is asked of, and given to, the nodes that some group needs.
+void GroupHost::Impl::SetNodes(Group& group, uint64_t version, std::vector<NodeId> nodes,
+                               Instant now) {
+  for (NodeId node : nodes) {
+    if (++node_uses_[node] == 1) liveness_->AddPeer(node, now);
+  }
+  for (NodeId node : group.nodes) {
+    if (--node_uses_[node] > 0) continue;
+    node_uses_.erase(node);
+    liveness_->RemovePeer(node);
+  }
+  group.nodes = std::move(nodes);
+  group.nodes_version = version;
+}
+
+void GroupHost::Impl::TakeLivenessEffects(Instant now) {
+  Liveness::Effects effects = liveness_->TakeEffects();
+  for (auto& [node, message] : effects.messages) outbox_[node].liveness.push_back(message);
+  for (const Liveness::Event& event : effects.events) {
+    for (auto& [id, group] : groups_) {
+      if (group.hosted->lost()) continue;
+      group.hosted->core().OnPeerEvent(event, now);
+      MarkDirty(id);
+    }
+  }
+}
+
+void GroupHost::Impl::SendOutbox() {
+  for (auto& [node, message] : std::exchange(outbox_, {})) {
+    if (halted_) continue;
+    // Groups that catch up together may have more to say than one message can carry.
+    NodeMessage part{.groups = {}, .liveness = std::move(message.liveness)};
+    size_t bytes = 0;
+    for (GroupMessage& group : message.groups) {
+      const size_t size = PayloadBytes(group);
+      if (!part.groups.empty() && bytes + size > kMessageBytes) {
+        transport_->Send(node, channel_, Encode(std::exchange(part, {})));
+        bytes = 0;
+      }
+      bytes += size;
+      part.groups.push_back(std::move(group));
+    }
+    transport_->Send(node, channel_, Encode(part));
+  }
+}
+
+void GroupHost::Impl::OnDurable(const LogQueue::Marks& marks) {
+  const Instant now = clock_->Now();
+  for (const auto& [id, record] : marks) {
+    Group* group = Find(id);
+    if (group == nullptr) continue;
+    group->hosted->core().Persisted(record, now);
+    MarkDirty(id);
+  }
+}
+
+// The log is closed for good (L3): what is in flight may be durable or not, and this node may vote
+// no more.
+void GroupHost::Impl::Halt(const absl::Status& why) {
+  halted_ = true;
+  liveness_->SetLogHealthy(false);
+  const EventField fields[] = {{"node", Cat(self_)}, {"why", std::string(ToStd(why.message()))}};
+  metrics_->Event("replication.log_closed", fields);
+  for (auto& [id, group] : groups_) {
+    group.hosted->OnDeposed();
+    group.hosted->Close(
+        absl::UnavailableError(Cat("the node's log is closed: ", ToStd(why.message()))));
+  }
+  ReportFatal(why);
+}
+
+void GroupHost::Impl::ReportFatal(absl::Status why) {
+  if (on_fatal_ == nullptr) return;
+  executor_->Post([callback = std::exchange(on_fatal_, nullptr), why = std::move(why)]() mutable {
+    callback(why);
+  });
+}
+
+void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
+  if (stopped_ || halted_) return;
+  absl::StatusOr<NodeMessage> message = DecodeNodeMessage(bytes);
+  if (!message.ok()) {
+    metrics_->Count("replication.bad_messages", 1);
+    return;
+  }
+  const Instant now = clock_->Now();
+  for (const LivenessMessage& liveness : message->liveness) liveness_->Step(from, liveness, now);
+  if (!message->liveness.empty()) RequestFlush();
+  for (GroupMessage& body : message->groups) {
+    Group* group = Find(body.group);
+    if (group == nullptr) {
+      AnswerForAbsent(from, body);
+      metrics_->Count("replication.unknown_group_messages", 1);
+      continue;
+    }
+    const GroupCore& core = group->hosted->core();
+    const Member* sender = core.configuration().Find(body.from);
+    if (body.to != core.self() || (sender != nullptr && sender->node != from)) {
+      if (body.to != core.self()) AnswerForAbsent(from, body);
+      metrics_->Count("replication.foreign_messages", 1);
+      continue;
+    }
+    body.from_node = from;
+    body.to_node = self_;
+    if (group->hosted->lost()) {
+      AnswerForAbsent(from, body);
+      continue;
+    }
+    group->hosted->core().Step(body, now);
+    MarkDirty(body.group);
+  }
+}
+
+// For a replica that lost its ballots (R3), or is not here, or no more: it does not lead at this
+// ballot and never will, since a ballot of an earlier boot is never led again. Its node lives, and
+// without that word its group would wait for it (R5).
+void GroupHost::Impl::AnswerForAbsent(NodeId from, const GroupMessage& message) {
+  if (!std::holds_alternative<HealthQuery>(message.body)) return;
+  GroupMessage reply{
+      .from_node = self_,
+      .to_node = from,
+      .group = message.group,
+      .from = message.to,
+      .to = message.from,
+      .epoch = message.epoch,
+      .ballot = message.ballot,
+      .body = HealthReply{.healthy = false, .abandoned = message.ballot.proposer() == message.to}};
+  outbox_[from].groups.push_back(std::move(reply));
+  RequestFlush();
+}
+
+void GroupHost::Impl::ArmTimer() {
+  Instant at = halted_ ? Instant::Infinite() : liveness_->next_deadline();
+  if (!deadlines_.empty()) at = std::min(at, deadlines_.begin()->first);
+  if (at >= timer_at_) return;  // An early call is harmless and arms again.
+  if (timer_ != Executor::kNoTimer) executor_->Cancel(timer_);
+  timer_at_ = at;
+  timer_ = executor_->RunAt(at, [self = shared_from_this()] { self->OnTimer(); });
+}
+
+void GroupHost::Impl::OnTimer() {
+  timer_ = Executor::kNoTimer;
+  timer_at_ = Instant::Infinite();
+  if (stopped_ || halted_) return;
+  const Instant now = clock_->Now();
+  ProbeLog(now);
+  liveness_->Tick(now);
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const PartitionId id = deadlines_.begin()->second;
+    deadlines_.erase(deadlines_.begin());
+    Group& group = groups_.at(id);
+    group.deadline = Instant::Infinite();
+    group.hosted->core().Tick(now);
+    MarkDirty(id);
+  }
+  Flush();
+}
+
+// R8: a hung disk must show even when nobody writes.
+void GroupHost::Impl::ProbeLog(Instant now) {
+  const std::optional<Instant> pending = log_->OldestPendingSince();
+  liveness_->SetLogHealthy(!queue_->blocked() &&
+                           (!pending.has_value() || now - *pending <= options_.log_overdue));
+  if (!queue_->idle() || now - queue_->last_append() < options_.log_probe) return;
+  LogQueue::Batch probe;
+  probe.frames.push_back(NodeFrame(node_state_));
+  queue_->Append(std::move(probe));
+}
+
+}  // namespace dynlib::replication

@@ -1,0 +1,158 @@
+// The inside of GroupHost, in two files: what is asked of it (group_host.cc), and what flows
+// between its groups, the log and the other nodes (group_host_flow.cc).
+#ifndef DYNLIB_REPLICATION_GROUP_HOST_IMPL_H_
+#define DYNLIB_REPLICATION_GROUP_HOST_IMPL_H_
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "dynlib/base/check.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
+#include "dynlib/replication/group_core.h"
+#include "dynlib/replication/group_host.h"
+#include "dynlib/replication/host_options.h"
+#include "dynlib/replication/hosted_group.h"
+#include "dynlib/replication/liveness.h"
+#include "dynlib/replication/log_queue.h"
+#include "dynlib/replication/log_records.h"
+#include "dynlib/replication/message.h"
+#include "dynlib/replication/message_codec.h"
+#include "dynlib/replication/replica_log.h"
+#include "dynlib/replication/state_machine.h"
+#include "dynlib/replication/types.h"
+#include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/executor.h"
+#include "dynlib/runtime/transport.h"
+
+namespace dynlib::replication {
+
+class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
+ public:
+  Impl(HostOptions options, NodeId self, Transport* transport, Channel channel, ReplicaLog* log,
+       Executor* executor, const Clock* clock, MetricsSink* metrics)
+      : options_(std::move(options)),
+        self_(self),
+        transport_(transport),
+        channel_(channel),
+        log_(log),
+        queue_(std::make_shared<LogQueue>(log, executor, clock, metrics)),
+        executor_(executor),
+        clock_(clock),
+        metrics_(metrics) {
+    DYNLIB_CHECK(Validate(options_).ok());
+    options_.group.faults = options_.faults;
+    options_.liveness.faults = options_.faults;
+  }
+
+  void Start(const RecoveredStream& node_stream, absl::AnyInvocable<void(absl::Status)> done);
+  absl::Status AddGroup(PartitionId id, const GroupSetup& setup, StateMachine* state_machine,
+                        Executor* apply_executor, const RecoveredStream& recovered);
+  void RemoveGroup(PartitionId id, absl::AnyInvocable<void(absl::Status)> done);
+  void Propose(PartitionId id, Command command, bool ends, ProposeCallback done);
+  void AddLearner(PartitionId id, const Member& learner, Slot from, LearnerCallback done);
+  void ChangeMembers(PartitionId id, uint64_t expected_epoch, std::vector<Member> members,
+                     ChangeCallback done);
+  void TransferLeadership(PartitionId id);
+  void Read(PartitionId id, absl::AnyInvocable<void()> read, ReadCallback done);
+  void Checkpointed(PartitionId id, Slot slot);
+  std::optional<GroupStatus> Status(PartitionId id) const;
+  std::vector<GroupStatus> AllStatus() const;
+  bool Hears(NodeId node) const {
+    return liveness_ != nullptr && liveness_->Hears(node, clock_->Now());
+  }
+  void Stop();
+  void OnFatal(absl::AnyInvocable<void(absl::Status)> callback) { on_fatal_ = std::move(callback); }
+  void OnChange(absl::AnyInvocable<void(PartitionId)> callback) {
+    on_change_ = std::move(callback);
+  }
+
+ private:
+  // What OnChange tells of.
+  struct Seen {
+    Role role = Role::kFollower;
+    std::optional<Member> leader;
+    uint64_t epoch = 0;
+    bool removed = false;
+    Slot ended = 0;
+    friend bool operator==(const Seen&, const Seen&) = default;
+  };
+  struct Group {
+    std::shared_ptr<HostedGroup> hosted;
+    Executor* apply_executor = nullptr;
+    Instant deadline = Instant::Infinite();
+    bool dirty = false;
+    Slot released = 0;
+    std::optional<Seen> seen;
+    uint64_t nodes_version = 0;
+    std::vector<NodeId> nodes;  // Peers of liveness on this group's account.
+  };
+  struct Unstarted {
+    PartitionId id;
+    GroupSetup setup;
+    StateMachine* state_machine;
+    Executor* apply_executor;
+    RecoveredStream recovered;
+  };
+
+  void FinishStart();
+  void MakeGroup(const Unstarted& spec);
+  Group* Find(PartitionId id);
+  absl::Status NotHere(PartitionId id) const;
+  void MarkDirty(PartitionId id);
+  void RequestFlush();
+  void Flush();
+  void TakeGroupEffects(PartitionId id, Group& group, Instant now, LogQueue::Batch& batch);
+  void TellOfChange(PartitionId id, Group& group);
+  void SetNodes(Group& group, uint64_t version, std::vector<NodeId> nodes, Instant now);
+  void TakeLivenessEffects(Instant now);
+  void SendOutbox();
+  void OnDurable(const LogQueue::Marks& marks);
+  void Halt(const absl::Status& why);
+  void ReportFatal(absl::Status why);
+  void OnMessage(NodeId from, const std::string& bytes);
+  void AnswerForAbsent(NodeId from, const GroupMessage& message);
+  void OnTimer();
+  void ProbeLog(Instant now);
+  void ArmTimer();
+
+  HostOptions options_;
+  const NodeId self_;
+  Transport* const transport_;
+  const Channel channel_;
+  ReplicaLog* const log_;
+  const std::shared_ptr<LogQueue> queue_;
+  Executor* const executor_;
+  const Clock* const clock_;
+  MetricsSink* const metrics_;
+
+  absl::AnyInvocable<void(absl::Status)> on_fatal_;
+  absl::AnyInvocable<void(PartitionId)> on_change_;
+  bool stopped_ = false;
+  bool halted_ = false;
+  NodeState node_state_;
+  std::unique_ptr<Liveness> liveness_;
+  std::vector<Unstarted> unstarted_;
+  std::map<PartitionId, Group> groups_;
+  std::set<PartitionId> removing_;
+  std::map<NodeId, size_t> node_uses_;  // By how many groups.
+  std::vector<PartitionId> dirty_;
+  bool flush_posted_ = false;
+  std::map<NodeId, NodeMessage> outbox_;
+
+  std::set<std::pair<Instant, PartitionId>> deadlines_;
+  Executor::TimerId timer_ = Executor::kNoTimer;
+  Instant timer_at_ = Instant::Infinite();
+};
+
+}  // namespace dynlib::replication
+
+#endif  // DYNLIB_REPLICATION_GROUP_HOST_IMPL_H_
