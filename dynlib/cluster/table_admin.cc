@@ -108,8 +108,11 @@ bool SameTable(const TableInfo& table, const TableSpec& spec) {
 absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec) {
   DYNLIB_RETURN_IF_ERROR(ValidateSpec(spec));
   DYNLIB_ASSIGN_OR_RETURN(const Zones zones, ZonesOf(config));
-  TableInfo table{
-      .id = TableId{DrawId(spec, 0)}, .name = spec.name, .schema = spec.schema, .partitions = {}, .throughput = spec.throughput};
+  TableInfo table{.id = TableId{DrawId(spec, 0)},
+                  .name = spec.name,
+                  .schema = spec.schema,
+                  .partitions = {},
+                  .throughput = spec.throughput};
   // Tables of one partition shall not all be led in the same zone.
   const uint64_t start = Checksum(spec.name) % (uint64_t{1} << 32);
   for (size_t i = 0; i < spec.partitions; ++i) {
@@ -210,8 +213,9 @@ void TableAdmin::Impl::DeleteTable(std::string name, Done done) {
     admin->router_->Put(std::string(kCatalogueName), EncodeTableItem(*table),
                         FollowsVersion(table->version), std::move(done));
   };
-  router_->Get(std::string(kCatalogueName), {.partition = Value::String(std::move(name)), .sort = {}},
-               Consistency::kStrong, std::move(marked));
+  router_->Get(std::string(kCatalogueName),
+               {.partition = Value::String(std::move(name)), .sort = {}}, Consistency::kStrong,
+               std::move(marked));
 }
 
 void TableAdmin::Impl::Close() {
@@ -248,13 +252,13 @@ void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>
   absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
   if (!table.ok()) return Finish(id, table.status());
   if (table->deleting) {
-    return Finish(id, absl::UnavailableError(
-                          Cat("table '", creation->spec.name, "' is being deleted")));
+    return Finish(
+        id, absl::UnavailableError(Cat("table '", creation->spec.name, "' is being deleted")));
   }
   if (SameTable(*table, creation->spec)) return Finish(id, absl::OkStatus());
-  Finish(id, absl::AlreadyExistsError(
-                 Cat("table '", creation->spec.name, "' exists with ", table->partitions.size(),
-                     " partitions, and another schema, throughput or number of them was asked for")));
+  Finish(id, absl::AlreadyExistsError(Cat(
+                 "table '", creation->spec.name, "' exists with ", table->partitions.size(),
+                 " partitions, and another schema, throughput or number of them was asked for")));
 }
 
 void TableAdmin::Impl::MakeReplicas(Creation& creation) {

@@ -1,5 +1,5 @@
-// Creates and deletes tables. Creating places their partitions, makes the replicas, and enters the table into the
-// catalogue, in that order, so that every table in the catalogue can be used.
+// Creates and deletes tables. Creating places their partitions, makes the replicas, and enters the
+// table into the catalogue, in that order, so that every table in the catalogue can be used.
 //
 //   TableAdmin admin(config, {.client = ..., .catalogue_nodes = config.catalogue_nodes}, &rpc,
 //                    executor, clock);
@@ -14,8 +14,8 @@
 // partitions (a hash), so that a creation that was cut can be repeated by anybody, every step being
 // idempotent, and one that was cut and given up does not stand in the way of another.
 //
-// Before a creation is answered the metadata nodes are told of the table, so that a router finds it at
-// once; those that do not answer hear of it from the auto admin.
+// Before a creation is answered the metadata nodes are told of the table, so that a router finds it
+// at once; those that do not answer hear of it from the auto admin.
 //
 // Deleting marks the table in the catalogue: routers that read it there find it no more, and the
 // auto admin drops the replicas and then the entry. Until then no table of the name can be created.
@@ -24,8 +24,9 @@
 // - . as DynamoDB's, or is "catalogue"; a bad schema or throughput; not 1 to 2,000 partitions;
 // neither one node nor three zones in the cluster), kAlreadyExists (a table of that name with
 // another schema, throughput or, when it was not split or merged since, number of partitions; the
-// same again is OK), kUnavailable (it is being deleted), kDeadlineExceeded (not finished within the options'
-// timeout: ask again), kFailedPrecondition (a node refused a replica), kCancelled (destroyed).
+// same again is OK), kUnavailable (it is being deleted), kDeadlineExceeded (not finished within the
+// options' timeout: ask again), kFailedPrecondition (a node refused a replica), kCancelled
+// (destroyed).
 //
 // Threads: everything on `executor`; callbacks run there, exactly once, never inline.
 #ifndef DYNLIB_CLUSTER_TABLE_ADMIN_H_
