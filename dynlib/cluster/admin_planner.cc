@@ -262,6 +262,7 @@ std::optional<PartitionMember> Planner::ReplaceLost(const GroupView& group,
     if (own == view_.nodes.end() || !own->second.alive) return std::nullopt;
     return PartitionMember{ReplicaId{}, NodeId{lost.node()}, /*log=*/false};
   }
+  if (!options_.log_replicas) return PartitionMember{ReplicaId{}, *storage, /*log=*/false};
   wish.excluded.push_back(*storage);
   absl::StatusOr<NodeId> log = ChooseNode(nodes_, wish);
   if (!log.ok()) {

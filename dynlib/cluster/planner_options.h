@@ -18,6 +18,9 @@ struct PlannerOptions {
   uint64_t merge_bytes = 0;
   uint64_t merge_units = 10;
   bool split_for_heat = true;
+  // A lost replica is covered by a log replica while its tree is copied (rule R9). Off: commits are
+  // on one disk less until the copy is there; to compare with.
+  bool log_replicas = true;
   size_t moves_max = 16;  // partitions whose members are being changed at a time; 1 to 1,000
 };
 absl::Status Validate(const PlannerOptions& options);

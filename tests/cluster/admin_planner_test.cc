@@ -196,6 +196,17 @@ TEST_F(AdminPlannerTest, ADeadMemberGetsALogReplicaThenAStorageReplicaInItsZone)
   EXPECT_EQ(plans[0].plan.move, std::nullopt);
 }
 
+TEST_F(AdminPlannerTest, WithoutLogReplicasADeadMemberGetsAStorageReplicaAtOnce) {
+  options_.log_replicas = false;
+  Kill(NodeId{3});
+  const std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(2));
+  const PartitionPlan::Move move = *plans[0].plan.move;
+  EXPECT_FALSE(move.learner.log);
+  EXPECT_EQ(move.replaces, ReplicaId{3});
+  EXPECT_TRUE(move.learner.node == NodeId{6} || move.learner.node == NodeId{9});
+}
+
 TEST_F(AdminPlannerTest, AMemberThatComesBackInTimeKeepsItsPlace) {
   Kill(NodeId{3});
   for (const WritePlan& plan : Of<WritePlan>(Plan())) Accept(plan);
