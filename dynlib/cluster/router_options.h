@@ -23,7 +23,7 @@ enum class CacheMode {
 struct RouterOptions {
   ClientId client{};  // unique to this router object, for ever: 64 random bits, say; not 0
   std::vector<NodeId> catalogue_nodes;  // ClusterConfig's, in its order; 1 to 7
-  // ClusterConfig's; up to 16, not of the catalogue's. None: tables and partitions are read in the
+  // ClusterConfig's; up to 16, all different. None: tables and partitions are read in the
   // catalogue.
   std::vector<NodeId> metadata_nodes;
   NodeId near{};  // preferred for eventual reads when it has a replica; 0: any
