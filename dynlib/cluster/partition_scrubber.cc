@@ -33,6 +33,8 @@ absl::StatusOr<Reply> Parse(const absl::StatusOr<std::string>& result) {
 scrub::ScrubOptions SessionOptions(const ScrubberOptions& options, uint64_t expected_bytes) {
   scrub::ScrubOptions session;
   session.bytes_per_second = options.bytes_per_second;
+  // A request is paid for before it is sent: it should not be worth more than a moment.
+  session.step_bytes = std::clamp<uint64_t>(options.bytes_per_second / 8, 4 << 10, 1 << 20);
   session.request_timeout = options.call_timeout;
   session.retry_delay = options.retry_delay;
   session.expected_bytes = expected_bytes;

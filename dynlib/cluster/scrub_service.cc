@@ -20,6 +20,7 @@ namespace dynlib::cluster {
 namespace {
 
 constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+constexpr Duration kApplyWait = std::chrono::milliseconds(10);
 constexpr uint64_t kFetchBytes = 1 << 20;
 constexpr int kRepairPartsMax = 100'000;  // items and ranges of one request
 
@@ -152,6 +153,19 @@ void ScrubService::Digest(const wire::ScrubDigestRequest& request, Instant deadl
   }
   absl::StatusOr<store::Snapshot> version =
       FindVersion(**replica, request.scrub(), request.marker());
+  const Instant now = parts_.clock->Now();
+  if (absl::IsUnavailable(version.status()) && now + kApplyWait < deadline &&
+      waiting_ < kReadsMax) {
+    // A follower that is a moment behind the leader.
+    ++waiting_;
+    parts_.executor->RunAt(now + kApplyWait, [self = shared_from_this(), request, deadline,
+                                              reply = std::move(reply)]() mutable {
+      --self->waiting_;
+      if (!self->stopped_) return self->Digest(request, deadline, std::move(reply));
+      Send(reply, wire::ScrubDigestReply(), absl::CancelledError("shut down"));
+    });
+    return;
+  }
   if (!version.ok()) return answer(version.status());
   if (version->position() != request.marker()) {
     return answer(absl::InvalidArgumentError(Cat("scrub ", request.scrub(), " has its marker at ",

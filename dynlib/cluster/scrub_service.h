@@ -114,6 +114,7 @@ class ScrubService : public std::enable_shared_from_this<ScrubService> {
   Parts parts_;
   Rpc* rpc_ = nullptr;
   size_t reads_ = 0;
+  size_t waiting_ = 0;  // requests, for the marker to be applied
   std::set<PartitionId> repairing_;
   Executor::TimerId timer_ = Executor::kNoTimer;
   bool stopped_ = false;
