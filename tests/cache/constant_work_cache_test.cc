@@ -197,6 +197,20 @@ TEST_F(CacheTest, HintsReplaceAtOnceIfNewer) {
   EXPECT_EQ(cache_->Get(1)->age, 3 * kSecond);
 }
 
+TEST_F(CacheTest, HeldMakesNoRequest) {
+  Make();
+  EXPECT_FALSE(cache_->Held(7).has_value());
+  Hold(7, 3);
+  executor_.Advance(kMillisecond);
+  const auto held = cache_->Held(7);
+  ASSERT_TRUE(held.has_value());
+  EXPECT_EQ(held->value->version, 3);
+  EXPECT_EQ(held->age, kMillisecond);
+  executor_.Run();
+  EXPECT_TRUE(requests_.empty());
+  EXPECT_EQ(Count(Counter::kHits) + Count(Counter::kMisses), 0u);
+}
+
 TEST_F(CacheTest, WithTheDirectoryDownEverythingHeldIsServedWithItsAge) {
   Make({.max_in_flight = 10});
   for (int key = 0; key < 5; ++key) Hold(key, 1);
