@@ -141,8 +141,8 @@ bool GroupCore::SupportsLeader(Instant now) const {
 
 void GroupCore::OnHealthQuery(const GroupMessage& message, const HealthQuery& query, Instant now) {
   if (message.epoch == configuration_.epoch && configuration_.Find(message.from) == nullptr) {
-    return SendOutdated(message,
-                        query.chosen + 1);  // It knows that it left, but not whether it may go.
+    // One that left, and does not know whether it may go; or a learner that asks about a ballot.
+    SendOutdated(message, query.chosen + 1);
   }
   if (message.ballot == promised_ && message.from == promised_.proposer()) {
     // A proposer that asks about its own ballot does not lead at it, and never will again.

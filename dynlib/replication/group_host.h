@@ -95,11 +95,12 @@ class GroupHost {
 
   // Called once, on the executor, when this node cannot go on: its log closed for good (rule L3),
   // or a state machine failed. Whoever runs the node destroys it and opens it again, which reads
-  // what is really there.
+  // what is really there. A state machine that fails with kDataLoss is none of this: its replica
+  // alone has `failed`, votes on, and is to be replaced.
   void OnFatal(absl::AnyInvocable<void(absl::Status)> callback);
 
-  // Called after the role, the leader, the configuration, `ended` or `removed` of a group changed;
-  // changes that follow one another may share a call.
+  // Called after the role, the leader, the configuration, `ended`, `removed` or `failed` of a group
+  // changed; changes that follow one another may share a call.
   void OnChange(absl::AnyInvocable<void(PartitionId)> callback);
 
   // Before or after Start. kInvalidArgument for a bad configuration or one that does not name

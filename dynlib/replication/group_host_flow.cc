@@ -85,7 +85,8 @@ void GroupHost::Impl::TakeGroupEffects(PartitionId id, Group& group, Instant now
   HostedGroup& hosted = *group.hosted;
   if (hosted.lost() || halted_) return;
   hosted.Pump(now);
-  if (!hosted.failure().ok()) ReportFatal(hosted.failure());
+  // Damage concerns this replica alone; who can read its other trees goes on with them.
+  if (!hosted.failure().ok() && !absl::IsDataLoss(hosted.failure())) ReportFatal(hosted.failure());
   GroupCore::Effects effects = hosted.core().TakeEffects(now);
   for (GroupCore::Record& record : effects.records)
     batch.frames.push_back(ToFrame(id, std::move(record)));
@@ -125,8 +126,15 @@ void GroupHost::Impl::TellOfChange(PartitionId id, Group& group) {
                  .leader = core.leader(),
                  .epoch = core.configuration().epoch,
                  .removed = core.removed(),
-                 .ended = core.ended()};
+                 .ended = core.ended(),
+                 .failed = !group.hosted->failure().ok()};
   if (group.seen == now) return;
+  if (now.failed && (!group.seen.has_value() || !group.seen->failed)) {
+    const EventField fields[] = {{"partition", Cat(id)},
+                                 {"node", Cat(self_)},
+                                 {"why", std::string(ToStd(group.hosted->failure().message()))}};
+    metrics_->Event("replication.replica_failed", fields);
+  }
   group.seen = now;
   if (on_change_ == nullptr) return;
   executor_->Post([self = shared_from_this(), id] {

@@ -83,6 +83,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
     uint64_t epoch = 0;
     bool removed = false;
     Slot ended = 0;
+    bool failed = false;
     friend bool operator==(const Seen&, const Seen&) = default;
   };
   struct Group {

@@ -713,12 +713,12 @@ TEST_F(GroupHostTest, AStateMachineThatFailsStepsDownAndIsFatal) {
   MustPropose(1, "a");
   const uint64_t id = LeaderId();
   Server& leader = *servers_[id];
-  leader.journal.failure = absl::DataLossError("a page is damaged");
+  leader.journal.failure = absl::InternalError("no disk");
   auto write = Propose(leader, 2, "b");
   ASSERT_TRUE(Await(write));
   EXPECT_THAT(write->results[0].status, StatusIs(absl::StatusCode::kUnknown));
   ASSERT_TRUE(world_.RunUntil([&] { return !leader.fatal.empty(); }, seconds(5)));
-  EXPECT_THAT(leader.fatal[0], StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(leader.fatal[0], StatusIs(absl::StatusCode::kInternal));
   EXPECT_TRUE(leader.Status().failed);
   EXPECT_NE(leader.Status().role, Role::kLeader);
   EXPECT_EQ(MustPropose(2, "b"), "2");  // Another one leads, and it was applied once.
@@ -726,6 +726,27 @@ TEST_F(GroupHostTest, AStateMachineThatFailsStepsDownAndIsFatal) {
   world_.RunFor(seconds(2));
   EXPECT_EQ(leader.fatal.size(), 1u);
   EXPECT_EQ(leader.journal.commands.size(), 1u);
+}
+
+TEST_F(GroupHostTest, AStateMachineWithDamageFailsItsReplicaAlone) {
+  Boot(3);
+  MustPropose(1, "a");
+  const uint64_t id = LeaderId();
+  Server& leader = *servers_[id];
+  int told = 0;
+  leader.host->OnChange([&](PartitionId) { told += leader.Status().failed ? 1 : 0; });
+  leader.journal.failure = absl::DataLossError("a page is damaged");
+  auto write = Propose(leader, 2, "b");
+  ASSERT_TRUE(Await(write));
+  EXPECT_THAT(write->results[0].status, StatusIs(absl::StatusCode::kUnknown));
+  EXPECT_EQ(MustPropose(2, "b"), "2");
+  EXPECT_NE(LeaderId(), id);
+  EXPECT_TRUE(leader.fatal.empty());
+  EXPECT_TRUE(leader.Status().failed);
+  EXPECT_GE(told, 1);
+  // It votes: without it there is no quorum.
+  Kill(6 - id - LeaderId());
+  EXPECT_EQ(MustPropose(3, "c"), "3");
 }
 
 TEST_F(GroupHostTest, ALargeFlushIsSplitIntoAppendsWithinTheLogsBound) {
