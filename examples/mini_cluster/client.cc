@@ -14,6 +14,7 @@ namespace dynlib::mini_cluster {
 namespace {
 
 constexpr Duration kCallTimeout = std::chrono::seconds(5);
+constexpr Duration kScrubTimeout = std::chrono::minutes(5);
 constexpr Duration kPoll = std::chrono::milliseconds(20);
 // Shorter than a lease, so that a node that lost its power is noticed before another leads.
 constexpr Duration kAttemptTimeout = std::chrono::milliseconds(300);
@@ -222,6 +223,46 @@ absl::StatusOr<Client::MetadataState> Client::GetMetadataState() {
     state.tables_min = std::min(state.tables_min, reply.tables());
   }
   return state;
+}
+
+absl::StatusOr<ScrubReport> Client::ScrubNow(PartitionId partition) {
+  cluster::wire::ScrubNowRequest request;
+  request.set_partition(ToUint(partition));
+  const Instant deadline = clock().Now() + kScrubTimeout;
+  cluster::wire::ScrubNowReply reply;
+  // The scrubber acts where the catalogue is led, which may change.
+  while (true) {
+    absl::Status refused = absl::UnavailableError("no node leads the catalogue");
+    const States states = GetStates();
+    const auto catalogue = states.find(cluster::kCataloguePartition);
+    for (const ReplicaState& state :
+         catalogue == states.end() ? std::vector<ReplicaState>() : catalogue->second) {
+      if (!state.holds_lease) continue;
+      absl::StatusOr<std::string> bytes =
+          Call(state.node, cluster::kScrubNow, request.SerializeAsString(), kScrubTimeout);
+      refused = bytes.status();
+      if (!bytes.ok()) continue;
+      if (!reply.ParseFromString(*bytes)) return absl::InternalError("a reply does not parse");
+      refused = ToStatus(reply.outcome());
+    }
+    if (refused.ok()) break;
+    if (clock().Now() > deadline) return refused;
+    std::this_thread::sleep_for(kPoll);
+  }
+  ScrubReport report;
+  for (const auto& one : reply.reports()) {
+    if (const absl::Status status = ToStatus(one.outcome()); !status.ok()) {
+      report.failures.push_back(Cat("partition ", one.partition(), ": ", ToStd(status.message())));
+      continue;
+    }
+    report.partitions++;
+    report.items += one.items();
+    report.bytes += one.bytes();
+    report.differences += one.differences();
+    report.repaired += one.repaired();
+    report.unrepaired += one.unrepaired();
+  }
+  return report;
 }
 
 absl::Status Client::ScanReplica(

@@ -64,6 +64,17 @@ struct ReplicaState {
   uint64_t throttled = 0;  // requests, since the node's start
 };
 
+// What a scrub found, over all partitions that it compared.
+struct ScrubReport {
+  size_t partitions = 0;
+  uint64_t items = 0;
+  uint64_t bytes = 0;
+  uint64_t differences = 0;
+  uint64_t repaired = 0;
+  uint64_t unrepaired = 0;
+  std::vector<std::string> failures;  // partitions that could not be compared, and why
+};
+
 class Client {
  public:
   struct Options {
@@ -111,6 +122,9 @@ class Client {
   absl::StatusOr<MetadataState> GetMetadataState();
   // How often the router counted this; see router.h.
   int64_t Counted(const std::string& name) const { return counters_.Value(name); }
+
+  // Compares the replicas of a partition, or of all for PartitionId{0}, and repairs what is bad.
+  absl::StatusOr<ScrubReport> ScrubNow(PartitionId partition);
 
   // Every item of the partition that this one replica has, in the order of the storage keys.
   absl::Status ScanReplica(

@@ -12,6 +12,8 @@
 
 #include <cstddef>
 #include <cstdio>
+#include <functional>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -31,21 +33,17 @@ class Events final : public MetricsSink {
   explicit Events(bool print) : print_(print) {}
 
   void Event(std::string_view name, std::span<const EventField> fields) override {
-    const Instant now = clock_.Now();
-    // With a space behind each field's value, so that it can be found whole.
-    std::string line = Cat(name, " ");
-    std::string trouble;
+    Kept kept{.when = clock_.Now(), .name = std::string(name), .fields = {}};
+    std::string line = Cat("event ", name);
     for (const EventField& field : fields) {
-      line += Cat(field.name, "=", field.value, " ");
-      // A power cut is no trouble here, it is the point; and what the admin could not do it tries
-      // again.
-      if (field.name != "why" || field.value.find("lost its power") != std::string::npos) continue;
-      if (name != "admin.action_failed") trouble = field.value;
+      line += Cat(" ", field.name, "=", field.value);
+      kept.fields[std::string(field.name)] = field.value;
     }
-    if (print_) std::fprintf(stderr, "event %s\n", line.c_str());
+    if (print_) std::fprintf(stderr, "%s\n", line.c_str());
     std::lock_guard lock(mutex_);
-    if (!trouble.empty()) last_trouble_ = std::move(trouble);
-    if (kept_.size() < kKeptMax) kept_.push_back({now, std::move(line)});
+    if (const auto why = kept.fields.find("why"); why != kept.fields.end() && IsTrouble(kept))
+      last_trouble_ = why->second;
+    if (kept_.size() < kKeptMax) kept_.push_back(std::move(kept));
   }
 
   // Empty when there was none.
@@ -58,26 +56,43 @@ class Events final : public MetricsSink {
     std::lock_guard lock(mutex_);
     return kept_.size();
   }
-  // When the first such event came, of those after the first `since`.
-  std::optional<Instant> FirstSince(size_t since, std::string_view name, std::string_view field,
-                                    std::string_view value) const {
-    const std::string wanted = Cat(" ", field, "=", value, " ");
+  struct Kept {
+    Instant when;
+    std::string name;
+    std::map<std::string, std::string, std::less<>> fields;
+
+    // Empty when it has none of the name.
+    std::string Field(std::string_view field) const {
+      const auto found = fields.find(field);
+      return found == fields.end() ? "" : found->second;
+    }
+  };
+  // Those of the name after the first `since` of all, in order.
+  std::vector<Kept> Since(size_t since, std::string_view name) const {
+    std::vector<Kept> found;
     std::lock_guard lock(mutex_);
     for (size_t i = since; i < kept_.size(); ++i) {
-      if (kept_[i].line.starts_with(Cat(name, " ")) &&
-          kept_[i].line.find(wanted) != std::string::npos) {
-        return kept_[i].when;
-      }
+      if (kept_[i].name == name) found.push_back(kept_[i]);
+    }
+    return found;
+  }
+  // When the first of them came that has this field.
+  std::optional<Instant> FirstSince(size_t since, std::string_view name, std::string_view field,
+                                    std::string_view value) const {
+    for (const Kept& kept : Since(since, name)) {
+      if (kept.Field(field) == value) return kept.when;
     }
     return std::nullopt;
   }
 
  private:
   static constexpr size_t kKeptMax = 100'000;
-  struct Kept {
-    Instant when;
-    std::string line;
-  };
+  // A power cut is no trouble here, it is the point, as damage is that a scrub finds; and what the
+  // admin could not do it tries again.
+  static bool IsTrouble(const Kept& kept) {
+    return kept.name != "admin.action_failed" && !kept.name.starts_with("scrub.") &&
+           kept.Field("why").find("lost its power") == std::string::npos;
+  }
 
   const bool print_;
   const SystemClock clock_;

@@ -39,12 +39,25 @@ cluster::StorageNodeOptions NodeOptions(NodeId id, const ClusterOptions& cluster
   options.admission.burst_seconds = 1;
   options.admission.heat.window = std::chrono::seconds(3);
   options.auto_admin.planner.split_for_heat = cluster.switches.split;
+  options.auto_admin.planner.log_replicas = cluster.switches.log_replicas;
   options.auto_admin.planner.moves_max = 1000;
   options.auto_admin.actions_max = 2000;
+  // Only when asked, and then at once.
+  options.scrubber.enabled = false;
+  options.scrubber.bytes_per_second = 1 << 30;
+  options.scrubber.retry_delay = std::chrono::milliseconds(20);
   // A dead node costs each round this long.
   options.auto_admin.call_timeout = std::chrono::milliseconds(250);
   // Longer than a node takes to restart.
   options.auto_admin.death_after = std::chrono::seconds(4);
+  return options;
+}
+
+cluster::MetadataNodeOptions MetadataOptions(NodeId id) {
+  cluster::MetadataNodeOptions options{.id = id};
+  // A table's limit is shared out within seconds.
+  options.admission.grant_lifetime = std::chrono::seconds(1);
+  options.admission.report_after = std::chrono::milliseconds(250);
   return options;
 }
 
@@ -156,7 +169,7 @@ class MiniCluster::Metadata {
     absl::Status status;
     RunThere(main_, [&] {
       absl::StatusOr<std::unique_ptr<cluster::MetadataNode>> made = cluster::MetadataNode::Create(
-          {.id = id_}, config,
+          MetadataOptions(id_), config,
           {.transport = transport_.get(), .clock = clock, .executor = &main_, .metrics = metrics});
       status = made.status();
       if (made.ok()) node_ = *std::move(made);

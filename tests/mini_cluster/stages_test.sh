@@ -18,6 +18,11 @@ grep -q ' split for its heat after .* routers followed' out || fail "the hot par
 grep -q '^power cut .* unavailable for ' out || fail "it does not tell how long writes were unavailable"
 grep -q '^healing .* declared dead after ' out || fail "no node died"
 grep -q ' storage replicas rebuilt on ' out || fail "it does not tell that replicas were rebuilt"
+grep -q '^scrub .* one bit of item .* changed in all/node-' out || fail "nothing was damaged"
+grep -q ' damage on node .* checksum ' out || fail "the damaged page is not named"
+grep -q ' found: the copy on node [0-9]* of item' out || fail "the bad copy is not named"
+grep -q ' and again: .*: 0 differences' out || fail "a second scrub is not clean"
+grep -q '^scrubbed .*: 0 differences' out || fail "the last scrub is not clean"
 
 run --dir=less --input=items.csv "${keys[@]}" --mixed-seconds=3 --stages=routing,admission --without=cache,split
 [[ $status == 0 && $last == "OK: 3000 written, 3000 verified, 0 lost" ]] || fail "the last line is '$last'"
