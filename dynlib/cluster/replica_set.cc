@@ -47,8 +47,18 @@ absl::StatusOr<std::shared_ptr<Replica>> ReplicaSet::LoadReplica(store::Tree* tr
 
 absl::Status ReplicaSet::Load() {
   for (store::TreeId id : parts_.pages->Trees()) {
-    DYNLIB_ASSIGN_OR_RETURN(std::shared_ptr<Replica> replica,
-                            LoadReplica(parts_.pages->FindTree(id)));
+    absl::StatusOr<std::shared_ptr<Replica>> loaded = LoadReplica(parts_.pages->FindTree(id));
+    if (absl::IsDataLoss(loaded.status())) {
+      // Not the other replicas' fault. Its node has lost it: it says nothing any more, and another
+      // replica takes its place, under a new id (rule R3).
+      const EventField fields[] = {{"node", Cat(parts_.self)},
+                                   {"partition", Cat(id)},
+                                   {"why", std::string(ToStd(loaded.status().message()))}};
+      parts_.metrics->Event("node.replica_lost", fields);
+      continue;
+    }
+    DYNLIB_RETURN_IF_ERROR(loaded.status());
+    std::shared_ptr<Replica> replica = *std::move(loaded);
     // It never had a vote.
     if (replica->copying) {
       DYNLIB_RETURN_IF_ERROR(parts_.pages->DropTree(id));
@@ -94,6 +104,8 @@ absl::Status ReplicaSet::AddGroup(const std::shared_ptr<Replica>& replica) {
   const replication::GroupSetup setup{.configuration = replica->configuration,
                                       .self = replica->self,
                                       .kind = replica->kind,
+                                      .ended = replica->ended.has_value() &&
+                                               replica->tree->position() >= replica->ended->slot(),
                                       .learner = replica->learner};
   return parts_.host->AddGroup(replica->partition, setup, &replica->state_machine,
                                parts_.apply_executor, TakeStream(recovery_, replica->partition));
@@ -101,6 +113,7 @@ absl::Status ReplicaSet::AddGroup(const std::shared_ptr<Replica>& replica) {
 
 void ReplicaSet::EnableEnd(Replica& replica) {
   replica.state_machine.EnableEnd(parts_.pages, parts_.self,
+                                  replica.kind == replication::MemberKind::kLog,
                                   [weak = weak_from_this(), executor = parts_.executor,
                                    partition = replica.partition](const wire::EndRecord& record) {
                                     executor->Post([weak, partition, record] {

@@ -58,7 +58,9 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   explicit ReplicaSet(Parts parts) : parts_(std::move(parts)) {}
 
   // Reads what every tree of the page file says of its replica, drops copies that were not
-  // finished, and joins halves that were not joined yet. kDataLoss if a tree says nothing.
+  // finished, and joins halves that were not joined yet. One whose own records are damaged is not
+  // here: to its group the replica is lost; its tree and log stay until another of the partition
+  // is made here. Event: "node.replica_lost".
   absl::Status Load();
   // Makes a replica's tree and a checkpoint with it, unless it is there.
   absl::Status MakeDurable(std::string description);

@@ -115,7 +115,8 @@ class StorageNode {
   void Start(absl::AnyInvocable<void(absl::Status)> done);
 
   // Called once, when the node cannot go on: its log or page file closed after a failed write or
-  // sync (rule L3), or a partition's tree is damaged. Destroy the node and open it again; set this
+  // sync (rule L3). A damaged tree is no reason: its replica alone fails, and the auto admin
+  // replaces it. Destroy the node and open it again; set this
   // before Start.
   void OnFatal(absl::AnyInvocable<void(absl::Status)> callback);
 
