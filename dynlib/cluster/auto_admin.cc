@@ -425,12 +425,19 @@ void AutoAdmin::Impl::Run(const UpdateTable& action) {
                }));
 }
 
+// Its id is noted first: see PastName.
 void AutoAdmin::Impl::Run(const RemoveTable& action) {
-  router_->Delete(std::string(kCatalogueName), CatalogueKey(action.table.name),
-                  FollowsVersion(action.table.version + 1),
-                  Guard([name = action.table.name](Impl& self, absl::Status status) {
-                    self.Done(status, "admin.table_removed", {{"table", name}});
-                  }));
+  const TableInfo& table = action.table;
+  auto remove = [name = table.name, version = table.version](Impl& self, absl::Status noted) {
+    if (!noted.ok()) return self.Done(noted, "", {{"table", name}});
+    self.router_->Delete(std::string(kCatalogueName), CatalogueKey(name),
+                         FollowsVersion(version + 1),
+                         self.Guard([name](Impl& admin, absl::Status status) {
+                           admin.Done(status, "admin.table_removed", {{"table", name}});
+                         }));
+  };
+  router_->Put(std::string(kCatalogueName), EncodePastItem(table.name, table.id), {},
+               Guard(std::move(remove)));
 }
 
 void AutoAdmin::Impl::Run(const RemovePlan& action) {

@@ -78,6 +78,11 @@ void RouterEngine::Resolve(Request& request) {
 void RouterEngine::OnTable(Request& request, TablePtr table) {
   if (request.table == nullptr) return Prepare(request, std::move(table));
   if (request.table->id == table->id) return Attempt(request.id);
+  // What was known was old. Nothing was done to the one that is gone, and the keys are the same.
+  if (!request.uncertain && request.table->schema == table->schema) {
+    request.table = std::move(table);
+    return Attempt(request.id);
+  }
   OnNoTable(request, absl::NotFoundError(Cat("table '", Escape(table->name),
                                              "' was deleted; another has its name")));
 }
@@ -264,7 +269,7 @@ void RouterEngine::OnCataloguePage(absl::StatusOr<CataloguePage> page) {
     absl::StatusOr<TableInfo> table = DecodeTableItem(item);
     const auto name = item.find(kCatalogueKey);
     if (name == item.end() || !name->second.is(ValueType::kString)) continue;
-    if (IsPlanName(name->second.string()) || (table.ok() && table->deleting)) continue;
+    if (!IsTableName(name->second.string()) || (table.ok() && table->deleting)) continue;
     absl::StatusOr<TablePtr> entry =
         table.ok() ? absl::StatusOr<TablePtr>(std::make_shared<const TableInfo>(*std::move(table)))
                    : table.status();

@@ -17,6 +17,8 @@
 // Counted: "scrub.digests", "scrub.bytes_read", "scrub.metadata_repaired". Event:
 // "node.replica_damaged" {node, partition, replica, why}, when it is to be replaced.
 //
+// Internal to the cluster.
+//
 // Threads: everything on the node's executor.
 #ifndef DYNLIB_CLUSTER_SCRUB_SERVICE_H_
 #define DYNLIB_CLUSTER_SCRUB_SERVICE_H_

@@ -74,11 +74,12 @@ absl::StatusOr<Zones> ZonesOf(const ClusterConfig& config) {
 }
 
 // Never 0, nor one of the small ids that every cluster is born with.
-uint64_t DrawId(const TableSpec& spec, uint64_t number) {
+uint64_t DrawId(const TableSpec& spec, TableId predecessor, uint64_t number) {
   std::string seed;
   PutLengthPrefixed(seed, spec.name);
   PutLengthPrefixed(seed, EncodeSchema(spec.schema));
   PutVarint(seed, spec.partitions);
+  PutFixed64(seed, ToUint(predecessor));
   PutVarint(seed, number);
   return Checksum(seed) | uint64_t{1} << 63;
 }
@@ -105,10 +106,11 @@ bool SameTable(const TableInfo& table, const TableSpec& spec) {
 
 }  // namespace
 
-absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec) {
+absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec,
+                                     TableId predecessor) {
   DYNLIB_RETURN_IF_ERROR(ValidateSpec(spec));
   DYNLIB_ASSIGN_OR_RETURN(const Zones zones, ZonesOf(config));
-  TableInfo table{.id = TableId{DrawId(spec, 0)},
+  TableInfo table{.id = TableId{DrawId(spec, predecessor, 0)},
                   .name = spec.name,
                   .schema = spec.schema,
                   .partitions = {},
@@ -116,7 +118,7 @@ absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpe
   // Tables of one partition shall not all be led in the same zone.
   const uint64_t start = Checksum(spec.name) % (uint64_t{1} << 32);
   for (size_t i = 0; i < spec.partitions; ++i) {
-    PartitionInfo partition{.id = PartitionId{DrawId(spec, i + 1)},
+    PartitionInfo partition{.id = PartitionId{DrawId(spec, predecessor, i + 1)},
                             .first = {},
                             .end = {},
                             .members = PlacePartition(zones, start + i)};
@@ -161,6 +163,8 @@ class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
   Creation* Find(CreationId id);
   void LookUp(CreationId id);
   void OnFound(CreationId id, absl::StatusOr<std::optional<Item>> item);
+  void LookUpPredecessor(CreationId id);
+  void OnPredecessor(CreationId id, absl::StatusOr<std::optional<Item>> item);
   void MakeReplicas(Creation& creation);
   void MakeReplica(Creation& creation, std::pair<size_t, size_t> what);
   void OnMade(CreationId id, std::pair<size_t, size_t> what, absl::StatusOr<std::string> result);
@@ -242,13 +246,7 @@ void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>
   Creation* creation = Find(id);
   if (creation == nullptr) return;
   if (!item.ok()) return Finish(id, item.status());
-  if (!item->has_value()) {
-    for (size_t i = creation->table.partitions.size(); i > 0; --i) {
-      for (size_t j = creation->table.partitions[i - 1].members.size(); j > 0; --j)
-        creation->to_make.emplace_back(i - 1, j - 1);
-    }
-    return MakeReplicas(*creation);
-  }
+  if (!item->has_value()) return LookUpPredecessor(id);
   absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
   if (!table.ok()) return Finish(id, table.status());
   if (table->deleting) {
@@ -259,6 +257,31 @@ void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>
   Finish(id, absl::AlreadyExistsError(Cat(
                  "table '", creation->spec.name, "' exists with ", table->partitions.size(),
                  " partitions, and another schema, throughput or number of them was asked for")));
+}
+
+void TableAdmin::Impl::LookUpPredecessor(CreationId id) {
+  router_->Get(std::string(kCatalogueName),
+               {.partition = Value::String(PastName(creations_.at(id).spec.name)), .sort = {}},
+               Consistency::kStrong,
+               [weak = weak_from_this(), id](absl::StatusOr<std::optional<Item>> item) {
+                 if (auto admin = weak.lock()) admin->OnPredecessor(id, std::move(item));
+               });
+}
+
+void TableAdmin::Impl::OnPredecessor(CreationId id, absl::StatusOr<std::optional<Item>> item) {
+  Creation* creation = Find(id);
+  if (creation == nullptr) return;
+  if (!item.ok()) return Finish(id, item.status());
+  if (item->has_value()) {
+    const absl::StatusOr<TableId> predecessor = DecodePastItem(**item);
+    if (!predecessor.ok()) return Finish(id, predecessor.status());
+    creation->table = *PlaceTable(config_, creation->spec, *predecessor);
+  }
+  for (size_t i = creation->table.partitions.size(); i > 0; --i) {
+    for (size_t j = creation->table.partitions[i - 1].members.size(); j > 0; --j)
+      creation->to_make.emplace_back(i - 1, j - 1);
+  }
+  MakeReplicas(*creation);
 }
 
 void TableAdmin::Impl::MakeReplicas(Creation& creation) {

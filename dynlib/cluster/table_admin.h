@@ -10,9 +10,10 @@
 // has one node), on different nodes of each zone in turn; the first member, which leads at first,
 // rotates over the zones.
 //
-// Ids: a table's id and its partitions' ids are drawn from its name, schema and number of
-// partitions (a hash), so that a creation that was cut can be repeated by anybody, every step being
-// idempotent, and one that was cut and given up does not stand in the way of another.
+// Ids: a table's id and its partitions' ids are drawn from its name, schema, number of partitions,
+// and the id of the table that last had the name and was deleted (a hash), so that a creation that
+// was cut can be repeated by anybody, every step being idempotent, and one that was cut and given
+// up does not stand in the way of another.
 //
 // Before a creation is answered the metadata nodes are told of the table, so that a router finds it
 // at once; those that do not answer hear of it from the auto admin.
@@ -39,6 +40,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/base/ids.h"
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/router.h"
@@ -59,8 +61,10 @@ struct TableSpec {
   Throughput throughput;
 };
 
-// Where the table's partitions go in this cluster: a function of both. kInvalidArgument as above.
-absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec);
+// Where the table's partitions go in this cluster: a function of both, and of the table that last
+// had the name, 0 for none. kInvalidArgument as above.
+absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec,
+                                     TableId predecessor = {});
 
 class TableAdmin {
  public:

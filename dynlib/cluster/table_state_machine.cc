@@ -128,10 +128,11 @@ bool TableStateMachine::IsShared(std::string_view tree_key) {
          tree_key >= std::string_view(&kItemPrefix, 1);
 }
 
-void TableStateMachine::EnableEnd(store::PageFile* pages, NodeId self,
+void TableStateMachine::EnableEnd(store::PageFile* pages, NodeId self, bool log_replica,
                                   absl::AnyInvocable<void(const wire::EndRecord&)> ended) {
   pages_ = pages;
   self_ = self;
+  log_replica_ = log_replica;
   ended_ = std::move(ended);
 }
 
@@ -251,6 +252,10 @@ absl::Status TableStateMachine::Evaluate(std::span<const replication::AppliedCom
       if (end.has_split()) *record.mutable_split() = end.split();
       if (end.has_merge()) *record.mutable_merge() = end.merge();
       results->push_back(wire::WriteResult().SerializeAsString());
+      // It comes again after a restart, until the position has followed.
+      if (log_replica_) {
+        DYNLIB_RETURN_IF_ERROR(PublishEnd({.sessions = {}, .through = tree_->position()}));
+      }
       continue;
     }
     if (const std::optional<uint64_t> scrub = ScrubOf(command.command); scrub.has_value()) {

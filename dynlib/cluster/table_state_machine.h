@@ -55,8 +55,9 @@ class TableStateMachine : public replication::StateMachine {
   explicit TableStateMachine(store::Tree* tree) : tree_(tree) {}
 
   // Before the first command: what ending the log takes. `ended` is called on the apply executor
-  // after the step that ended it.
-  void EnableEnd(store::PageFile* pages, NodeId self,
+  // after the step that ended it. A log replica, whose position follows later, makes its heirs when
+  // the end is chosen.
+  void EnableEnd(store::PageFile* pages, NodeId self, bool log_replica,
                  absl::AnyInvocable<void(const wire::EndRecord&)> ended);
 
   // The description that the tree was made with; kDataLoss if it has none.
@@ -118,6 +119,7 @@ class TableStateMachine : public replication::StateMachine {
   store::Tree* const tree_;
   store::PageFile* pages_ = nullptr;
   NodeId self_{};
+  bool log_replica_ = false;
   absl::AnyInvocable<void(const wire::EndRecord&)> ended_;
   // Evaluated and not yet published: by key, the new item or its absence.
   std::map<std::string, std::optional<std::string>> pending_;
