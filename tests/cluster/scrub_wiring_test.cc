@@ -1,6 +1,7 @@
 // Scrubs in whole simulated clusters: nothing is found where nothing is wrong, whatever goes on
 // meanwhile, and what is wrong is found, named and repaired.
-#include <algorithm>
+#include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <map>
@@ -14,8 +15,11 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/ids.h"
+#include "dynlib/base/random.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/base/time.h"
 #include "dynlib/cluster/admin_planner.h"
+#include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/key.h"
@@ -55,7 +59,8 @@ class ScrubTest : public testing::Test {
     for (int i = 0; i < items; ++i) items_[Id(i)] = "value-" + Id(i) + std::string(80, 'v');
     DYNLIB_ASSERT_OK(cluster_.PutMany("users", items_));
     table_ = cluster_.Table("users")->id;
-    partition_ = PartitionId{cluster_.Leaders(table_).begin()->second.status.partition()};
+    partition_ = cluster_.Table("users")->partitions[0].id;
+    ASSERT_TRUE(cluster_.Until([&] { return cluster_.Leaders(table_).size() == 1; }));
     DYNLIB_ASSERT_OK(DurableEverywhere());
   }
   // Everything of the table's is in both checkpoints of each node.
@@ -118,9 +123,9 @@ class ScrubTest : public testing::Test {
         ->second;
   }
   NodeId Follower() {
-    const NodeId leader = cluster_.Leaders(table_).begin()->second.node;
-    for (uint64_t id = 1; id <= 3; ++id) {
-      if (NodeId{id} != leader) return NodeId{id};
+    const SimCluster::Seen leader = cluster_.Leaders(table_).begin()->second;
+    for (const wire::Member& member : leader.status.members()) {
+      if (NodeId{member.node()} != leader.node) return NodeId{member.node()};
     }
     return {};
   }
@@ -142,10 +147,15 @@ class ScrubTest : public testing::Test {
     cluster_.RunFor(seconds(2));
   }
   // Flips a bit of an item's value wherever the node's pages have it.
-  void Damage(NodeId node, const std::string& id) {
+  void Damage(NodeId node, const std::string& id) { DamageText(node, items_.at(id).substr(0, 12)); }
+  // Of what the replica keeps of itself.
+  void DamageDescription(NodeId node) {
+    const TableInfo table = *cluster_.Table("users");
+    DamageText(node, EncodeCreateReplica(table, table.partitions[0]));
+  }
+  void DamageText(NodeId node, const std::string& text) {
     sim::SimDisk* disk = cluster_.world().node(node)->disk();
     const std::string bytes = disk->ReadRaw("pages");
-    const std::string text = items_.at(id).substr(0, 12);
     size_t found = 0;
     for (size_t at = bytes.find(text); at != bytes.npos; at = bytes.find(text, at + 1)) {
       disk->FlipBit("pages", (at + 3) * 8);
@@ -153,7 +163,24 @@ class ScrubTest : public testing::Test {
     }
     EXPECT_GT(found, 0u);
   }
-  // What was told since the last call.
+  // Whether the partition has three whole replicas again, none of them the one that `node` had.
+  bool Replaced(NodeId node) {
+    const auto leaders = cluster_.Leaders(table_);
+    if (leaders.size() != 1) return false;
+    size_t whole = 0;
+    for (const wire::Member& member : leaders.begin()->second.status.members()) {
+      if (member.kind() != wire::STORAGE ||
+          (NodeId{member.node()} == node && member.replica() <= 3))
+        return false;
+      for (const SimCluster::Seen& seen : cluster_.Replicas()) {
+        const wire::ReplicaStatus& status = seen.status;
+        whole += PartitionId{status.partition()} == partition_ && !status.failed() &&
+                 !status.copying() && status.replica() == member.replica();
+      }
+    }
+    return whole == 3;
+  }
+  // What was told of.
   std::vector<std::string> Events(std::string_view name) {
     std::vector<std::string> events;
     for (const std::string& line : cluster_.sink().events) {
@@ -167,6 +194,12 @@ class ScrubTest : public testing::Test {
   TableId table_{};
   PartitionId partition_{};
   int puts_ = 0;
+};
+
+// With two nodes in each zone: a replica that is lost can be replaced.
+class ScrubLargeTest : public ScrubTest {
+ protected:
+  ScrubLargeTest() : ScrubTest(6) {}
 };
 
 TEST_F(ScrubTest, WithoutDamageNothingDiffers) {
@@ -448,6 +481,34 @@ TEST_F(ScrubTest, APageThatNobodyHasInMemoryComesFromAnotherReplica) {
   ExpectItems();
 }
 
+// Without it the replica is lost to its group, but the node serves what else it has.
+TEST_F(ScrubLargeTest, AReplicaThatLostItsDescriptionIsReplaced) {
+  Boot();
+  const NodeId bad = Follower();
+  cluster_.PowerOff(bad);
+  DamageDescription(bad);
+  DYNLIB_ASSERT_OK(cluster_.Restart(bad));
+  EXPECT_EQ(cluster_.sink().counts["node.replica_lost"], 1);
+  ASSERT_TRUE(cluster_.Until([&] { return Replaced(bad); }, seconds(120)));
+  ExpectClean();
+  ExpectItems();
+}
+
+TEST_F(ScrubLargeTest, AReplicaThatIsToWriteADamagedPageIsReplaced) {
+  Boot();
+  const NodeId bad = Follower();
+  cluster_.PowerOff(bad);
+  const std::string id = IdAt(0.5);
+  Damage(bad, id);
+  items_[id] = "new";
+  DYNLIB_ASSERT_OK(cluster_.Put("users", id, "new"));
+  DYNLIB_ASSERT_OK(cluster_.Restart(bad));
+  ASSERT_TRUE(cluster_.Until([&] { return Replaced(bad); }, seconds(120)));
+  EXPECT_EQ(cluster_.sink().counts["replication.replica_failed"], 1);
+  ExpectClean();
+  ExpectItems();
+}
+
 // A leader's copy, while writes race with the repair.
 TEST_F(ScrubTest, RepairsAndWritesDoNotHurtEachOther) {
   Boot(300);
@@ -474,6 +535,55 @@ TEST_F(ScrubTest, RepairsAndWritesDoNotHurtEachOther) {
   cluster_.RunUntil([&] { return open == 0; });
   ExpectClean();
   ExpectItems();
+}
+
+// As long as wanted, in minutes of simulated time, outside CI: writes, splits, nodes that die and
+// heal, and scrubs all the time. No difference is ever found, since there is none.
+TEST(ScrubLongTest, NoFalseAlarms) {
+  const char* minutes = std::getenv("DYNLIB_SCRUB_MINUTES");
+  if (minutes == nullptr) GTEST_SKIP() << "DYNLIB_SCRUB_MINUTES is not set";
+  SimCluster cluster(9);
+  cluster.options().scrubber.interval = seconds(20);
+  cluster.options().scrubber.bytes_per_second = 64 << 10;
+  cluster.options().auto_admin.planner.split_bytes = 192 << 10;
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 3));
+  const TableId table = cluster.Table("users")->id;
+  Random random(1);
+  uint64_t written = 0;
+  std::map<std::string, std::string> items;
+  const Instant end = cluster.world().Now() + std::chrono::minutes(std::atoi(minutes));
+  NodeId dead{};
+  for (int round = 1; cluster.world().Now() < end; ++round) {
+    std::map<std::string, std::string> some;
+    for (int i = 0; i < 60; ++i) {
+      const std::string id =
+          Id(static_cast<int>(random.Below(1000 + 5 * static_cast<uint64_t>(round))));
+      items[id] = some[id] = Cat("r", round, std::string(random.Below(600), 'x'));
+    }
+    DYNLIB_ASSERT_OK(cluster.PutMany("users", some));
+    written += some.size();
+    cluster.RunFor(seconds(2));
+    if (round % 30 == 10) {
+      dead = NodeId{4 + random.Below(6)};
+      cluster.PowerOff(dead);
+    } else if (round % 30 == 15 + round / 30 % 10) {
+      DYNLIB_ASSERT_OK(cluster.Restart(dead));
+    }
+  }
+  std::map<std::string, int64_t>& counts = cluster.sink().counts;
+  for (const char* name :
+       {"scrub.partitions", "scrub.failed", "scrub.started", "scrub.items", "scrub.differences",
+        "scrub.vanished", "scrub.repaired", "admin.split", "admin.move_planned",
+        "admin.members_changed", "admin.node_dead", "replication.elected"}) {
+    std::printf("%s %lld\n", name, static_cast<long long>(counts[name]));
+  }
+  std::printf("writes %llu, partitions %zu\n", static_cast<unsigned long long>(written),
+              cluster.Leaders(table).size());
+  EXPECT_GT(counts["scrub.items"], 0);
+  EXPECT_EQ(counts["scrub.differences"], 0);
+  EXPECT_EQ(counts["scrub.vanished"], 0);
+  for (const auto& [id, value] : items) ASSERT_EQ(cluster.Get("users", id), value) << id;
 }
 
 // By themselves, in turn.
