@@ -54,7 +54,7 @@ class Healing {
           rebuilt_by_then > 0 ? Cat(" (", rebuilt_by_then, " had their tree by then)") : "");
     } else {
       Say("            without log replicas commits were on two disks for ", Seconds(covered - off),
-          ", until the last tree was copied");
+          ", until the last tree was copied: the longer the larger trees are");
     }
     Say("            storage replicas rebuilt on ", Heirs(), " after ", Seconds(rebuilt - dead));
     return ComeBack();

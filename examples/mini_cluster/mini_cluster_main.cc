@@ -47,9 +47,11 @@ ABSL_FLAG(uint32_t, mixed_seconds, 6,
           "time. 0: no stages, no reads and writes.");
 ABSL_FLAG(std::string, stages, "routing,admission,power,healing,scrub",
           "Which of these stages are run.");
-ABSL_FLAG(std::string, without, "",
-          "Blocks that are switched off, so that it shows what they are for: any of cache, "
-          "admission, log-replicas, scrub, split, with commas.");
+ABSL_FLAG(
+    std::string, without, "",
+    "Blocks that are switched off, so that it shows what they are for: any of cache, "
+    "admission, log-replicas, scrub, split, with commas. Without scrub the damage that is done "
+    "is left to the verification, which fails.");
 ABSL_FLAG(bool, reload, false, "Writes all items although they are there already.");
 ABSL_FLAG(bool, verify, true, "Compares the directory with the input at the end.");
 ABSL_FLAG(bool, verify_only, false, "Compares the directory with the input and does nothing else.");

@@ -50,8 +50,9 @@ class Verifier {
     Digest128 wanted;  // without its generation
     Digest128 found;   // by the strong read, if `read`
     uint64_t generation = 0;
-    uint8_t copies = 0;  // replicas that have what was found
-    bool read = false;   // strongly, whole
+    uint8_t copies = 0;      // replicas that have what was found
+    uint8_t unreadable = 0;  // replicas of its partition that cannot be read whole
+    bool read = false;       // strongly, whole
     bool different = false;
   };
 
@@ -136,6 +137,9 @@ class Verifier {
     if (scanned.ok()) return scanned;
     if (absl::IsDataLoss(scanned)) {
       result_.damaged++;
+      const auto end = partition.end.empty() ? by_key_.end() : by_key_.lower_bound(partition.end);
+      for (auto it = by_key_.lower_bound(partition.first); it != end; ++it)
+        rows_[it->second].unreadable++;
       Example(Cat("the replica of partition ", partition.id, " on node ", node,
                   " cannot be read: ", ToStd(scanned.message())));
       return absl::OkStatus();
@@ -172,7 +176,7 @@ class Verifier {
         result_.lost++;
         Example(Cat("item ", i, " is of generation ", row.generation, "; ", *must,
                     " was acknowledged"));
-      } else if (row.read && row.copies == kReplicas) {
+      } else if (row.read && row.copies + row.unreadable >= kReplicas) {
         if (must.has_value()) result_.verified++;
       } else if (must.has_value() || row.read || row.copies > 0) {
         // There or not: but the same everywhere.

@@ -28,4 +28,9 @@ run --dir=less --input=items.csv "${keys[@]}" --mixed-seconds=3 --stages=routing
 [[ $status == 0 && $last == "OK: 3000 written, 3000 verified, 0 lost" ]] || fail "the last line is '$last'"
 grep -q 'warm caches: .* 0.0[0-9]* a request' out || fail "a conventional cache asks although it is warm"
 grep -q 'without splits it stays' out || fail "it is not said what splits are for"
+
+# Damage that nobody looked for is found when somebody reads the copy.
+run --dir=damaged --input=items.csv "${keys[@]}" --nodes=3 --mixed-seconds=1 --stages=scrub --without=scrub
+expect_failure "3000 verified, 0 lost"
+expect_failure "1 replicas damaged"
 echo passed
