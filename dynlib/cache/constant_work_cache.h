@@ -37,10 +37,10 @@
 //
 // Metrics. Counters as in stats.h, "cache.age_us" of each hit, reported on the executor.
 //
-// Threads: Get, Held, Apply, Values and Stats from any; a hit shares one lock with other readers, and
-// queues its intent under another. Construction and destruction on the executor, where callbacks
-// run, once each, never within Get. A callback may destroy the cache. Ownership: executor, clock
-// and metrics outlive it.
+// Threads: Get, Held, Apply, Values and Stats from any; a hit shares one lock with other readers,
+// and queues its intent under another. Construction and destruction on the executor, where
+// callbacks run, once each, never within Get. A callback may destroy the cache. Ownership:
+// executor, clock and metrics outlive it.
 #ifndef DYNLIB_CACHE_CONSTANT_WORK_CACHE_H_
 #define DYNLIB_CACHE_CONSTANT_WORK_CACHE_H_
 

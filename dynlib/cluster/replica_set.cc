@@ -101,12 +101,12 @@ absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
 
 absl::Status ReplicaSet::AddGroup(const std::shared_ptr<Replica>& replica) {
   EnableEnd(*replica);
-  const replication::GroupSetup setup{.configuration = replica->configuration,
-                                      .self = replica->self,
-                                      .kind = replica->kind,
-                                      .ended = replica->ended.has_value() &&
-                                               replica->tree->position() >= replica->ended->slot(),
-                                      .learner = replica->learner};
+  const replication::GroupSetup setup{
+      .configuration = replica->configuration,
+      .self = replica->self,
+      .kind = replica->kind,
+      .ended = replica->ended.has_value() && replica->tree->position() >= replica->ended->slot(),
+      .learner = replica->learner};
   return parts_.host->AddGroup(replica->partition, setup, &replica->state_machine,
                                parts_.apply_executor, TakeStream(recovery_, replica->partition));
 }
