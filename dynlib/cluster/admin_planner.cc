@@ -59,6 +59,27 @@ std::map<PartitionId, GroupView> ViewGroups(const AdminView& view) {
   return groups;
 }
 
+PartitionInfo ToInfo(const wire::ReplicaStatus& status) {
+  PartitionInfo info{.id = PartitionId{status.partition()},
+                     .first = status.first(),
+                     .end = status.end(),
+                     .members = {},
+                     .generation = status.generation()};
+  for (const wire::Member& member : status.members()) {
+    info.members.push_back(
+        {ReplicaId{member.replica()}, NodeId{member.node()}, member.kind() == wire::LOG});
+  }
+  return info;
+}
+
+}  // namespace
+
+bool CannotBeFed(const wire::ReplicaStatus& member, const wire::ReplicaStatus& leader) {
+  return member.kind() == wire::STORAGE && member.applied() < leader.released();
+}
+
+namespace {
+
 class Planner {
  public:
   Planner(const PlannerOptions& options, const AdminView& view)
@@ -94,17 +115,22 @@ class Planner {
             uint64_t from);
   void MakeLearner(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
                    const PartitionPlan::Move& move);
+  bool InPlace(const GroupView& group) const;
   bool MaySplit(const GroupView& group) const;
   bool Split(const PartitionInfo& partition, const GroupView& group);
   void DropStrays(const GroupView& group, const PartitionPlan& plan);
+  bool MayMerge(PartitionId left, PartitionId right) const;
   void Merge(const PartitionInfo& left, const PartitionInfo& right);
+  bool Covered(const TableInfo& table, const wire::ReplicaStatus& range) const;
   void DropEnded();
   void DeleteTable(const TableInfo& table);
   void Drop(NodeId node, const wire::ReplicaStatus& status, bool force);
 
   // The partitions as the groups have them by now.
   std::vector<PartitionInfo> Current(const TableInfo& table) const;
-  void AppendCurrent(const PartitionInfo& partition, std::vector<PartitionInfo>& out) const;
+  bool AppendCurrent(PartitionId partition, std::set<PartitionId>& seen,
+                     std::vector<PartitionInfo>& out) const;
+  const wire::ReplicaStatus* FindEnded(PartitionId partition) const;
   std::optional<PartitionInfo> Describe(PartitionId partition) const;
   const GroupView* Led(PartitionId partition) const;
   PartitionPlan PlanOf(const TableInfo& table, PartitionId partition, const GroupView& group) const;
@@ -129,48 +155,49 @@ const GroupView* Planner::Led(PartitionId partition) const {
 std::optional<PartitionInfo> Planner::Describe(PartitionId partition) const {
   const GroupView* group = Led(partition);
   if (group == nullptr) return std::nullopt;
-  PartitionInfo info{.id = partition,
-                     .first = group->leader->first(),
-                     .end = group->leader->end(),
-                     .members = {},
-                     .generation = group->leader->generation()};
-  for (const wire::Member& member : group->leader->members()) {
-    info.members.push_back(
-        {ReplicaId{member.replica()}, NodeId{member.node()}, member.kind() == wire::LOG});
-  }
-  return info;
+  return ToInfo(*group->leader);
 }
 
-// What ended gives way to its successors, once each of them is led.
-void Planner::AppendCurrent(const PartitionInfo& partition, std::vector<PartitionInfo>& out) const {
-  const auto it = groups_.find(partition.id);
-  const wire::ReplicaStatus* ended = nullptr;
-  if (it != groups_.end()) {
-    for (const GroupView::Replica& replica : it->second.replicas) {
-      if (replica.status->ended() != 0) ended = replica.status;
-    }
+// Of a partition whose log ended, somebody who knows it: it may have no leader any more.
+const wire::ReplicaStatus* Planner::FindEnded(PartitionId partition) const {
+  const auto it = groups_.find(partition);
+  if (it == groups_.end()) return nullptr;
+  for (const GroupView::Replica& replica : it->second.replicas) {
+    if (replica.status->ended() != 0) return replica.status;
   }
-  std::vector<PartitionInfo> successors;
-  if (ended != nullptr) {
-    for (uint64_t id : ended->successors()) {
-      if (std::optional<PartitionInfo> info = Describe(PartitionId{id})) {
-        successors.push_back(*std::move(info));
-      }
-    }
+  return nullptr;
+}
+
+// What ended gives way to its successors, once each of them is led or gave way itself. False if the
+// partition is not led.
+bool Planner::AppendCurrent(PartitionId partition, std::set<PartitionId>& seen,
+                            std::vector<PartitionInfo>& out) const {
+  // Of two that were merged the second finds the successor there, or what came of it.
+  if (!seen.insert(partition).second) return true;
+  const wire::ReplicaStatus* ended = FindEnded(partition);
+  if (ended == nullptr) {
+    std::optional<PartitionInfo> info = Describe(partition);
+    if (info.has_value()) out.push_back(*std::move(info));
+    return info.has_value();
   }
-  if (ended == nullptr || static_cast<int>(successors.size()) != ended->successors_size()) {
-    out.push_back(Describe(partition.id).value_or(partition));
-    return;
+  std::set<PartitionId> seen_with = seen;
+  std::vector<PartitionInfo> with = out;
+  if (std::all_of(ended->successors().begin(), ended->successors().end(),
+                  [&](uint64_t id) { return AppendCurrent(PartitionId{id}, seen_with, with); })) {
+    seen = std::move(seen_with);
+    out = std::move(with);
+  } else {
+    out.push_back(Describe(partition).value_or(ToInfo(*ended)));
   }
-  for (PartitionInfo& successor : successors) {
-    // Of two that were merged the second finds the successor there.
-    if (out.empty() || out.back().id != successor.id) AppendCurrent(PartitionInfo(successor), out);
-  }
+  return true;
 }
 
 std::vector<PartitionInfo> Planner::Current(const TableInfo& table) const {
   std::vector<PartitionInfo> current;
-  for (const PartitionInfo& partition : table.partitions) AppendCurrent(partition, current);
+  std::set<PartitionId> seen;
+  for (const PartitionInfo& partition : table.partitions) {
+    if (!AppendCurrent(partition.id, seen, current)) current.push_back(partition);
+  }
   // A merge of which only one half is seen, say: wait for the rest.
   std::string_view reached;
   for (size_t i = 0; i < current.size(); ++i) {
@@ -220,16 +247,18 @@ void Planner::PlanPartition(const TableInfo& table, const PartitionInfo& partiti
   StartMove(table, partition, *group, plan);
 }
 
-// A node that is dead, or says that its replica lost its log or its tree (rule R3).
+// A node that is dead, or says that its replica lost its log or its tree (rule R3). Or a replica
+// that was away while its group went on, under a leader whose log began later, with a copied tree.
 bool Planner::IsLost(const GroupView& group, const wire::Member& member) const {
   const NodeId node{member.node()};
   const auto it = view_.nodes.find(node);
   if (it == view_.nodes.end() || it->second.dead) return true;
   if (!it->second.alive) return false;
   const wire::ReplicaStatus* status = group.On(node);
-  if (status == nullptr || status->replica() != member.replica())
-    return view_.missing.contains({PartitionId{group.leader->partition()}, node});
-  return status->failed();
+  const bool shown = status != nullptr && status->replica() == member.replica();
+  if (shown && status->failed()) return true;
+  return view_.missing.contains({PartitionId{group.leader->partition()}, node}) &&
+         (!shown || CannotBeFed(*status, *group.leader));
 }
 
 const std::string& Planner::ZoneOf(NodeId node) const {
@@ -321,8 +350,10 @@ void Planner::DriveMove(const TableInfo& table, const PartitionInfo& partition,
   const wire::ReplicaStatus* here = group.On(move.learner.node);
   if (here == nullptr) return MakeLearner(table, partition, group, move);
   if (here->replica() != ToUint(move.learner.replica)) {
-    // A stray is dropped by itself; a member that lost its log votes no more, and makes room.
-    if (here->failed()) Drop(move.learner.node, *here, /*force=*/true);
+    // A stray is dropped by itself; a lost member makes room, and votes no more under its id.
+    const wire::Member* member = group.FindMember(ReplicaId{here->replica()});
+    if (here->failed() || (member != nullptr && IsLost(group, *member)))
+      Drop(move.learner.node, *here, /*force=*/true);
     return;
   }
   if (here->failed()) return Write(plan, std::nullopt);
@@ -395,11 +426,11 @@ void Planner::MakeLearner(const TableInfo& table, const PartitionInfo& partition
   actions_.push_back(std::move(call));
 }
 
-bool Planner::MaySplit(const GroupView& group) const {
+// Every member's node is alive, and shows its replica.
+bool Planner::InPlace(const GroupView& group) const {
   for (const wire::Member& member : group.leader->members()) {
     const auto node = view_.nodes.find(NodeId{member.node()});
-    if (member.kind() == wire::LOG || node == view_.nodes.end() || !node->second.alive)
-      return false;
+    if (node == view_.nodes.end() || !node->second.alive) return false;
     const wire::ReplicaStatus* status = group.On(node->first);
     if (status == nullptr || status->replica() != member.replica() || status->failed() ||
         status->copying()) {
@@ -407,6 +438,13 @@ bool Planner::MaySplit(const GroupView& group) const {
     }
   }
   return true;
+}
+
+bool Planner::MaySplit(const GroupView& group) const {
+  for (const wire::Member& member : group.leader->members()) {
+    if (member.kind() == wire::LOG) return false;
+  }
+  return InPlace(group);
 }
 
 bool Planner::Split(const PartitionInfo& partition, const GroupView& group) {
@@ -424,45 +462,50 @@ bool Planner::Split(const PartitionInfo& partition, const GroupView& group) {
   return true;
 }
 
+bool Planner::MayMerge(PartitionId left, PartitionId right) const {
+  const GroupView* a = Led(left);
+  const GroupView* b = Led(right);
+  if (options_.merge_bytes == 0 || a == nullptr || b == nullptr || a->leader->ended() != 0 ||
+      b->leader->ended() != 0) {
+    return false;
+  }
+  auto nodes = [](const GroupView& group) {
+    std::set<uint64_t> nodes;
+    for (const wire::Member& member : group.leader->members()) nodes.insert(member.node());
+    return nodes;
+  };
+  auto moving = [&](PartitionId id) {
+    auto it = view_.plans.find(id);
+    return it != view_.plans.end() && it->second.move.has_value();
+  };
+  const uint64_t units = (a->leader->read_milliunits() + a->leader->write_milliunits() +
+                          b->leader->read_milliunits() + b->leader->write_milliunits()) /
+                         1000;
+  return a->leader->bytes() + b->leader->bytes() < options_.merge_bytes &&
+         units < options_.merge_units && nodes(*a) == nodes(*b) && !moving(left) &&
+         !moving(right) && MaySplit(*a) && MaySplit(*b);
+}
+
 // Small, idle, whole, and on the same nodes; or half merged already.
 void Planner::Merge(const PartitionInfo& left, const PartitionInfo& right) {
-  const GroupView* a = Led(left.id);
-  const GroupView* b = Led(right.id);
-  if (a == nullptr || b == nullptr) return;
   const PartitionId merged = MergedOf(left.id, right.id);
-  auto half_merged = [&](const GroupView& group) {
-    return group.leader->ended() != 0 && group.leader->successors_size() == 1 &&
-           PartitionId{group.leader->successors(0)} == merged;
+  auto half_merged = [&](PartitionId id) {
+    const wire::ReplicaStatus* ended = FindEnded(id);
+    return ended != nullptr && ended->successors_size() == 1 &&
+           PartitionId{ended->successors(0)} == merged;
   };
-  const bool begun = half_merged(*a) || half_merged(*b);
-  if (!begun) {
-    if (options_.merge_bytes == 0 || a->leader->ended() != 0 || b->leader->ended() != 0) return;
-    auto nodes = [](const GroupView& group) {
-      std::set<uint64_t> nodes;
-      for (const wire::Member& member : group.leader->members()) nodes.insert(member.node());
-      return nodes;
-    };
-    auto moving = [&](PartitionId id) {
-      auto it = view_.plans.find(id);
-      return it != view_.plans.end() && it->second.move.has_value();
-    };
-    const uint64_t units = (a->leader->read_milliunits() + a->leader->write_milliunits() +
-                            b->leader->read_milliunits() + b->leader->write_milliunits()) /
-                           1000;
-    if (a->leader->bytes() + b->leader->bytes() >= options_.merge_bytes ||
-        units >= options_.merge_units || nodes(*a) != nodes(*b) || moving(left.id) ||
-        moving(right.id) || !MaySplit(*a) || !MaySplit(*b)) {
-      return;
-    }
-  }
-  for (const GroupView* group : {a, b}) {
-    if (group->leader->ended() != 0) continue;
+  if (!half_merged(left.id) && !half_merged(right.id) && !MayMerge(left.id, right.id)) return;
+  const wire::ReplicaStatus* members = FindEnded(left.id);
+  if (const GroupView* group = Led(left.id); group != nullptr) members = group->leader;
+  for (PartitionId half : {left.id, right.id}) {
+    const GroupView* group = Led(half);
+    if (members == nullptr || group == nullptr || group->leader->ended() != 0) continue;
     AdminCall<wire::MergeRequest> call{.node = group->leader_node, .request = {}};
-    call.request.set_partition(group->leader->partition());
+    call.request.set_partition(ToUint(half));
     call.request.set_left(ToUint(left.id));
     call.request.set_right(ToUint(right.id));
     call.request.set_merged(ToUint(merged));
-    *call.request.mutable_members() = a->leader->members();
+    *call.request.mutable_members() = members->members();
     actions_.push_back(std::move(call));
   }
 }
@@ -475,48 +518,46 @@ void Planner::Drop(NodeId node, const wire::ReplicaStatus& status, bool force) {
   actions_.push_back(std::move(call));
 }
 
-// Replicas that the configuration no longer names, or that were being made for a plan given up. The
-// node refuses if its replica knows better.
+// Replicas that the configuration no longer names, for good, since ids are not used again; or that
+// were being made for a plan given up: the node refuses if its replica knows better.
 void Planner::DropStrays(const GroupView& group, const PartitionPlan& plan) {
   for (const GroupView::Replica& replica : group.replicas) {
     const ReplicaId id{replica.status->replica()};
     if (group.HasMember(id) || replica.status->epoch() > group.leader->epoch()) continue;
     if (plan.move.has_value() && plan.move->learner.replica == id) continue;
-    Drop(replica.node, *replica.status, /*force=*/false);
+    // Removed by what was chosen since it heard of its group: nobody needs to tell it first.
+    Drop(replica.node, *replica.status,
+         /*force=*/replica.status->epoch() < group.leader->epoch());
   }
 }
 
-// What ended is kept for members that have not got so far. One that is dead, and has been replaced
-// in every successor, will not need it.
+// Every member of every partition of the table within the range has its replica, of a generation
+// above `generation`.
+bool Planner::Covered(const TableInfo& table, const wire::ReplicaStatus& range) const {
+  for (const PartitionInfo& partition : table.partitions) {
+    const bool apart = (!partition.end.empty() && partition.end <= range.first()) ||
+                       (!range.end().empty() && range.end() <= partition.first);
+    if (apart) continue;
+    const GroupView* group = Led(partition.id);
+    if (partition.generation <= range.generation() || group == nullptr ||
+        group->leader->ended() != 0 || !InPlace(*group)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// What ended is kept for members that have not got so far: they need its log to make what came of
+// it. So it goes when all that came of it is in place; then also where somebody has not got so far,
+// whoever still leads it, and whether anybody does.
 void Planner::DropEnded() {
-  std::set<PartitionId> wanted;
   for (const TableInfo& table : view_.tables) {
     if (table.deleting) continue;
-    for (const PartitionInfo& partition : table.partitions) wanted.insert(partition.id);
-  }
-  for (const auto& [id, group] : groups_) {
-    if (wanted.contains(id) || group.leader == nullptr || group.leader->ended() == 0) continue;
-    bool everywhere = group.leader->ended_everywhere();
-    if (!everywhere) {
-      everywhere = true;
-      for (const wire::Member& member : group.leader->members()) {
-        const auto node = view_.nodes.find(NodeId{member.node()});
-        const wire::ReplicaStatus* status = group.On(NodeId{member.node()});
-        const bool has_it = status != nullptr && status->ended() != 0;
-        const bool gone = node == view_.nodes.end() || node->second.dead;
-        bool replaced = gone;
-        for (uint64_t successor : group.leader->successors()) {
-          const GroupView* next = Led(PartitionId{successor});
-          if (next == nullptr) continue;
-          for (const wire::Member& other : next->leader->members())
-            replaced = replaced && other.node() != member.node();
-        }
-        everywhere = everywhere && (has_it || replaced);
+    for (const auto& [id, group] : groups_) {
+      for (const GroupView::Replica& replica : group.replicas) {
+        if (TableId{replica.status->table()} == table.id && Covered(table, *replica.status))
+          Drop(replica.node, *replica.status, /*force=*/true);
       }
-    }
-    if (!everywhere) continue;
-    for (const GroupView::Replica& replica : group.replicas) {
-      if (replica.status->ended() != 0) Drop(replica.node, *replica.status, /*force=*/true);
     }
   }
 }

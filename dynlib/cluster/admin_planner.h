@@ -55,7 +55,8 @@ struct AdminView {
   // Learners that a leader said had caught up, a moment ago.
   std::map<PartitionId, ReplicaId> caught_up;
   // Members that their nodes, though alive, have not shown for as long as it takes to call a node
-  // dead. (A child of a split may be a moment late on one node.)
+  // dead, or that their leader could not feed for as long. (A child of a split may be a moment late
+  // on one node, and what one node says a moment older than what another says.)
   std::set<std::pair<PartitionId, NodeId>> missing;
 };
 
@@ -85,6 +86,10 @@ using AdminAction =
 
 // `options` must be valid.
 std::vector<AdminAction> PlanAdmin(const PlannerOptions& options, const AdminView& view);
+
+// A storage member that is behind the beginning of its leader's log, which the leader has from a
+// copied tree on: nothing but a copy brings it up to date.
+bool CannotBeFed(const wire::ReplicaStatus& member, const wire::ReplicaStatus& leader);
 
 // The partitions that a split or a merge makes: the same whoever asks, and never one drawn for a
 // table's first partitions but by chance of 2^-63.

@@ -295,8 +295,8 @@ void AutoAdmin::Impl::FindMissing(AdminView& view) {
         if (node == nodes_.end() || !node->second.answered) continue;
         bool shown = false;
         for (const wire::ReplicaStatus& other : node->second.status.replicas()) {
-          shown = shown ||
-                  (other.partition() == status.partition() && other.replica() == member.replica());
+          shown = shown || (other.partition() == status.partition() &&
+                            other.replica() == member.replica() && !CannotBeFed(other, status));
         }
         if (shown) continue;
         const std::pair key(PartitionId{status.partition()}, node->first);

@@ -160,6 +160,14 @@ void ReplicaService::Split(const wire::SplitRequest& request, Rpc::Reply reply) 
         absl::InvalidArgumentError(Cat("left is ", request.left(), " and right is ",
                                        request.right(), "; allowed: two new ids, not 0")));
   }
+  for (const auto& [partition, other] : parts_.replicas->replicas()) {
+    if (other->ended.has_value() && other->ended->has_merge() &&
+        (other->ended->merge().left() == request.partition() ||
+         other->ended->merge().right() == request.partition())) {
+      return answer(absl::FailedPreconditionError(
+          Cat("partition ", request.partition(), " is half merged with partition ", partition)));
+    }
+  }
   const std::optional<replication::GroupStatus> status = parts_.host->Status(replica->partition);
   if (!status.has_value() || status->role != replication::Role::kLeader)
     return answer(absl::FailedPreconditionError("not the leader"));
@@ -185,8 +193,8 @@ void ReplicaService::Merge(const wire::MergeRequest& request, Rpc::Reply reply) 
   auto answer = [&](const absl::Status& status) { Send(reply, wire::MergeReply(), status); };
   const std::shared_ptr<Replica> replica = parts_.replicas->Find(PartitionId{request.partition()});
   if (replica == nullptr) return answer(NotHere(request.partition()));
+  const std::vector<PartitionId> heirs = {PartitionId{request.merged()}};
   if (replica->ended.has_value()) {
-    const std::vector<PartitionId> heirs = {PartitionId{request.merged()}};
     if (replica->Successors() == heirs) return answer(absl::OkStatus());
     return answer(
         absl::FailedPreconditionError(Cat("partition ", request.partition(), " ended otherwise")));
@@ -201,6 +209,12 @@ void ReplicaService::Merge(const wire::MergeRequest& request, Rpc::Reply reply) 
         Cat("left is ", request.left(), " and right is ", request.right(), ", merged ",
             request.merged(),
             "; allowed: two neighbours of a table, both on this node, and a new id")));
+  }
+  for (const std::shared_ptr<Replica>& half : {left, right}) {
+    if (half->ended.has_value() && half->Successors() != heirs) {
+      return answer(
+          absl::FailedPreconditionError(Cat("partition ", half->partition, " ended otherwise")));
+    }
   }
   wire::WriteCommand command;
   wire::MergeCommand& merge = *command.mutable_merge();

@@ -1,5 +1,6 @@
 #include "dynlib/cluster/replica_set.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -22,6 +23,13 @@ absl::StatusOr<std::shared_ptr<Replica>> If(const absl::Status& status,
                                             std::shared_ptr<Replica> replica) {
   if (!status.ok()) return status;
   return replica;
+}
+
+// Of a merge that ended the replica's log; else 0.
+PartitionId OtherHalf(const Replica& replica) {
+  if (!replica.ended.has_value() || !replica.ended->has_merge()) return PartitionId{0};
+  const wire::MergeCommand& merge = replica.ended->merge();
+  return PartitionId{PartitionId{merge.left()} == replica.partition ? merge.right() : merge.left()};
 }
 
 absl::Status Busy(PartitionId partition) {
@@ -67,20 +75,16 @@ absl::Status ReplicaSet::Load() {
     replicas_[replica->partition] = std::move(replica);
   }
   const ReplicaMap loaded = replicas_;
-  for (const auto& [partition, left] : loaded) {
-    if (!left->ended.has_value() || !left->ended->has_merge()) continue;
-    const wire::MergeCommand& merge = left->ended->merge();
-    const std::shared_ptr<Replica> right = Find(PartitionId{merge.right()});
-    if (PartitionId{merge.left()} != partition || right == nullptr || !right->ended.has_value() ||
-        Find(PartitionId{merge.merged()}) != nullptr) {
-      continue;
-    }
-    const absl::Status joined =
-        TableStateMachine::Join(*parts_.pages, parts_.self, *left->tree, *right->tree);
-    if (absl::IsNotFound(joined)) continue;  // This node has no part in it.
-    DYNLIB_RETURN_IF_ERROR(joined);
-    DYNLIB_ASSIGN_OR_RETURN(replicas_[PartitionId{merge.merged()}],
-                            LoadReplica(parts_.pages->FindTree(store::TreeId{merge.merged()})));
+  for (const auto& [partition, half] : loaded) {
+    const std::shared_ptr<Replica> other = Find(OtherHalf(*half));
+    if (other == nullptr || !other->ended.has_value()) continue;
+    const store::TreeId merged{half->ended->merge().merged()};
+    if (Find(PartitionId{ToUint(merged)}) != nullptr) continue;
+    const absl::Status made = MakeMerged(*half, *other);
+    if (absl::IsNotFound(made)) continue;  // This node has no part in it.
+    DYNLIB_RETURN_IF_ERROR(made);
+    DYNLIB_ASSIGN_OR_RETURN(replicas_[PartitionId{ToUint(merged)}],
+                            LoadReplica(parts_.pages->FindTree(merged)));
   }
   return absl::OkStatus();
 }
@@ -112,14 +116,15 @@ absl::Status ReplicaSet::AddGroup(const std::shared_ptr<Replica>& replica) {
 }
 
 void ReplicaSet::EnableEnd(Replica& replica) {
-  replica.state_machine.EnableEnd(parts_.pages, parts_.self,
-                                  replica.kind == replication::MemberKind::kLog,
-                                  [weak = weak_from_this(), executor = parts_.executor,
-                                   partition = replica.partition](const wire::EndRecord& record) {
-                                    executor->Post([weak, partition, record] {
-                                      if (auto self = weak.lock()) self->OnEnded(partition, record);
-                                    });
-                                  });
+  replica.state_machine.EnableEnd(
+      parts_.pages, parts_.self, replica.kind == replication::MemberKind::kLog,
+      [weak = weak_from_this(), executor = parts_.executor,
+       partition = replica.partition](const wire::EndRecord& record) {
+        executor->Post([weak, partition, record] {
+          if (auto self = weak.lock()) self->OnEnded(partition, record);
+        });
+      },
+      parts_.faults);
 }
 
 // A tree with its description in it; durable with the next checkpoint.
@@ -261,11 +266,8 @@ void ReplicaSet::OnEnded(PartitionId partition, wire::EndRecord record) {
   const std::shared_ptr<Replica> replica = Find(partition);
   if (stopped_ || replica == nullptr) return;
   replica->ended = std::move(record);
-  if (replica->ended->has_split()) {
-    AddHeirs(*replica);
-  } else {
-    JoinHalves(*replica);
-  }
+  if (replica->ended->has_split()) AddHeirs(*replica);
+  FinishMerges(partition);
   parts_.changed(partition);
 }
 
@@ -287,38 +289,68 @@ void ReplicaSet::AddHeirs(const Replica& ended) {
   }
 }
 
-void ReplicaSet::JoinHalves(const Replica& ended) {
-  const wire::MergeCommand& merge = ended.ended->merge();
-  const PartitionId merged{merge.merged()};
-  const std::shared_ptr<Replica> left = Find(PartitionId{merge.left()});
-  const std::shared_ptr<Replica> right = Find(PartitionId{merge.right()});
-  if (left == nullptr || right == nullptr || !left->ended.has_value() ||
-      !right->ended.has_value() || Find(merged) != nullptr || !busy_.insert(merged).second) {
-    return;
-  }
-  // On the executor that applies, where the last step of both is over.
-  parts_.apply_executor->Post([self = shared_from_this(), left, right, merged] {
-    absl::Status joined =
-        TableStateMachine::Join(*self->parts_.pages, self->parts_.self, *left->tree, *right->tree);
-    absl::StatusOr<std::shared_ptr<Replica>> loaded = If(joined, nullptr);
-    if (joined.ok()) loaded = self->LoadReplica(self->parts_.pages->FindTree(TreeOf(merged)));
-    Executor* executor = self->parts_.executor;
-    executor->Post([self, merged, loaded = std::move(loaded)]() mutable {
-      self->AddLoaded(std::move(loaded), merged);
+absl::Status ReplicaSet::MakeMerged(const Replica& half, const Replica& other) const {
+  const bool both =
+      other.ended->has_merge() && other.ended->merge().merged() == half.ended->merge().merged();
+  if (!both) return TableStateMachine::TakeOver(*parts_.pages, parts_.self, *half.tree);
+  const bool left = PartitionId{half.ended->merge().left()} == half.partition;
+  return TableStateMachine::Join(*parts_.pages, parts_.self, left ? *half.tree : *other.tree,
+                                 left ? *other.tree : *half.tree);
+}
+
+// Of the merge that ended this partition, and of one that waited to hear how this partition ends.
+void ReplicaSet::FinishMerges(PartitionId ended) {
+  for (const auto& [partition, half] : replicas_) {
+    const PartitionId other_id = OtherHalf(*half);
+    const std::shared_ptr<Replica> other = Find(other_id);
+    if ((partition != ended && other_id != ended) || other == nullptr || !other->ended.has_value())
+      continue;
+    const PartitionId merged{half->ended->merge().merged()};
+    if (Find(merged) != nullptr || !busy_.insert(merged).second) continue;
+    // On the executor that applies, where the last step of both is over.
+    parts_.apply_executor->Post([self = shared_from_this(), half, other, merged] {
+      const absl::Status made = self->MakeMerged(*half, *other);
+      absl::StatusOr<std::shared_ptr<Replica>> loaded = If(made, nullptr);
+      if (made.ok()) loaded = self->LoadReplica(self->parts_.pages->FindTree(TreeOf(merged)));
+      Executor* executor = self->parts_.executor;
+      executor->Post([self, merged, loaded = std::move(loaded)]() mutable {
+        self->AddLoaded(std::move(loaded), merged);
+      });
     });
-  });
+  }
+}
+
+// How it ends has to be seen by a half of a merge that is still to be made here.
+bool ReplicaSet::IsAwaited(const Replica& half) const {
+  for (const auto& [partition, other] : replicas_) {
+    if (OtherHalf(*other) != half.partition) continue;
+    const wire::MergeCommand& merge = other->ended->merge();
+    const bool has_part =
+        std::any_of(merge.members().begin(), merge.members().end(),
+                    [&](const wire::Member& m) { return NodeId{m.node()} == parts_.self; });
+    if (busy_.contains(PartitionId{merge.merged()}) || (has_part && !half.ended.has_value()))
+      return true;
+  }
+  return false;
 }
 
 absl::Status ReplicaSet::MayDrop(const Replica& replica, bool force) const {
   if (replica.copying || replica.failed.has_value()) return absl::OkStatus();
+  if (IsAwaited(replica)) {
+    return absl::FailedPreconditionError(
+        Cat("partition ", replica.partition, ": a half of a merge is to see how it ended"));
+  }
   const std::optional<replication::GroupStatus> status = parts_.host->Status(replica.partition);
   if (replica.ended.has_value()) {
     // Both checkpoints on disk must have the successors, which the end's own step made, or, of a
-    // merge, whose items lie in this tree until then.
-    bool durable = replica.tree->fallback_position() >= replica.ended->slot();
+    // merge, whose items lie in this tree until then. (A log replica's tree need not get so far as
+    // its end for that.)
+    bool durable = durable_ends_.contains(replica.partition) ||
+                   replica.tree->fallback_position() >= replica.ended->slot();
     if (replica.ended->has_merge()) {
+      // Not here, and asked for all the same: made elsewhere without this node.
       const std::shared_ptr<Replica> merged = Find(PartitionId{replica.ended->merge().merged()});
-      durable = durable && merged != nullptr && merged->tree->fallback_position() > 0;
+      durable = durable && (merged == nullptr ? force : merged->tree->fallback_position() > 0);
     }
     if (!durable) {
       return absl::FailedPreconditionError(
@@ -336,9 +368,11 @@ absl::Status ReplicaSet::MayDrop(const Replica& replica, bool force) const {
 void ReplicaSet::MakeHeirsDurable(PartitionId partition) {
   if (!busy_.insert(partition).second) return;
   parts_.file_executor->Post([self = shared_from_this(), partition] {
-    self->parts_.pages->CheckpointTwice().IgnoreError();  // It is tried again with the next Drop.
+    const bool durable = self->parts_.pages->CheckpointTwice().ok();
     Executor* executor = self->parts_.executor;
-    executor->Post([self, partition] {
+    executor->Post([self, partition, durable] {
+      // Otherwise it is tried again with the next Drop.
+      if (durable) self->durable_ends_.insert(partition);
       self->parts_.checkpoint([self, partition](absl::Status) { self->busy_.erase(partition); });
     });
   });
@@ -370,6 +404,7 @@ void ReplicaSet::Drop(PartitionId partition, ReplicaId replica_id, bool force, D
 void ReplicaSet::DropTree(std::shared_ptr<Replica> replica, Done done) {
   const PartitionId partition = replica->partition;
   replicas_.erase(partition);
+  durable_ends_.erase(partition);
   parts_.apply_executor->Post([self = shared_from_this(), replica = std::move(replica), partition,
                                done = std::move(done)]() mutable {
     const absl::Status dropped = self->parts_.pages->DropTree(TreeOf(partition));

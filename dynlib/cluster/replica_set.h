@@ -5,7 +5,8 @@
 //   - with a new partition, or as a learner that its group's leader then feeds: Create;
 //   - of a parent whose log ended by a split: the step that applied the end made the children's
 //     trees (rule R11), and the group of each is joined here;
-//   - of two halves whose logs both ended by a merge: their trees become one here.
+//   - of two halves whose logs both ended by a merge: their trees become one here. When the log of
+//     one ended otherwise, of the other alone.
 // After a restart a child whose tree was not durable yet is made again by the parent's log; what
 // the log had of the child itself is kept for it until then.
 //
@@ -26,6 +27,8 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/cluster/replica.h"
+#include "dynlib/cluster/split_faults_for_test.h"
+#include "dynlib/cluster/table_state_machine.h"
 #include "dynlib/cluster/tree_copier.h"
 #include "dynlib/replication/group_host.h"
 #include "dynlib/runtime/executor.h"
@@ -53,6 +56,7 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
     absl::AnyInvocable<void(Done)> checkpoint;
     // Something about the partition's replica here changed.
     absl::AnyInvocable<void(PartitionId)> changed;
+    SplitFaultsForTest faults;
   };
 
   explicit ReplicaSet(Parts parts) : parts_(std::move(parts)) {}
@@ -103,7 +107,9 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   void EnableEnd(Replica& replica);
   void OnEnded(PartitionId partition, wire::EndRecord record);
   void AddHeirs(const Replica& ended);
-  void JoinHalves(const Replica& ended);
+  void FinishMerges(PartitionId half);
+  absl::Status MakeMerged(const Replica& half, const Replica& other) const;
+  bool IsAwaited(const Replica& half) const;
   absl::Status MayDrop(const Replica& replica, bool force) const;
   void MakeHeirsDurable(PartitionId partition);
   void DropTree(std::shared_ptr<Replica> replica, Done done);
@@ -114,6 +120,7 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   ReplicaMap replicas_;
   std::set<PartitionId> busy_;                        // being made, joined or dropped
   std::map<PartitionId, TreeCopier::CopyId> copies_;  // under way
+  std::set<PartitionId> durable_ends_;                // both checkpoints have what came of them
   store::NodeLog::Recovery recovery_;                 // of replicas that are not here yet
   bool stopped_ = false;
 };

@@ -216,7 +216,8 @@ absl::Status StorageNode::Impl::Open() {
                         .apply_executor = env_.apply_executor,
                         .metrics = env_.metrics,
                         .checkpoint = [this](Done done) { checkpointer_->Run(std::move(done)); },
-                        .changed = [this](PartitionId partition) { OnChange(partition); }});
+                        .changed = [this](PartitionId partition) { OnChange(partition); },
+                        .faults = options_.faults.split});
   DYNLIB_RETURN_IF_ERROR(LoadReplicas());
   checkpointer_ = std::make_shared<Checkpointer>(
       Checkpointer::Options{.log_bytes = options_.checkpoint_log_bytes,
@@ -313,9 +314,11 @@ void StorageNode::Impl::FinishStart() {
   replica_service_->Register(rpc_.get());
   scrub_service_->Register(rpc_.get());
   admission_->Start(rpc_.get());
+  TreeCopyService::Options copies = options_.copy_service;
+  copies.unpinned_for_test = options_.faults.copies_unpinned;
   copy_service_ = std::make_unique<TreeCopyService>(
-      options_.copy_service, [this](PartitionId partition) { return WholeTree(partition); },
-      env_.executor, env_.checkpoint_executor, env_.clock, env_.metrics);
+      copies, [this](PartitionId partition) { return WholeTree(partition); }, env_.executor,
+      env_.checkpoint_executor, env_.clock, env_.metrics);
   copy_service_->Register(rpc_.get());
   copier_ = std::make_unique<TreeCopier>(options_.copier, rpc_.get(), env_.executor,
                                          env_.checkpoint_executor, env_.clock, env_.metrics);

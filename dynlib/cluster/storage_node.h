@@ -44,6 +44,7 @@
 #include "dynlib/cluster/node_admission_options.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/scrubber.h"
+#include "dynlib/cluster/split_faults_for_test.h"
 #include "dynlib/cluster/tree_copier.h"
 #include "dynlib/cluster/tree_copy_service.h"
 #include "dynlib/replication/host_options.h"
@@ -63,6 +64,8 @@ namespace dynlib::cluster {
 struct ClusterFaultsForTest {
   bool condition_at_leader = false;    // R10: the leader decides a condition before it is logged.
   bool checkpoint_before_log = false;  // L4: the log is released before the tree is durable.
+  bool copies_unpinned = false;        // A copy's chunks are of whatever is newest by then.
+  SplitFaultsForTest split;
 };
 
 // Storage keys in [first, end); an empty end is none.

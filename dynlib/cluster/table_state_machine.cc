@@ -129,11 +129,13 @@ bool TableStateMachine::IsShared(std::string_view tree_key) {
 }
 
 void TableStateMachine::EnableEnd(store::PageFile* pages, NodeId self, bool log_replica,
-                                  absl::AnyInvocable<void(const wire::EndRecord&)> ended) {
+                                  absl::AnyInvocable<void(const wire::EndRecord&)> ended,
+                                  const SplitFaultsForTest& faults) {
   pages_ = pages;
   self_ = self;
   log_replica_ = log_replica;
   ended_ = std::move(ended);
+  faults_ = faults;
 }
 
 absl::StatusOr<std::string> TableStateMachine::Describe(const store::Tree& tree) {
@@ -197,16 +199,24 @@ absl::StatusOr<std::optional<replication::Configuration>> TableStateMachine::Sto
 
 absl::StatusOr<std::optional<std::string>> TableStateMachine::Get(
     std::string_view storage_key) const {
-  return tree_->snapshot().Get(ItemKey(storage_key));
+  absl::StatusOr<std::optional<std::string>> item = tree_->snapshot().Get(ItemKey(storage_key));
+  DYNLIB_RETURN_IF_ERROR(CheckHasItems());
+  return item;
+}
+
+absl::Status TableStateMachine::CheckHasItems() const {
+  if (!items_go_.load()) return absl::OkStatus();
+  return absl::NotFoundError(Cat("partition ", tree_->id(), " gave way to others"));
 }
 
 absl::Status TableStateMachine::Scan(
     std::string_view first, std::string_view end, bool reverse,
     absl::FunctionRef<bool(std::string_view key, std::string_view item)> visit) const {
   const std::string end_key = end.empty() ? std::string(1, kItemPrefix + 1) : ItemKey(end);
-  return tree_->snapshot().Scan(
+  DYNLIB_RETURN_IF_ERROR(tree_->snapshot().Scan(
       ItemKey(first), end_key, reverse ? store::ScanOrder::kReverse : store::ScanOrder::kForward,
-      [&](std::string_view key, std::string_view value) { return visit(key.substr(1), value); });
+      [&](std::string_view key, std::string_view value) { return visit(key.substr(1), value); }));
+  return CheckHasItems();
 }
 
 absl::Status TableStateMachine::LoadSessions(
@@ -349,6 +359,7 @@ store::WriteBatch TableStateMachine::Metadata(const replication::PublishedStep& 
 absl::Status TableStateMachine::PublishEnd(const replication::PublishedStep& step) {
   const wire::EndRecord record = *std::exchange(pending_end_, {});
   if (pages_ == nullptr) return absl::FailedPreconditionError("this replica's log cannot end");
+  items_go_.store(true);
   if (record.has_split()) {
     DYNLIB_RETURN_IF_ERROR(PublishSplit(step, record));
   } else {
@@ -390,6 +401,7 @@ absl::Status TableStateMachine::PublishSplit(const replication::PublishedStep& s
                                        std::tuple(&spec.right, split.right(), &right)}) {
     part->tree = store::TreeId{id};
     part->batch.Put(std::string(kDescriptionKey), **description);
+    if (faults_.sessions_forgotten) continue;
     DYNLIB_RETURN_IF_ERROR(CopySessions(*tree_, part->batch));
     for (const replication::SessionRecord& session : step.sessions) {
       std::string key(kSessionPrefix);
@@ -402,7 +414,8 @@ absl::Status TableStateMachine::PublishSplit(const replication::PublishedStep& s
     }
   }
   for (auto& [key, value] : std::exchange(pending_, {})) {
-    store::WriteBatch& batch = key < spec.at ? spec.left.batch : spec.right.batch;
+    const bool goes_left = key < spec.at || faults_.last_step_goes_left;
+    store::WriteBatch& batch = goes_left ? spec.left.batch : spec.right.batch;
     if (value.has_value()) {
       batch.Put(key, *std::move(value));
     } else {
@@ -410,6 +423,28 @@ absl::Status TableStateMachine::PublishSplit(const replication::PublishedStep& s
     }
   }
   return pages_->Split(spec);
+}
+
+absl::Status TableStateMachine::TakeOver(store::PageFile& pages, NodeId self,
+                                         const store::Tree& half) {
+  DYNLIB_ASSIGN_OR_RETURN(const wire::CreateReplicaRequest description, ParsedDescription(half));
+  DYNLIB_ASSIGN_OR_RETURN(const std::optional<wire::EndRecord> end, StoredEnd(half));
+  if (!end.has_value() || !end->has_merge())
+    return absl::FailedPreconditionError(Cat("partition ", half.id(), " is no half of a merge"));
+  const wire::MergeCommand& merge = end->merge();
+  const wire::Partition& range = description.partition();
+  const std::optional<std::string> merged = DescribeHeir(
+      description, {merge.merged(), range.first(), range.end(), range.generation() + 1}, self,
+      merge.members());
+  if (!merged.has_value())
+    return absl::NotFoundError(Cat("node ", self, " has no part in the merged partition"));
+  store::PageFile::MoveSpec spec;
+  spec.from = FirstItemKey();
+  spec.source = {.tree = half.id(), .batch = {}, .position = half.position()};
+  spec.target.tree = store::TreeId{merge.merged()};
+  spec.target.batch.Put(std::string(kDescriptionKey), *merged);
+  DYNLIB_RETURN_IF_ERROR(CopySessions(half, spec.target.batch));
+  return pages.Move(spec);
 }
 
 absl::Status TableStateMachine::Join(store::PageFile& pages, NodeId self, const store::Tree& left,

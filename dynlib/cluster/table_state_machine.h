@@ -27,6 +27,7 @@
 #ifndef DYNLIB_CLUSTER_TABLE_STATE_MACHINE_H_
 #define DYNLIB_CLUSTER_TABLE_STATE_MACHINE_H_
 
+#include <atomic>
 #include <map>
 #include <optional>
 #include <span>
@@ -41,6 +42,7 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/scrub_pins.h"
+#include "dynlib/cluster/split_faults_for_test.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
 #include "dynlib/store/page_file.h"
@@ -58,7 +60,8 @@ class TableStateMachine : public replication::StateMachine {
   // after the step that ended it. A log replica, whose position follows later, makes its heirs when
   // the end is chosen.
   void EnableEnd(store::PageFile* pages, NodeId self, bool log_replica,
-                 absl::AnyInvocable<void(const wire::EndRecord&)> ended);
+                 absl::AnyInvocable<void(const wire::EndRecord&)> ended,
+                 const SplitFaultsForTest& faults = {});
 
   // The description that the tree was made with; kDataLoss if it has none.
   static absl::StatusOr<std::string> Describe(const store::Tree& tree);
@@ -80,15 +83,19 @@ class TableStateMachine : public replication::StateMachine {
 
   // How the log ended, if it did.
   static absl::StatusOr<std::optional<wire::EndRecord>> StoredEnd(const store::Tree& tree);
-  // The tree of a merged partition, out of those of its halves, which have both ended.
+  // The tree of a merged partition, out of those of its halves, which have both ended. When the log
+  // of one of them ended otherwise (two admins acted at once), the merged partition is what the
+  // other half was: what is chosen stays, and each replica sees the same two ends. kNotFound: the
+  // node has no part in it.
   static absl::Status Join(store::PageFile& pages, NodeId self, const store::Tree& left,
                            const store::Tree& right);
+  static absl::Status TakeOver(store::PageFile& pages, NodeId self, const store::Tree& half);
 
   // The group's configuration as of the tree's position, if one was published.
   static absl::StatusOr<std::optional<replication::Configuration>> StoredConfiguration(
       const store::Tree& tree);
 
-  // The encoded item.
+  // The encoded item. kNotFound, here and in Scan: the log ended, and the items are others'.
   absl::StatusOr<std::optional<std::string>> Get(std::string_view storage_key) const;
   // Visits items with storage keys in [first, end), an empty end being none.
   absl::Status Scan(
@@ -111,6 +118,7 @@ class TableStateMachine : public replication::StateMachine {
  private:
   absl::StatusOr<std::optional<std::string>> Current(const std::string& key) const;
   absl::StatusOr<std::string> EvaluateOne(std::string_view command);
+  absl::Status CheckHasItems() const;
   absl::Status PublishEnd(const replication::PublishedStep& step);
   absl::Status PublishSplit(const replication::PublishedStep& step, const wire::EndRecord& record);
   store::WriteBatch Metadata(const replication::PublishedStep& step) const;
@@ -121,6 +129,7 @@ class TableStateMachine : public replication::StateMachine {
   NodeId self_{};
   bool log_replica_ = false;
   absl::AnyInvocable<void(const wire::EndRecord&)> ended_;
+  SplitFaultsForTest faults_;
   // Evaluated and not yet published: by key, the new item or its absence.
   std::map<std::string, std::optional<std::string>> pending_;
   std::optional<wire::EndRecord> pending_end_;
@@ -130,6 +139,8 @@ class TableStateMachine : public replication::StateMachine {
   };
   std::optional<Mark> pending_mark_;
   ScrubPins scrub_pins_;
+  // Set before the items go: who looked before and finds it unset saw them.
+  std::atomic<bool> items_go_ = false;
 };
 
 }  // namespace dynlib::cluster

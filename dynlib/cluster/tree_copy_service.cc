@@ -76,6 +76,7 @@ class TreeCopyService::Impl : public std::enable_shared_from_this<Impl> {
   using PinMap = std::map<uint64_t, Pin>;
   struct Read {
     uint64_t pin;
+    uint64_t position;
     store::Snapshot snapshot;
     std::string after;
     size_t bytes_max;
@@ -160,11 +161,15 @@ void TreeCopyService::Impl::CopyTree(NodeId from, Instant deadline, const std::s
   }
   ++pin.serving;
   Read read{.pin = (*found)->first,
+            .position = pin.snapshot.position(),
             .snapshot = pin.snapshot,
             .after = request.after(),
             .bytes_max = turn.bytes,
             .deadline = deadline,
             .reply = std::move(reply)};
+  if (options_.unpinned_for_test) {
+    if (auto tree = lookup_(pin.partition); tree.ok()) read.snapshot = (*tree)->snapshot();
+  }
   if (start == now) return Start(std::move(read));
   const uint64_t waiting = ++last_waiting_;
   waiting_.emplace(waiting, std::move(read));
@@ -232,7 +237,7 @@ void TreeCopyService::Impl::Start(Read read) {
                         read = std::move(read)]() mutable {
     wire::CopyTreeReply chunk;
     chunk.set_pin(read.pin);
-    chunk.set_position(read.snapshot.position());
+    chunk.set_position(read.position);
     // What waited behind other work for too long is asked again, or not needed.
     absl::Status status = absl::UnavailableError("too late to read");
     if (clock->Now() < read.deadline) {

@@ -59,6 +59,7 @@ class TreeCopyService {
     // Tells the pins of this object from those of earlier ones of the node. 0: taken from the
     // clock.
     uint64_t pin_seed = 0;
+    bool unpinned_for_test = false;  // broken on purpose: each chunk is of the newest version
   };
   // The tree of a partition that is whole here, for a moment; else what to answer.
   using Lookup = absl::AnyInvocable<absl::StatusOr<store::Tree*>(PartitionId)>;

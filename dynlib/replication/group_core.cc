@@ -444,7 +444,9 @@ void GroupCore::OnPeerEvent(const Liveness::Event& event, Instant now) {
     for (Peer& peer : peers_) {
       if (peer.member.node != event.peer || event.kind == Liveness::Event::Kind::kPeerLost)
         continue;
-      peer.known = false;  // It may have restarted with less than it said before.
+      // It may have restarted with less than it said before. And a lease that it supports under a
+      // new epoch comes back only when it names that epoch (R5), also of a group that is idle.
+      peer.known = false;
       peer.resend_at = now;
     }
     return;
@@ -453,6 +455,8 @@ void GroupCore::OnPeerEvent(const Liveness::Event& event, Instant now) {
   switch (event.kind) {
     case Liveness::Event::Kind::kPeerHeard:
       if (established_ && role_ == Role::kFollower) election_at_ = Instant::Infinite();
+      return;
+    case Liveness::Event::Kind::kPeerSupports:
       return;
     case Liveness::Event::Kind::kPeerRestarted:
       established_ = false;

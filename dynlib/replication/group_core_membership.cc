@@ -387,11 +387,12 @@ absl::StatusOr<LearnerStatus> GroupCore::AddLearner(const Member& learner, Slot 
   if (peer == nullptr) {
     const bool taken = IsSelf(learner.replica) || learner.node == self_.node ||
                        std::any_of(peers_.begin(), peers_.end(), [&](const Peer& p) {
-                         return p.member.node == learner.node && !p.leaving;
+                         // A member there whose replica is lost is what it is to replace.
+                         return p.member.node == learner.node && !p.leaving && !p.votes;
                        });
     if (taken) {
-      return absl::AlreadyExistsError(
-          Cat("replica ", learner.replica, " or node ", learner.node, " is a member or a learner"));
+      return absl::AlreadyExistsError(Cat("replica ", learner.replica, " or node ", learner.node,
+                                          " is a member or has a learner"));
     }
     const auto learners =
         std::count_if(peers_.begin(), peers_.end(), [](const Peer& p) { return !p.votes; });

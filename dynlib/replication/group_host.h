@@ -128,7 +128,8 @@ class GroupHost {
   // time it was asked about. The log from `from` on is kept for it, within retained_bytes_max.
   //   kFailedPrecondition  not the leader
   //   kOutOfRange          the log starts after `from`: begin with a newer copy
-  //   kAlreadyExists       the replica or the node is a member, or the node is another learner's
+  //   kAlreadyExists       the replica is a member, or the node is another learner's or this one.
+  //                        (On another member's node it replaces a replica that was lost there.)
   //   kResourceExhausted   too many learners
   void AddLearner(PartitionId group, const Member& learner, Slot from, LearnerCallback done);
   // On the leader: makes `members` the configuration that follows the one of `expected_epoch`, and

@@ -58,7 +58,7 @@ void Liveness::Step(NodeId from, const LivenessMessage& message, Instant now) {
   if (const auto* request = std::get_if<SupportRequest>(&message.body)) {
     OnRequest(from, peer, *request, now);
   } else {
-    OnGrant(peer, std::get<SupportGrant>(message.body), now);
+    OnGrant(from, peer, std::get<SupportGrant>(message.body), now);
   }
 }
 
@@ -95,7 +95,7 @@ void Liveness::OnRequest(NodeId from, Peer& peer, const SupportRequest& request,
   effects_.messages.emplace_back(from, LivenessMessage{grant});
 }
 
-void Liveness::OnGrant(Peer& peer, const SupportGrant& grant, Instant now) {
+void Liveness::OnGrant(NodeId from, Peer& peer, const SupportGrant& grant, Instant now) {
   if (grant.holder_incarnation != incarnation_) return;  // Meant for an earlier boot of this node.
   if (grant.incarnation < peer.granting_incarnation) return;
   const Instant sent = Instant::FromNanos(grant.request_sent_at);
@@ -114,6 +114,7 @@ void Liveness::OnGrant(Peer& peer, const SupportGrant& grant, Instant now) {
   if (grant.epoch > peer.held_epoch) {
     peer.held_epoch = grant.epoch;
     peer.held_until = sent + worth;
+    effects_.events.push_back({Event::Kind::kPeerSupports, from});
   } else if (grant.epoch == peer.held_epoch) {
     peer.held_until = std::max(peer.held_until, sent + worth);
   }

@@ -47,14 +47,14 @@ absl::Status Validate(const LivenessOptions& options);
 class Liveness {
  public:
   struct Event {
-    enum class Kind { kPeerLost, kPeerRestarted, kPeerHeard };
+    enum class Kind { kPeerLost, kPeerRestarted, kPeerHeard, kPeerSupports };
     Kind kind;
     NodeId peer;
   };
   struct Effects {
     std::vector<std::pair<NodeId, LivenessMessage>> messages;
-    std::vector<Event>
-        events;  // kPeerLost: this node's support for the peer ran out. kPeerHeard: it began.
+    std::vector<Event> events;  // kPeerLost: this node's support for the peer ran out. kPeerHeard:
+                                // it began. kPeerSupports: the peer's for this node began anew.
   };
 
   Liveness(LivenessOptions options, uint64_t incarnation, Duration boot_wait, Instant now);
@@ -129,7 +129,7 @@ class Liveness {
     return incarnation_ << kCounterBits | peer.epoch_counter;
   }
   void OnRequest(NodeId from, Peer& peer, const SupportRequest& request, Instant now);
-  void OnGrant(Peer& peer, const SupportGrant& grant, Instant now);
+  void OnGrant(NodeId from, Peer& peer, const SupportGrant& grant, Instant now);
   void Lapse(NodeId id, Peer& peer, Instant now);
   void End(Peer& peer);
 

@@ -106,6 +106,11 @@ class PageFile {
     Part target;  // new; gets the keys >= from of both
     std::string from;
   };
+  struct MoveSpec {
+    Part source;  // keeps its keys < from
+    Part target;  // new; gets the others
+    std::string from;
+  };
 
   // Opens or creates `path`, whose folder exists.
   //   kInvalidArgument     an option out of range, or not a page file
@@ -128,10 +133,11 @@ class PageFile {
   // error: extents below one are not found, and stay used until a Verify finds them leaked.
   absl::Status DropTree(TreeId id);
 
-  // One tree becomes three, or two trees three, in one step for readers, writers and checkpoints.
-  // Each page that is not on the way to a cut goes over as it is: the cost is a few pages for each
-  // level. Nobody else may write the trees that exist (checked) or make the ones that do not;
-  // snapshots stay good. Pages along the cuts may be less full than others until they are written.
+  // One tree becomes three or two, or two trees three, in one step for readers, writers and
+  // checkpoints. Each page that is not on the way to a cut goes over as it is: the cost is a few
+  // pages for each level. Nobody else may write the trees that exist (checked) or make the ones
+  // that do not; snapshots stay good. Pages along the cuts may be less full than others until they
+  // are written.
   //   kNotFound         a tree that keys are to be taken from is not there
   //   kAlreadyExists    a tree to be made is there
   //   kInvalidArgument  from > at; two parts are the same tree; keys of `left` that are not all
@@ -140,6 +146,7 @@ class PageFile {
   // Nothing has changed then.
   absl::Status Split(const SplitSpec& spec);
   absl::Status Join(const JoinSpec& spec);
+  absl::Status Move(const MoveSpec& spec);
 
   // The tree `from` takes the name `to`, in the place of the tree of that name, if there is one,
   // which is dropped: for a copy that was built to replace a damaged tree. Returns the tree under

@@ -153,6 +153,22 @@ absl::Status PageFile::Split(const SplitSpec& spec) {
                          base.epoch, update.TakeReplaced());
 }
 
+absl::Status PageFile::Move(const MoveSpec& spec) {
+  if (spec.source.tree == spec.target.tree) {
+    return absl::InvalidArgumentError(
+        Cat("keys of tree ", spec.source.tree, " are to be moved to itself"));
+  }
+  DYNLIB_RETURN_IF_ERROR(CheckNew({&spec.target}));
+  DYNLIB_ASSIGN_OR_RETURN(TreePtr source, Existing(spec.source.tree));
+  Tree::Writing writing(*source);
+  DYNLIB_ASSIGN_OR_RETURN(Tree::Base base, source->Begin(spec.source.batch, spec.source.position));
+  TreeUpdate update(nodes_.get(), spec.source.tree, base.epoch);
+  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves moved, update.Cut(base.root, spec.from));
+  return PublishTogether({{&spec.source, source, std::move(moved.below)},
+                          {&spec.target, nullptr, std::move(moved.above)}},
+                         base.epoch, update.TakeReplaced());
+}
+
 absl::Status PageFile::Join(const JoinSpec& spec) {
   DYNLIB_RETURN_IF_ERROR(CheckDistinct(spec.left, spec.right, spec.target));
   DYNLIB_RETURN_IF_ERROR(CheckNew({&spec.target}));

@@ -236,6 +236,18 @@ TEST_F(AdminPlannerTest, AReplicaThatLostItsLogIsReplaced) {
   EXPECT_EQ(plans[0].plan.move->replaces, ReplicaId{2});
 }
 
+TEST_F(AdminPlannerTest, AReplicaThatItsLeaderCannotFeedIsReplaced) {
+  Status(kLeft, NodeId{1}).set_released(30);
+  for (uint64_t node = 1; node <= 3; ++node) Status(kLeft, NodeId{node}).set_applied(30);
+  EXPECT_THAT(Plan(), IsEmpty());
+  Status(kLeft, NodeId{3}).set_applied(29);
+  EXPECT_THAT(Plan(), IsEmpty()) << "it may have said so a moment before";
+  view_.missing.insert({kLeft, NodeId{3}});
+  const std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_EQ(plans[0].plan.move->replaces, ReplicaId{3});
+}
+
 TEST_F(AdminPlannerTest, OnThreeNodesOneThatLostItsLogMakesRoomForItself) {
   config_.nodes.resize(3);
   for (uint64_t id = 4; id <= 9; ++id) view_.nodes.erase(NodeId{id});
@@ -256,6 +268,13 @@ TEST_F(AdminPlannerTest, WhatNoConfigurationNamesIsDropped) {
   ASSERT_THAT(drops, SizeIs(1));
   EXPECT_EQ(drops[0].node, NodeId{8});
   EXPECT_FALSE(drops[0].request.force()) << "the node may know better";
+}
+
+TEST_F(AdminPlannerTest, OneThatMissedItsRemovalIsDroppedAllTheSame) {
+  AddReplica(view_.tables[0].partitions[0], {ReplicaId{9}, NodeId{8}}).set_epoch(4);
+  const auto drops = Of<AdminCall<wire::DropReplicaRequest>>(Plan());
+  ASSERT_THAT(drops, SizeIs(1));
+  EXPECT_TRUE(drops[0].request.force()) << "it would wait for ever to be told";
 }
 
 TEST_F(AdminPlannerTest, OneThatKnowsANewerConfigurationIsLeftAlone) {
@@ -291,7 +310,14 @@ TEST_F(AdminPlannerTest, ALargePartitionIsSplitAndTheCatalogueFollows) {
   EXPECT_THAT(Of<AdminCall<wire::DropReplicaRequest>>(Plan()), IsEmpty());
   view_.tables[0] = updates[0].table;
   EXPECT_THAT(Of<AdminCall<wire::DropReplicaRequest>>(Plan()), SizeIs(3));
+  // Also when nobody leads it any more, and where one came too late for its end.
+  Status(kLeft, NodeId{1}).set_holds_lease(false);
   Status(kLeft, NodeId{3}).set_ended(0);
+  const auto drops = Of<AdminCall<wire::DropReplicaRequest>>(Plan());
+  ASSERT_THAT(drops, SizeIs(3));
+  EXPECT_TRUE(drops[0].request.force());
+  // But not while somebody needs its log to make a child.
+  Status(b, NodeId{3}).set_copying(true);
   EXPECT_THAT(Of<AdminCall<wire::DropReplicaRequest>>(Plan()), IsEmpty());
 }
 
@@ -324,6 +350,28 @@ TEST_F(AdminPlannerTest, SmallIdleNeighboursAreMergedInTwoSteps) {
   ASSERT_THAT(updates, SizeIs(1));
   ASSERT_THAT(updates[0].table.partitions, SizeIs(1));
   EXPECT_EQ(updates[0].table.partitions[0].id, merged);
+}
+
+TEST_F(AdminPlannerTest, TheCatalogueFollowsAMergeThatWasSplitAgain) {
+  const PartitionId merged{200};
+  const PartitionId a{201};
+  const PartitionId b{202};
+  AddGroup({merged, "", "", Members(), 1});
+  for (uint64_t node = 1; node <= 3; ++node) {
+    for (PartitionId half : {kLeft, kRight}) {
+      Status(half, NodeId{node}).set_ended(50);
+      Status(half, NodeId{node}).add_successors(ToUint(merged));
+    }
+    Status(merged, NodeId{node}).set_ended(10);
+    Status(merged, NodeId{node}).add_successors(ToUint(a));
+    Status(merged, NodeId{node}).add_successors(ToUint(b));
+  }
+  AddGroup({a, "", "g", Members(), 2});
+  AddGroup({b, "g", "", Members(), 2});
+  const std::vector<UpdateTable> updates = Of<UpdateTable>(Plan());
+  ASSERT_THAT(updates, SizeIs(1));
+  ASSERT_THAT(updates[0].table.partitions, SizeIs(2));
+  EXPECT_EQ(updates[0].table.partitions[1].id, b);
 }
 
 TEST_F(AdminPlannerTest, ADeletedTableIsDroppedWholeBeforeItsEntry) {

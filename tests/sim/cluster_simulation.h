@@ -1,14 +1,17 @@
-// A whole cluster in the simulator, under whatever faults the seed chooses: three storage nodes in
-// three zones, two client nodes with a router each, one table of a few partitions.
+// A whole cluster in the simulator, under whatever faults the seed chooses: storage nodes in three
+// zones, metadata nodes, two client nodes with a router each, one table of a few partitions.
 //
-// A run has three parts. Clients read, write, delete and write on condition while faults happen:
-// whatever they are told goes into a history. Then everything is healed, and every key must be
-// writable again within a bound of virtual time. Then the replicas must hold the same, and the
-// history must be linearizable, which includes that nothing acknowledged was lost and that nothing
-// was applied twice.
+// A run has three parts. Clients read, write, delete and write on condition while faults happen,
+// and, where the shape says so, while partitions are split, merged, moved and rebuilt: whatever the
+// clients are told goes into a history. Then everything is healed, and within a bound of virtual
+// time every key must be writable again, every partition must have its full number of storage
+// replicas, in step and equal, and nothing must be left of partitions that ended or of replicas
+// that were replaced. Then the history must be linearizable, which includes that nothing
+// acknowledged was lost and that nothing was applied twice.
 #ifndef TESTS_SIM_CLUSTER_SIMULATION_H_
 #define TESTS_SIM_CLUSTER_SIMULATION_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -23,11 +26,29 @@
 
 namespace dynlib {
 
+// What the cluster looks like, and what its administrators do beside the faults.
+struct ClusterShape {
+  int nodes = 3;           // storage nodes, dealt out over three zones
+  int metadata_nodes = 0;  // which crash too
+  // Means, of the whole cluster, in virtual time under faults.
+  double splits_per_minute = 0;
+  double merges_per_minute = 0;
+  double outages_per_minute = 0;  // a node without power for longer than it takes to be called dead
+  // Bytes that each item has beside its value, and of a copy's chunk: so that copies take several.
+  size_t padding = 0;
+  size_t copy_chunk_bytes = 1 << 20;
+  uint64_t copy_bytes_per_second = 0;  // 0: no limit
+};
+
+// Of three nodes without such events in most seeds, since they cost the least.
+ClusterShape RandomShape(uint64_t seed);
+
 struct SimulationOptions {
   uint64_t seed = 1;
   Duration fault_time = std::chrono::seconds(15);
   // Instead of what the seed chooses.
   std::optional<sim::FaultOptions> faults;
+  std::optional<ClusterShape> shape;
   // Known-bad code, to see that it is caught.
   replication::FaultsForTest replication_mutant;
   cluster::ClusterFaultsForTest cluster_mutant;

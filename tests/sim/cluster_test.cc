@@ -16,11 +16,18 @@ namespace {
 TEST(ClusterSimulationTest, SeedsPassAndEveryFaultFires) {
   constexpr uint64_t kSeeds = 150;
   std::map<std::string, uint64_t, std::less<>> faults;
+  std::map<std::string, uint64_t, std::less<>> metrics;
   for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
     const SimulationResult result = RunClusterSimulation({.seed = seed});
     ASSERT_TRUE(result.ok()) << "seed " << seed << ": " << result.failure
                              << "\nreplay: tools/sim --seed " << seed;
     for (const auto& [name, count] : result.faults) faults[name] += count;
+    for (const auto& [name, count] : result.metrics) metrics[name] += count;
+  }
+  for (const char* event :
+       {"admin.members_changed", "admin.merge", "admin.replica_dropped", "admin.table_changed",
+        "copy.chunks", "metadata.pushes", "replication.ended"}) {
+    EXPECT_GT(metrics[event], 0u) << event << " never happened";
   }
   for (const char* kind : {"clock.drift",
                            "clock.pause",
@@ -72,10 +79,11 @@ sim::FaultOptions Rough() {
           .down_ms_max = 800};
 }
 
+// In the smallest cluster, where nothing is split or moved, unless `shape` says otherwise.
 void ExpectCaught(const std::function<void(SimulationOptions&)>& mutate,
-                  const sim::FaultOptions& faults = Rough()) {
+                  const sim::FaultOptions& faults = Rough(), const ClusterShape& shape = {}) {
   for (uint64_t seed = 1; seed <= 300; ++seed) {
-    SimulationOptions sound{.seed = seed, .faults = faults};
+    SimulationOptions sound{.seed = seed, .faults = faults, .shape = shape};
     SimulationOptions mutant = sound;
     mutate(mutant);
     const SimulationResult result = RunClusterSimulation(mutant);
@@ -130,6 +138,36 @@ TEST(ClusterMutantTest, R10ConditionAtLeader) {
 TEST(ClusterMutantTest, L4CheckpointBeforeLog) {
   ExpectCaught(
       [](SimulationOptions& options) { options.cluster_mutant.checkpoint_before_log = true; });
+}
+
+// Many messages are lost, so that writes are sent again, and partitions split all the time.
+sim::FaultOptions Lossy() {
+  return {.network_loss = 0.1,
+          .network_delay_us_max = 20'000,
+          .disk_latency_us_min = 1'000,
+          .disk_latency_us_max = 10'000};
+}
+
+TEST(ClusterMutantTest, R11DeduplicationTableNotCopied) {
+  ExpectCaught(
+      [](SimulationOptions& options) { options.cluster_mutant.split.sessions_forgotten = true; },
+      Lossy(), {.splits_per_minute = 60, .merges_per_minute = 60});
+}
+
+TEST(ClusterMutantTest, R11LastStepGoesToTheWrongChild) {
+  ExpectCaught(
+      [](SimulationOptions& options) { options.cluster_mutant.split.last_step_goes_left = true; },
+      Lossy(), {.splits_per_minute = 60, .merges_per_minute = 60});
+}
+
+TEST(ClusterMutantTest, HealFromAnUnpinnedRoot) {
+  ExpectCaught([](SimulationOptions& options) { options.cluster_mutant.copies_unpinned = true; },
+               Lossy(),
+               {.nodes = 6,
+                .outages_per_minute = 12,
+                .padding = 400,
+                .copy_chunk_bytes = 1 << 10,
+                .copy_bytes_per_second = 4 << 10});
 }
 
 }  // namespace
