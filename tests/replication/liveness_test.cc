@@ -56,7 +56,7 @@ TEST(LivenessTest, NodesThatHearEachOtherSupportEachOther) {
   EXPECT_TRUE(pair.b.Supports(kA, At(300)));
   EXPECT_TRUE(pair.AHolds(300));
   EXPECT_TRUE(pair.a.SupportedBy(kB, At(300)));
-  EXPECT_EQ(pair.b_events, std::vector<Kind>{Kind::kPeerHeard});
+  EXPECT_EQ(pair.b_events, (std::vector<Kind>{Kind::kPeerHeard, Kind::kPeerSupports}));
 }
 
 TEST(LivenessTest, SupportLapsesAndEndsItsEpoch) {
@@ -68,7 +68,8 @@ TEST(LivenessTest, SupportLapsesAndEndsItsEpoch) {
   pair.Run(400, 1000);
   EXPECT_FALSE(pair.b.Supports(kA, At(1000)));
   EXPECT_GT(pair.b.EpochFor(kA), epoch);
-  EXPECT_EQ(pair.b_events, (std::vector<Kind>{Kind::kPeerHeard, Kind::kPeerLost}));
+  EXPECT_EQ(pair.b_events,
+            (std::vector<Kind>{Kind::kPeerHeard, Kind::kPeerSupports, Kind::kPeerLost}));
   pair.a_to_b = true;
   pair.Run(1100, 1300);
   EXPECT_EQ(pair.a.SupportedUntil(kB, epoch), Instant());  // The old epoch stays over.
