@@ -43,4 +43,5 @@ make_csv() {
       printf "c%d,%06d,name %d,%d,\"a \"\"note\"\", of\ntwo lines %d\"\n", i % 7, i, i, i * i, i
   }'
 }
-keys=(--partition-key=category --sort-key=code)
+# A load that a machine bears that has other tests to run.
+keys=(--partition-key=category --sort-key=code --clients=64)
