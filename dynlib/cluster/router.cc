@@ -167,6 +167,11 @@ void Router::ReadCatalogue(std::string first, CatalogueCallback done) {
   engine_->Start(MakeCatalogueRead(std::move(first), std::move(done)));
 }
 
+std::optional<partition_map::PartitionRecord> Router::FindRoute(
+    const std::string& table, const std::string& storage_key) const {
+  return engine_->FindRoute(table, storage_key);
+}
+
 void Router::ForgetRoutes() { engine_->ForgetRoutes(); }
 
 }  // namespace dynlib::cluster

@@ -72,6 +72,7 @@
 #include "dynlib/cluster/key.h"
 #include "dynlib/cluster/router_options.h"
 #include "dynlib/cluster/router_types.h"
+#include "dynlib/partition_map/partition_record.h"
 #include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/rpc.h"
@@ -109,6 +110,13 @@ class Router {
   // A page of the catalogue, from the storage key `first` on (empty: all), as a strong read.
   void ReadCatalogue(std::string first, CatalogueCallback done);
 
+  // What the router has learnt of where a storage key of a table is; a request may go by what the
+  // catalogue says instead. Makes no request. Nothing if the table or the key's place is not known.
+  // With metadata nodes never older than what it was before, unless the routes were forgotten, or
+  // metadata nodes denied for seconds that there is such a place. Without them a route that proved
+  // wrong is forgotten.
+  std::optional<partition_map::PartitionRecord> FindRoute(const std::string& table,
+                                                          const std::string& storage_key) const;
   // Forgets all tables, partitions and leaders, as if it had just been made. Requests under way go
   // on.
   void ForgetRoutes();

@@ -54,6 +54,8 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
 
   void Start(std::unique_ptr<RouterOperation> operation);
   void Close();
+  std::optional<partition_map::PartitionRecord> FindRoute(const std::string& table,
+                                                          const std::string& storage_key);
   void ForgetRoutes();
   void Post(Executor::Task task) { executor_->Post(std::move(task)); }
 

@@ -58,6 +58,14 @@ void RouterEngine::ForgetRoutes() {
   }
 }
 
+std::optional<partition_map::PartitionRecord> RouterEngine::FindRoute(
+    const std::string& table, const std::string& storage_key) {
+  const TablePtr known = FindTable(table);
+  const RecordPtr held = known == nullptr ? nullptr : routes_.Held({known->id, storage_key});
+  if (held == nullptr) return std::nullopt;
+  return *held;
+}
+
 RouterEngine::TablePtr RouterEngine::FindTable(const std::string& name) const {
   if (name == kCatalogueName) return catalogue_table_;
   if (asks_metadata()) return tables_asked_->Find(name);

@@ -20,6 +20,12 @@ enum class CacheMode {
   kConventional,  // only a miss does: to compare with, for it multiplies the load when it is cold
 };
 
+// Known-bad variants, so that the checkers can be checked (rule S3). All off unless a test sets
+// them.
+struct RouterFaultsForTest {
+  bool stale_hint_accepted = false;  // What a storage node says replaces newer records.
+};
+
 struct RouterOptions {
   ClientId client{};  // unique to this router object, for ever: 64 random bits, say; not 0
   std::vector<NodeId> catalogue_nodes;  // ClusterConfig's, in its order; 1 to 7
@@ -46,6 +52,7 @@ struct RouterOptions {
   uint64_t seed = 1;            // for jitter and for the choice of replicas
   // Of requests to tables with provisioned throughput; by the cluster's metadata nodes.
   RouterAdmissionOptions admission;
+  RouterFaultsForTest faults;
 };
 // kInvalidArgument naming the field, its value and what is allowed.
 absl::Status Validate(const RouterOptions& options);

@@ -130,6 +130,7 @@ RouterRoutes::RecordPtr RouterRoutes::Held(const RouteKey& key) {
 }
 
 bool RouterRoutes::Learn(partition_map::PartitionRecord record) {
+  if (options_.faults.stale_hint_accepted) Forget();
   auto value = std::make_shared<const Record>(std::move(record));
   if (cache_ != nullptr) return cache_->Apply(std::move(value));
   return index_->Apply(std::move(value), clock_->Now()).changed;

@@ -320,7 +320,9 @@ void StorageNode::Impl::FinishStart() {
       copies, [this](PartitionId partition) { return WholeTree(partition); }, env_.executor,
       env_.checkpoint_executor, env_.clock, env_.metrics);
   copy_service_->Register(rpc_.get());
-  copier_ = std::make_unique<TreeCopier>(options_.copier, rpc_.get(), env_.executor,
+  TreeCopier::Options copier = options_.copier;
+  copier.unpinned_for_test = options_.faults.copies_unpinned;
+  copier_ = std::make_unique<TreeCopier>(copier, rpc_.get(), env_.executor,
                                          env_.checkpoint_executor, env_.clock, env_.metrics);
   replicas_->SetCopier(copier_.get());
   StartPush();

@@ -56,8 +56,9 @@ class TreeCopier {
     // Failures in a row after which a source is given up. 1 to 1,000. All of them should take less
     // time than sources keep an idle pin.
     int attempts_max = 4;
-    int rounds_max = 3;            // how often a copy begins at each source; 1 to 1,000
-    size_t chunk_bytes = 1 << 20;  // asked for at a time; 1 KiB to 16 MiB
+    int rounds_max = 3;              // how often a copy begins at each source; 1 to 1,000
+    size_t chunk_bytes = 1 << 20;    // asked for at a time; 1 KiB to 16 MiB
+    bool unpinned_for_test = false;  // broken on purpose: takes chunks of different versions
   };
   enum class CopyId : uint64_t {};
   using Done = absl::AnyInvocable<void(absl::StatusOr<uint64_t> position)>;

@@ -169,6 +169,7 @@ void TreeCopyService::Impl::CopyTree(NodeId from, Instant deadline, const std::s
             .reply = std::move(reply)};
   if (options_.unpinned_for_test) {
     if (auto tree = lookup_(pin.partition); tree.ok()) read.snapshot = (*tree)->snapshot();
+    read.position = read.snapshot.position();
   }
   if (start == now) return Start(std::move(read));
   const uint64_t waiting = ++last_waiting_;

@@ -91,7 +91,8 @@ class NodeLog {
     uint32_t spare_segments = 1;
     // Segments in use above which sparsely used ones are copied forward: 1 to max_segments - 3.
     uint32_t copy_forward_above = 16;
-    // Bound on segment files, spares included: 4 to 4096.
+    // Bound on segment files, spares included: 4 to 4096. Each Open may need one more, for
+    // what is logged at a start may be what it takes to free others.
     uint32_t max_segments = 64;
     // Whose log this is; a log of another identity is refused. A node's id, say.
     uint64_t identity = 0;

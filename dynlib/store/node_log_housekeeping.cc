@@ -117,14 +117,17 @@ absl::Status NodeLog::Impl::PlanCopy(Plan& plan) {
   for (; copying_->next < copying_->records.size(); ++copying_->next) {
     const LogIndex::LiveRecord& record = copying_->records[copying_->next];
     bool live = false;
+    std::optional<FrameInfo> unknown;
     {
       std::lock_guard lock(mutex_);
       live = index_.StillLive(record);
+      if (live) unknown = index_.UnknownBeside(record);
     }
     if (!live) continue;
-    bytes += record.ref.length + kRecordOverheadBytes;
+    bytes += record.ref.length + kRecordOverheadBytes * (unknown.has_value() ? 2 : 1);
     if (bytes > limit && !plan.frames.empty()) break;
     DYNLIB_RETURN_IF_ERROR(PlanCopyOf(record, plan));
+    if (unknown.has_value()) plan.Add(*unknown);
   }
   return absl::OkStatus();
 }

@@ -76,7 +76,11 @@ void LogIndex::Apply(const BatchHeader& header, uint64_t offset, const std::vect
                      .length = frame.payload_length};
     payload_offset += frame.payload_length;
     if (i >= damaged.size() || !damaged[i]) {
-      ApplyRecord(header, frame, ref);
+      if (frame.kind == FrameKind::kUnknownEntry || frame.kind == FrameKind::kUnknownState) {
+        ApplyUnknown(header, frame, ref);
+      } else if (frame.kind == FrameKind::kEntry || frame.kind == FrameKind::kState) {
+        ApplyRecord(frame, ref);
+      }
     } else if (!damage_is_harmless) {
       ApplyDamaged(frame, ref);
     }
@@ -144,47 +148,38 @@ void LogIndex::ApplyDamaged(const FrameInfo& frame, const Ref& ref) {
   PlaceUnknown(stream, kind, frame.slot, ref);
 }
 
-void LogIndex::ApplyRecord(const BatchHeader& header, const FrameInfo& frame, const Ref& ref) {
-  if (frame.kind == FrameKind::kUnknownEntry || frame.kind == FrameKind::kUnknownState) {
-    return ApplyUnknown(header, frame, ref);
-  }
-  if (frame.kind != FrameKind::kEntry && frame.kind != FrameKind::kState) return;
+void LogIndex::ApplyRecord(const FrameInfo& frame, const Ref& ref) {
   const StreamId id{frame.stream};
   Stream& stream = streams_[id];
   if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
-  const bool copy = header.copied_from != 0;
-  // A new record settles what was unknown; a copy settles only the damage of its own original.
-  const auto settles = [&](uint64_t slot, const Ref& unknown) {
-    return !copy || (unknown.generation == header.copied_from && unknown.ballot == frame.ballot &&
-                     slot == frame.slot);
-  };
+  // A record settles what was unknown before it; also a copy, behind which its batch says again
+  // what is unknown still (UnknownBeside). So a replay needs no segment but those in use.
   if (frame.kind == FrameKind::kEntry) {
-    auto unknown = stream.unknown_entries.find(frame.slot);
-    if (unknown != stream.unknown_entries.end() && settles(frame.slot, unknown->second)) {
+    if (!PlaceEntry(stream, frame.slot, ref)) return;
+    if (auto unknown = stream.unknown_entries.find(frame.slot);
+        unknown != stream.unknown_entries.end()) {
       LetGo(stream, unknown->second);
       stream.unknown_entries.erase(unknown);
     }
-    PlaceEntry(stream, frame.slot, ref);
     return;
   }
-  if (stream.unknown_state.has_value() &&
-      settles(stream.unknown_state->slot, stream.unknown_state->ref)) {
-    LetGo(stream, stream.unknown_state);
-  }
+  LetGo(stream, stream.unknown_state);
   LetGo(stream, stream.state);
   stream.state = {frame.slot, ref};
   Hold(stream, ref);
 }
 
-void LogIndex::PlaceEntry(Stream& stream, uint64_t slot, const Ref& ref) {
-  if (slot <= stream.released_through) return;
+// True if it is kept.
+bool LogIndex::PlaceEntry(Stream& stream, uint64_t slot, const Ref& ref) {
+  if (slot <= stream.released_through) return false;
   auto [it, added] = stream.entries.try_emplace(slot, ref);
   if (!added) {
-    if (it->second.ballot > ref.ballot) return;  // Rule L4: the higher ballot stays.
+    if (it->second.ballot > ref.ballot) return false;  // Rule L4: the higher ballot stays.
     LetGo(stream, it->second);
     it->second = ref;
   }
   Hold(stream, ref);
+  return true;
 }
 
 void LogIndex::PlaceUnknown(Stream& stream, RecordKind kind, uint64_t slot, const Ref& found) {
@@ -202,7 +197,6 @@ void LogIndex::PlaceUnknown(Stream& stream, RecordKind kind, uint64_t slot, cons
   if (known != stream.entries.end() && known->second.ballot > ref.ballot) return;
   auto [it, added] = stream.unknown_entries.try_emplace(slot, ref);
   if (!added) {
-    if (it->second.ballot > ref.ballot) return;
     LetGo(stream, it->second);
     it->second = ref;
   }
@@ -406,6 +400,22 @@ bool LogIndex::StillLive(const LiveRecord& record) const {
     default:
       return stream->unknown_state.has_value() && stream->unknown_state->ref == record.ref;
   }
+}
+
+std::optional<FrameInfo> LogIndex::UnknownBeside(const LiveRecord& record) const {
+  const Stream* stream = FindStream(record.stream);
+  if (stream == nullptr) return std::nullopt;
+  const auto frame = [&](FrameKind kind, uint64_t slot, const Ref& ref) {
+    return FrameInfo{
+        .stream = ToUint(record.stream), .slot = slot, .ballot = ref.ballot, .kind = kind};
+  };
+  if (record.kind == FrameKind::kState && stream->unknown_state.has_value()) {
+    return frame(FrameKind::kUnknownState, stream->unknown_state->slot, stream->unknown_state->ref);
+  }
+  if (record.kind != FrameKind::kEntry) return std::nullopt;
+  const auto unknown = stream->unknown_entries.find(record.slot);
+  if (unknown == stream->unknown_entries.end()) return std::nullopt;
+  return frame(FrameKind::kUnknownEntry, record.slot, unknown->second);
 }
 
 std::vector<FrameInfo> LogIndex::OpeningFrames() const {

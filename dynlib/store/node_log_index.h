@@ -113,6 +113,10 @@ class LogIndex {
   };
   std::vector<LiveRecord> LiveRecordsOf(uint64_t generation) const;
   bool StillLive(const LiveRecord& record) const;
+  // What is unknown of the record's slot, or of its stream's state, though the record is there. A
+  // batch that copies the record says it again behind it, for any record settles what was unknown
+  // before it.
+  std::optional<FrameInfo> UnknownBeside(const LiveRecord& record) const;
 
   // Frames that open a new segment: all segments in use and the gaps that still matter.
   std::vector<FrameInfo> OpeningFrames() const;
@@ -126,12 +130,12 @@ class LogIndex {
   bool CheckInvariants() const;
 
  private:
-  void ApplyRecord(const BatchHeader& header, const FrameInfo& frame, const Ref& ref);
+  void ApplyRecord(const FrameInfo& frame, const Ref& ref);
   void ApplyDamaged(const FrameInfo& frame, const Ref& ref);
   void ApplyMark(const BatchHeader& header, const FrameInfo& frame);
   void ApplyDrop(StreamId id, uint64_t through_sequence);
   void ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, const Ref& ref);
-  void PlaceEntry(Stream& stream, uint64_t slot, const Ref& ref);
+  bool PlaceEntry(Stream& stream, uint64_t slot, const Ref& ref);
   void PlaceUnknown(Stream& stream, RecordKind kind, uint64_t slot, const Ref& ref);
   void DropReleased(Stream& stream, absl::btree_map<uint64_t, Ref>& refs);
   void Hold(Stream& stream, const Ref& ref);

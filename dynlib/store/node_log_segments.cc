@@ -61,11 +61,12 @@ absl::Status SegmentFiles::Finish() {
 
 absl::StatusOr<SegmentFiles::Segment> SegmentFiles::Take(uint64_t in_use) {
   failed_ = false;
-  if (spares_.empty() && in_use >= shape_.max_segments) {
+  if (spares_.empty() && in_use >= shape_.max_segments && !first_) {
     return absl::ResourceExhaustedError(
         Cat(dir_, ": all of max_segments = ", shape_.max_segments, " segments are in use"));
   }
   while (spares_.empty()) DYNLIB_RETURN_IF_ERROR(PrepareStep());
+  first_ = false;
   Segment segment = std::move(spares_.front());
   spares_.pop_front();
   return segment;

@@ -42,6 +42,8 @@ class SegmentFiles {
 
   // A segment ready for use; made at once if none is.
   // kResourceExhausted: no space, or max_segments are in use. Try again when either has changed.
+  // The first one may exceed the bound: what has to be logged at a start may be what it takes to
+  // free others.
   absl::StatusOr<Segment> Take(uint64_t in_use);
 
   // Gives back a file that nothing needs any more: kept as a spare, or removed.
@@ -63,6 +65,7 @@ class SegmentFiles {
   Segment unfinished_;  // `file` is null: none.
   uint64_t written_ = 0;
   bool failed_ = false;
+  bool first_ = true;
 };
 
 }  // namespace dynlib::store

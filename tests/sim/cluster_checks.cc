@@ -12,6 +12,8 @@
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/service.h"
+#include "dynlib/partition_map/partition_record.h"
+#include "dynlib/runtime/rpc.h"
 #include "tests/sim/cluster_events.h"
 
 namespace dynlib {
@@ -133,6 +135,75 @@ std::string CheckCatalogue(ClusterLoad& load, const ClusterView& view, uint64_t 
   return "";
 }
 
+// Calls from outside, one at a time; nothing if there was no answer.
+template <typename Reply>
+std::optional<Reply> Call(SimulatedCluster& cluster, sim::World& world, NodeId node,
+                          Rpc::Method method, const std::string& request) {
+  auto answer = std::make_shared<std::optional<absl::StatusOr<std::string>>>();
+  cluster.Call(node, method, request,
+               [answer](absl::StatusOr<std::string> bytes) { *answer = std::move(bytes); });
+  world.RunUntil([&] { return answer->has_value(); }, std::chrono::seconds(5));
+  Reply reply;
+  if (!answer->has_value() || !(*answer)->ok() || !reply.ParseFromString(***answer))
+    return std::nullopt;
+  return reply;
+}
+
+// Every metadata node knows who leads each partition, and all have the same map.
+std::string CheckMetadata(SimulatedCluster& cluster, sim::World& world, const ClusterView& view,
+                          uint64_t table) {
+  std::optional<std::string> digest;
+  for (NodeId node : cluster.config().metadata_nodes) {
+    const auto status = Call<wire::MetadataStatusReply>(cluster, world, node,
+                                                        cluster::kMetadataStatus, std::string());
+    if (!status.has_value()) return Cat("metadata node ", node, " is silent");
+    if (digest.value_or(status->digest()) != status->digest())
+      return Cat("metadata node ", node, " is not in step with the others");
+    digest = status->digest();
+    for (const auto& [first, leader] : LedPartitions(view, table)) {
+      wire::LookUpRequest request;
+      request.set_table(table);
+      request.set_key(first);
+      const auto reply = Call<wire::LookUpReply>(cluster, world, node, cluster::kLookUp,
+                                                 request.SerializeAsString());
+      const std::string what = Cat("metadata node ", node, " does not know who leads partition ",
+                                   leader.status.partition());
+      if (!reply.has_value() || reply->outcome().code() != 0) return what;
+      const auto record = partition_map::DecodePartitionRecord(reply->record());
+      if (!record.ok() || ToUint(record->partition) != leader.status.partition() ||
+          record->epoch != leader.status.epoch() || record->leader != leader.node) {
+        return what;
+      }
+    }
+  }
+  return "";
+}
+
+constexpr char kNotHere[] = "another node scrubs";
+
+// Empty: all partitions of the table were compared to the end, and nothing differs any more.
+std::string ScrubAll(SimulatedCluster& cluster, sim::World& world, NodeId node, uint64_t table) {
+  const std::optional<ClusterView> view = Observe(cluster, world);
+  if (!view.has_value()) return "the nodes did not answer";
+  std::set<uint64_t> wanted;
+  for (const auto& [first, leader] : LedPartitions(*view, table))
+    wanted.insert(leader.status.partition());
+  const auto reply = Call<wire::ScrubNowReply>(cluster, world, node, cluster::kScrubNow,
+                                               wire::ScrubNowRequest().SerializeAsString());
+  if (!reply.has_value()) return Cat("node ", node, " did not scrub");
+  if (reply->outcome().code() == static_cast<int>(absl::StatusCode::kFailedPrecondition))
+    return kNotHere;
+  if (reply->outcome().code() != 0) return reply->outcome().message();
+  for (const wire::ScrubNowReply::Report& report : reply->reports()) {
+    if (!wanted.contains(report.partition())) continue;
+    const std::string name = Cat("partition ", report.partition());
+    if (report.outcome().code() != 0) return Cat(name, ": ", report.outcome().message());
+    if (report.unrepaired() > 0 || report.vanished() > 0) return Cat(name, " has differences left");
+    wanted.erase(report.partition());
+  }
+  return wanted.empty() ? "" : Cat("partition ", *wanted.begin(), " was not scrubbed");
+}
+
 }  // namespace
 
 std::string CheckWhole(SimulatedCluster& cluster, ClusterLoad& load, sim::World& world,
@@ -143,6 +214,7 @@ std::string CheckWhole(SimulatedCluster& cluster, ClusterLoad& load, sim::World&
     if (std::optional<ClusterView> view = Observe(cluster, world); view.has_value()) {
       why = CheckView(cluster, *view, table);
       if (why.empty()) why = CheckCatalogue(load, *view, table);
+      if (why.empty()) why = CheckMetadata(cluster, world, *view, table);
     }
     if (why.empty()) return "";
     if (world.Now() >= deadline)
@@ -211,6 +283,23 @@ std::string CheckEqual(SimulatedCluster& cluster, sim::World& world, uint64_t ta
     return why;
   }
   return "";
+}
+
+std::string CheckScrubbed(SimulatedCluster& cluster, sim::World& world, uint64_t table,
+                          Duration limit) {
+  // A scrub may have to wait for its turn, or for a replica that just came.
+  const Instant deadline = world.Now() + limit;
+  std::string why;
+  do {
+    why = "no node scrubs";
+    for (NodeId node : cluster.config().catalogue_nodes) {
+      if (cluster.IsDead(node)) continue;
+      if (std::string found = ScrubAll(cluster, world, node, table); found != kNotHere) why = found;
+    }
+    if (why.empty()) return "";
+    world.RunFor(std::chrono::milliseconds(500));
+  } while (world.Now() < deadline);
+  return Cat("not scrubbed ", ToMicros(limit) / 1'000'000, " s after healing: ", why);
 }
 
 }  // namespace dynlib

@@ -21,6 +21,10 @@ std::string CheckWhole(SimulatedCluster& cluster, ClusterLoad& load, sim::World&
 std::string DescribePartitions(SimulatedCluster& cluster, sim::World& world, uint64_t table);
 
 // The items of every partition are the same on each of its replicas. "", or what differs.
+// Scrubs everything: all of the table's partitions are compared to the end, and nothing is left
+// that differs.
+std::string CheckScrubbed(SimulatedCluster& cluster, sim::World& world, uint64_t table,
+                          Duration limit);
 std::string CheckEqual(SimulatedCluster& cluster, sim::World& world, uint64_t table);
 
 }  // namespace dynlib

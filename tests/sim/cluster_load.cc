@@ -33,6 +33,10 @@ cluster::TableSchema Schema() {
   return {.partition_key = {"id", cluster::KeyType::kString}, .sort_key = std::nullopt};
 }
 
+std::string StorageKey(const std::string& key) {
+  return *cluster::EncodeKey(Schema(), PrimaryKey{Value::String(key), std::nullopt});
+}
+
 Condition Expect(const sim::Register& expected) {
   if (!expected.has_value()) return {{{"id", Clause::Op::kNotExists, {}}}};
   return {{{"value", Clause::Op::kEqual, Value::String(*expected)}}};
@@ -58,6 +62,10 @@ ClusterLoad::ClusterLoad(const SimulationOptions& options, const ClusterShape& s
     router.timeout = std::chrono::seconds(4);
     router.attempt_timeout = std::chrono::milliseconds(400);
     router.seed = options_.seed + i;
+    // One of them may have to do without metadata nodes, though there are any.
+    if (i > 0 || options_.seed % 4 != 0) router.metadata_nodes = config_.metadata_nodes;
+    client->asks_metadata = !router.metadata_nodes.empty();
+    router.faults = options_.router_mutant;
     client->router = std::make_unique<cluster::Router>(router, client->rpc.get(), client->executor,
                                                        client->node->clock(), metrics);
     clients_.push_back(std::move(client));
@@ -124,9 +132,20 @@ Item ClusterLoad::MakeItem(const std::string& key, const std::string& value) {
 }
 
 std::string ClusterLoad::AnyStorageKey() {
-  const PrimaryKey key{Value::String(KeyName(static_cast<int>(random_->Below(kKeys)))),
-                       std::nullopt};
-  return *cluster::EncodeKey(Schema(), key);
+  return StorageKey(KeyName(static_cast<int>(random_->Below(kKeys))));
+}
+
+void ClusterLoad::CheckRoute(Client& client, const std::string& key) {
+  if (!client.asks_metadata) return;
+  std::optional<partition_map::PartitionRecord> route =
+      client.router->FindRoute(kTable, StorageKey(key));
+  std::optional<partition_map::PartitionRecord>& last = client.routes[key];
+  if (route.has_value() && last.has_value() && partition_map::IsNewer(*last, *route)) {
+    routes_went_back_ +=
+        Cat("\nclient ", client.id, " knew of ", key, " partition ", last->partition, " epoch ",
+            last->epoch, ", and now partition ", route->partition, " epoch ", route->epoch);
+  }
+  last = std::move(route);
 }
 
 void ClusterLoad::ReadOne(Client& client, const std::string& key,
@@ -194,7 +213,8 @@ void ClusterLoad::RunOne(Client& client) {
   ++operations_;
   ++client.busy;
   const std::string key = KeyName(static_cast<int>(random_->Below(kKeys)));
-  auto then = [this, &client](bool) {
+  auto then = [this, &client, key](bool) {
+    CheckRoute(client, key);
     --client.busy;
     Again(client);
   };

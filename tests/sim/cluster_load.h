@@ -21,6 +21,7 @@
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/router.h"
+#include "dynlib/partition_map/partition_record.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/rpc.h"
 #include "dynlib/sim/history.h"
@@ -46,6 +47,9 @@ class ClusterLoad {
   // False if that took longer than `limit`; nothing can be asked any more then.
   bool EveryKeyWorks(bool write_all, Duration limit);
 
+  // Where a router's knowledge of a key's place became older than it was; empty: nowhere.
+  const std::string& RoutesWentBack() const { return routes_went_back_; }
+
   // Some storage key that is in use.
   std::string AnyStorageKey();
   const sim::History& history() const { return history_; }
@@ -60,11 +64,15 @@ class ClusterLoad {
     std::unique_ptr<Rpc> rpc;
     std::unique_ptr<cluster::Router> router;
     std::map<std::string, sim::Register> last_seen;
+    bool asks_metadata = false;
+    // As seen after the last request for each key.
+    std::map<std::string, std::optional<partition_map::PartitionRecord>> routes;
     int busy = 0;
   };
 
   void RunOne(Client& client);
   void Again(Client& client);
+  void CheckRoute(Client& client, const std::string& key);
   void ReadOne(Client& client, const std::string& key, std::function<void(bool ok)> then);
   void WriteOne(Client& client, const std::string& key, bool conditional, bool erase,
                 std::function<void(bool ok)> then);
@@ -78,6 +86,7 @@ class ClusterLoad {
   std::vector<std::unique_ptr<Client>> clients_;
   sim::History history_;
   bool working_ = false;
+  std::string routes_went_back_;
   uint64_t values_ = 0;
   uint64_t operations_ = 0;
   uint64_t acknowledged_ = 0;

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "dynlib/base/metrics.h"
@@ -28,14 +31,38 @@ class CountingSink : public MetricsSink {
   void Count(std::string_view name, int64_t delta) override { counts_[std::string(name)] += delta; }
   void Event(std::string_view name, std::span<const EventField> fields) override {
     ++counts_[std::string(name)];
+    if (name == "scrub.difference") NoteDifference(fields);
     if (!trace_) return;
     std::string line = Cat("  event ", name);
     for (const EventField& field : fields) line += Cat(" ", field.name, "=", field.value);
     trace_(line);
   }
   const std::map<std::string, uint64_t, std::less<>>& counts() const { return counts_; }
+  // What scrubs found, beside what could not be read on a node of these.
+  std::string Differences(const std::set<NodeId>& damaged) const {
+    std::string all;
+    for (const auto& [node, text] : differences_) {
+      if (node.empty() || !damaged.contains(NodeId{std::stoull(node)})) all += text;
+    }
+    return all;
+  }
 
  private:
+  void NoteDifference(std::span<const EventField> fields) {
+    std::string line = "\na scrub found:";
+    std::string damaged;
+    for (const EventField& field : fields) line += Cat(" ", field.name, "=", field.value);
+    const auto value = [&](std::string_view name) {
+      for (const EventField& field : fields)
+        if (field.name == name) return std::string(field.value);
+      return std::string();
+    };
+    if (value("why") == "unreadable") damaged = value("node");
+    differences_.emplace_back(std::move(damaged), std::move(line));
+  }
+
+  // With the node, if it was unreadable there.
+  std::vector<std::pair<std::string, std::string>> differences_;
   const std::function<void(std::string_view)> trace_;
   std::map<std::string, uint64_t, std::less<>> counts_;
 };
@@ -79,6 +106,7 @@ std::string Simulation::CheckHealed(uint64_t table) {
     return stuck + DescribePartitions(cluster_, world_, table);
   std::string why = CheckWhole(cluster_, load_, world_, table, kProgressLimit);
   if (why.empty()) why = CheckEqual(cluster_, world_, table);
+  if (why.empty()) why = CheckScrubbed(cluster_, world_, table, kProgressLimit);
   if (why.empty() && !load_.EveryKeyWorks(/*write_all=*/true, kProgressLimit)) return stuck;
   return why;
 }
@@ -101,6 +129,8 @@ std::string Simulation::RunParts() {
   cluster_.injector().Heal();
   load_.Stop();
   std::string why = CheckHealed(ToUint(table->id));
+  why += metrics_.Differences(world_.corruptible());
+  why += load_.RoutesWentBack();
   // What a client was told wrongly says more than that replicas differ.
   const sim::CheckResult check = sim::CheckLinearizable(load_.history());
   if (!check.ok()) why = why.empty() ? check.explanation : Cat(check.explanation, "\nand ", why);
@@ -128,6 +158,8 @@ ClusterShape RandomShape(uint64_t seed) {
   Random random(seed ^ 0x5a9e);
   ClusterShape shape;
   const uint64_t dice = random.Below(100);
+  if (random.Below(3) > 0)
+    shape.scrub_interval = std::chrono::milliseconds(random.Between(200, 4'000));
   if (dice < 50) return shape;
   shape.metadata_nodes = static_cast<int>(random.Below(4));
   if (random.Below(4) > 0) shape.splits_per_minute = random.Between(4, 40);

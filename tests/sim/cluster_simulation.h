@@ -2,12 +2,15 @@
 // zones, metadata nodes, two client nodes with a router each, one table of a few partitions.
 //
 // A run has three parts. Clients read, write, delete and write on condition while faults happen,
-// and, where the shape says so, while partitions are split, merged, moved and rebuilt: whatever the
-// clients are told goes into a history. Then everything is healed, and within a bound of virtual
-// time every key must be writable again, every partition must have its full number of storage
-// replicas, in step and equal, and nothing must be left of partitions that ended or of replicas
-// that were replaced. Then the history must be linearizable, which includes that nothing
-// acknowledged was lost and that nothing was applied twice.
+// and, where the shape says so, while partitions are split, merged, moved, rebuilt and scrubbed:
+// whatever the clients are told goes into a history. Then everything is healed, and within a bound
+// of virtual time every key must be writable again, every partition must have its full number of
+// storage replicas, in step and equal, nothing must be left of partitions that ended or of replicas
+// that were replaced, the metadata nodes must know all of it, and a scrub of everything must find
+// nothing. Then the history must be linearizable, which includes that nothing acknowledged was lost
+// and that nothing was applied twice. No scrub may ever have found copies that differ, but for what
+// cannot be read on the one disk that is damaged; and what a router knows may never have become
+// older.
 #ifndef TESTS_SIM_CLUSTER_SIMULATION_H_
 #define TESTS_SIM_CLUSTER_SIMULATION_H_
 
@@ -20,6 +23,7 @@
 #include <string_view>
 
 #include "dynlib/base/time.h"
+#include "dynlib/cluster/router_options.h"
 #include "dynlib/cluster/storage_node.h"
 #include "dynlib/replication/faults_for_test.h"
 #include "dynlib/sim/faults.h"
@@ -34,6 +38,7 @@ struct ClusterShape {
   double splits_per_minute = 0;
   double merges_per_minute = 0;
   double outages_per_minute = 0;  // a node without power for longer than it takes to be called dead
+  Duration scrub_interval{};      // of each partition; 0: none but the last
   // Bytes that each item has beside its value, and of a copy's chunk: so that copies take several.
   size_t padding = 0;
   size_t copy_chunk_bytes = 1 << 20;
@@ -52,6 +57,7 @@ struct SimulationOptions {
   // Known-bad code, to see that it is caught.
   replication::FaultsForTest replication_mutant;
   cluster::ClusterFaultsForTest cluster_mutant;
+  cluster::RouterFaultsForTest router_mutant;
   // One line an event of the world, and of what the library reports.
   std::function<void(std::string_view)> trace;
 };

@@ -1,5 +1,6 @@
 // The whole cluster under simulated faults: some seeds of what tools/sim runs by the thousand, and
 // the known-bad variants that must not pass (rule S3).
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -165,9 +166,15 @@ TEST(ClusterMutantTest, HealFromAnUnpinnedRoot) {
                Lossy(),
                {.nodes = 6,
                 .outages_per_minute = 12,
+                .scrub_interval = std::chrono::milliseconds(300),
                 .padding = 400,
                 .copy_chunk_bytes = 1 << 10,
                 .copy_bytes_per_second = 4 << 10});
+}
+
+TEST(ClusterMutantTest, StaleHintAccepted) {
+  ExpectCaught([](SimulationOptions& options) { options.router_mutant.stale_hint_accepted = true; },
+               Rough(), {.metadata_nodes = 3, .splits_per_minute = 30, .merges_per_minute = 30});
 }
 
 }  // namespace

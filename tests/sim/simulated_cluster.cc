@@ -84,6 +84,10 @@ cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) const {
   options.auto_admin.busy_interval = milliseconds(50);
   options.auto_admin.death_after = milliseconds(1500);
   options.auto_admin.call_timeout = milliseconds(300);
+  options.scrubber.enabled = shape_.scrub_interval > Duration(0);
+  if (options.scrubber.enabled) options.scrubber.interval = shape_.scrub_interval;
+  options.scrubber.call_timeout = milliseconds(500);
+  options.scrubber.retry_delay = milliseconds(50);
   options.faults = options_.cluster_mutant;
   return options;
 }
@@ -160,7 +164,9 @@ void SimulatedCluster::OnOpened(NodeId id,
     injector_->RequestRestart(id);
   });
   server.storage->Start([this, id](absl::Status started) {
-    if (!started.ok()) injector_->RequestRestart(id);
+    if (started.ok()) return;
+    world_->Note(id, Cat("not started: ", std::string(ToStd(started.message()))));
+    injector_->RequestRestart(id);
   });
 }
 

@@ -472,6 +472,28 @@ TEST(NodeLogTest, AtTheBoundOnSegmentsAppendsAreRefusedUntilARelease) {
   EXPECT_EQ(Stream(h, 1).entries.back().slot, slot - 1);
 }
 
+// What a replica must log when it starts would be refused for ever, and with it all that could make
+// room.
+TEST(NodeLogTest, ALogAtItsBoundTakesAppendsOnceItIsOpenedAgain) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  uint64_t slot = 1;
+  while (h.Append({Entry(1, slot, 1, std::string(3000, 'x'))}).ok()) ++slot;
+  for (int i = 0; i < 3; ++i) {
+    DYNLIB_ASSERT_OK(h.Reopen());
+    DYNLIB_EXPECT_OK(h.Append({State(1, slot, 1, "started")}));
+    EXPECT_LE(h.log->GetStats().segments_in_use, 12u);
+  }
+  while (h.Append({Entry(1, slot, 1, std::string(3000, 'x'))}).ok()) ++slot;
+  EXPECT_LE(h.log->GetStats().segments_in_use, 12u);
+  h.log->Release(StreamId{1}, slot / 2);
+  for (int i = 0; i < 40; ++i) {
+    DYNLIB_ASSERT_OK(h.Append({Entry(1, slot++, 1, std::string(3000, 'x'))}));
+  }
+  EXPECT_LE(h.log->GetStats().segments_in_use, 10u);
+}
+
 // A stale frame of a slot must not outlive the frame that superseded it, nor the release that
 // outlawed it, through any amount of recycling.
 TEST(NodeLogTest, MarksOutliveTheSegmentsThatTheyWereWrittenIn) {
