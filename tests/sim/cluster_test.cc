@@ -15,7 +15,7 @@ namespace dynlib {
 namespace {
 
 TEST(ClusterSimulationTest, SeedsPassAndEveryFaultFires) {
-  constexpr uint64_t kSeeds = 150;
+  constexpr uint64_t kSeeds = 300;
   std::map<std::string, uint64_t, std::less<>> faults;
   std::map<std::string, uint64_t, std::less<>> metrics;
   for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
