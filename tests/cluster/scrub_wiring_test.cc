@@ -494,6 +494,38 @@ TEST_F(ScrubLargeTest, AReplicaThatLostItsDescriptionIsReplaced) {
   ExpectItems();
 }
 
+// Where its zone has no other node: on its own, under a new id.
+TEST_F(ScrubTest, AReplicaThatLostItsDescriptionIsReplacedOnItsOwnNode) {
+  Boot();
+  const NodeId bad = Follower();
+  cluster_.PowerOff(bad);
+  DamageDescription(bad);
+  DYNLIB_ASSERT_OK(cluster_.Restart(bad));
+  EXPECT_EQ(cluster_.sink().counts["node.replica_lost"], 1);
+  ASSERT_TRUE(cluster_.Until([&] { return Replaced(bad); }, seconds(120)));
+  ExpectClean();
+  ExpectItems();
+}
+
+TEST_F(ScrubTest, AReplicaThatIsToWriteADamagedPageIsReplacedOnItsOwnNode) {
+  Boot();
+  const NodeId bad = Follower();
+  cluster_.PowerOff(bad);
+  const std::string id = IdAt(0.5);
+  Damage(bad, id);
+  items_[id] = "new";
+  DYNLIB_ASSERT_OK(cluster_.Put("users", id, "new"));
+  DYNLIB_ASSERT_OK(cluster_.Restart(bad));
+  ASSERT_TRUE(cluster_.Until([&] { return Replaced(bad); }, seconds(120)));
+  ExpectClean();
+  ExpectItems();
+  // What it is now bears the loss of another.
+  cluster_.PowerOff(cluster_.Leaders(table_).begin()->second.node);
+  items_[id] = "newer";
+  DYNLIB_ASSERT_OK(cluster_.Put("users", id, "newer"));
+  ExpectItems();
+}
+
 TEST_F(ScrubLargeTest, AReplicaThatIsToWriteADamagedPageIsReplaced) {
   Boot();
   const NodeId bad = Follower();
