@@ -14,13 +14,13 @@ int64_t BurstMax(double units_per_second) {
   return std::max<int64_t>(1, static_cast<int64_t>(units_per_second * BucketRate::kFillSecondsMax));
 }
 
-// units_per_second * 2^shift * 2^62 / 1e9, rounded up, exactly: a double is an integer times a
+// units_per_second * 2^shift * 2^63 / 1e9, rounded up, exactly: a double is an integer times a
 // power of two. What that makes too much in a year is less than a hundredth of a sub-unit.
 uint64_t PerNano(double units_per_second, int shift) {
   int exponent = 0;
   const double fraction = std::frexp(units_per_second, &exponent);
   const auto mantissa = static_cast<unsigned __int128>(std::ldexp(fraction, 53));
-  const int left = exponent - 53 + shift + 62;  // The product lies in (2^90, 2^92).
+  const int left = exponent - 53 + shift + 63;  // The product lies in (2^91, 2^93).
   return static_cast<uint64_t>(((mantissa << left) + 999'999'999u) / 1'000'000'000u);
 }
 
@@ -55,11 +55,79 @@ BucketRate::BucketRate(double units_per_second, int64_t burst_units)
 
 TokenBucket::TokenBucket(const BucketRate& rate, Fill fill, Instant now) {
   const int64_t capacity = rate.burst_units_ << rate.shift_;
-  rates_[0].base_ns = now.nanos();
-  rates_[0].per_nano = rate.per_nano_;
-  rates_[0].capacity = capacity;
-  rates_[0].shift = rate.shift_;
+  Write(rates_[0], now, rate.per_nano_, capacity, rate.shift_);
   word_ = Word(fill == Fill::kFull ? -capacity : 0, 0);
+}
+
+void TokenBucket::Write(Rate& rate, Instant base, uint64_t per_nano, int64_t capacity, int shift) {
+  rate.base_ns.store(base.nanos(), std::memory_order_release);
+  rate.per_nano.store(per_nano, std::memory_order_release);
+  rate.capacity.store(capacity, std::memory_order_release);
+  rate.burst_units.store(capacity >> shift, std::memory_order_release);
+  rate.shift.store(shift, std::memory_order_release);
+}
+
+// ---- Taking ----
+
+TokenBucket::Taken TokenBucket::SettleRace(uint64_t word, int shift, uint64_t found, int64_t added,
+                                           int64_t right, int64_t most) {
+  const bool right_generation = SameGeneration(found, word);
+  if (!right_generation || right > most) {
+    Subtract(added, shift, found, right_generation);
+    return Taken::kLookAgain;
+  }
+  // A loss that another operation charged already, or (then it is negative) one that it made.
+  const int64_t too_much = Spent(found) + added - right;
+  if (too_much != 0) Subtract(too_much, shift, found, right_generation);
+  return Taken::kYes;
+}
+
+void TokenBucket::Subtract(int64_t sub_units, int shift, uint64_t found, bool right_generation) {
+  uint64_t word = word_.load(std::memory_order_acquire);
+  for (;;) {
+    int64_t amount = sub_units;
+    if (!SameGeneration(word, found)) {
+      // SetRate has converted what was added as sub-units of the rate that it met.
+      if (!right_generation) return;
+      const int shift_now = rates_[word & 1].shift.load(std::memory_order_acquire);
+      const auto wide = static_cast<__int128>(sub_units);
+      const __int128 scaled =
+          shift_now >= shift ? wide << (shift_now - shift) : wide >> (shift - shift_now);
+      amount = static_cast<int64_t>(std::clamp<__int128>(scaled, -kYear, kYear));
+    }
+    // Of a later generation than `shift_now` was read of, the word is another one.
+    if (word_.compare_exchange_weak(word, Word(Spent(word) - amount, word),
+                                    std::memory_order_acq_rel, std::memory_order_acquire)) {
+      return;
+    }
+  }
+}
+
+bool TokenBucket::TryTakeBySwapping(int64_t n, Instant now) {
+  DYNLIB_CHECK(n >= 0);
+  if (n == 0) return true;
+  uint64_t word = word_.load(std::memory_order_acquire);
+  for (;;) {
+    View view = ReadToChange(word, now);
+    if (!view.Fits(n) || view.spent + view.Cost(n) > view.produced) {
+      if (SameGeneration(view.word)) return false;
+      word = word_.load(std::memory_order_acquire);
+      continue;
+    }
+    if (Change(view, view.spent + view.Cost(n))) return true;
+    word = view.word;
+  }
+}
+
+// ---- Looking ----
+
+TokenBucket::View TokenBucket::ReadToChange(uint64_t word, Instant now) {
+  View view = Read(word, now);
+  while (view.produced > kYear) [[unlikely]] {
+      Rebase(now);
+      view = Read(word_.load(std::memory_order_acquire), now);
+    }
+  return view;
 }
 
 TokenBucket::View TokenBucket::ReadConsistent(Instant now) const {
@@ -102,7 +170,7 @@ std::optional<Duration> TokenBucket::Borrow(int64_t n, Instant now, Duration max
   }
 }
 
-void TokenBucket::TakeAnyway(int64_t n, Instant now) {
+void TokenBucket::TakeAnywayBySwapping(int64_t n, Instant now) {
   DYNLIB_CHECK(n >= 0);
   uint64_t word = word_.load(std::memory_order_acquire);
   for (;;) {
@@ -170,20 +238,22 @@ void TokenBucket::Rebase(Instant now) {
 void TokenBucket::Replace(uint64_t per_nano, int64_t burst_units, int shift, Instant now) {
   const int64_t capacity = burst_units << shift;
   uint64_t word = word_.load(std::memory_order_acquire);
-  for (;;) {
+  uint64_t moved = 0;
+  Instant base;
+  do {
     const View old = Read(word, now);
     __int128 tokens = old.produced - old.spent;
     tokens = shift >= old.shift ? tokens << (shift - old.shift) : tokens >> (old.shift - shift);
     const auto kept = static_cast<int64_t>(std::clamp<__int128>(tokens, -kYear, capacity));
-    Rate& next = rates_[(word + 1) & 1];
-    next.base_ns.store(std::max(now.nanos(), old.base_ns), std::memory_order_release);
-    next.per_nano.store(per_nano, std::memory_order_release);
-    next.capacity.store(capacity, std::memory_order_release);
-    next.shift.store(shift, std::memory_order_release);
-    if (word_.compare_exchange_weak(word, Word(-kept, word + 1), std::memory_order_acq_rel,
-                                    std::memory_order_acquire)) {
-      return;
-    }
+    base = std::max(now, Instant::FromNanos(old.base_ns));
+    Write(rates_[1], base, per_nano, capacity, shift);
+    moved = Word(-kept, word + 1);
+  } while (!word_.compare_exchange_weak(word, moved, std::memory_order_acq_rel,
+                                        std::memory_order_acquire));
+  Write(rates_[0], base, per_nano, capacity, shift);
+  word = moved;
+  while (!word_.compare_exchange_weak(word, Word(Spent(word), word + 1), std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
   }
 }
 

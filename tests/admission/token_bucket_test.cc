@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "dynlib/base/random.h"
@@ -285,6 +286,74 @@ TEST(TokenBucket, ThreadsTogetherTakeNoMoreThanThereIs) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_LE(taken, 2000 + 1 + 50);
   EXPECT_GE(taken, 800);  // The first thread alone finds as much.
+}
+
+// Races are settled exactly: what is left is what was made less what was taken, to the unit.
+TEST(TokenBucket, NoUnitIsLostOrMadeByRaces) {
+  constexpr int kRounds = 30'000;
+  constexpr Duration kStepTime = std::chrono::microseconds(10);
+  // Always enough; hardly ever enough; overflowing now and then.
+  for (const auto& [rate, burst, fill] :
+       {std::tuple(1e6, int64_t{1'000'000'000}, kEmpty), std::tuple(1e5, int64_t{100'000}, kEmpty),
+        std::tuple(3e5, int64_t{8}, kFull)}) {
+    TokenBucket bucket(Rate(rate, burst), fill, kStart);
+    std::atomic<int64_t> taken{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t, rate = rate] {
+        Random random(static_cast<uint64_t>(t));
+        int64_t mine = 0;
+        for (int i = 1; i <= kRounds; ++i) {
+          const Instant now = kStart + i * kStepTime + Duration(random.Between(0, 2000));
+          const int64_t n = random.Between(1, 4);
+          if (bucket.TryTake(n, now)) mine += n;
+          if (random.Chance(0.1)) mine += bucket.TakeUpTo(2, now);
+          if (rate == 1e5 && mine > 4 && random.Chance(0.1)) {
+            bucket.GiveBack(3, now - std::chrono::microseconds(50));
+            mine -= 3;
+          }
+        }
+        taken += mine;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const Instant end = kStart + kRounds * kStepTime + Duration(2000);
+    const auto made = static_cast<int64_t>(rate * (static_cast<double>(kRounds) * 1e-5 + 2e-6));
+    const int64_t at_first = fill == kFull ? burst : 0;
+    if (burst > 8) {
+      EXPECT_EQ(bucket.Remaining(end), at_first + made - taken) << rate;
+    } else {
+      EXPECT_LE(taken, at_first + made);
+      EXPECT_LE(bucket.Remaining(end), burst);
+      EXPECT_GE(taken, made / 2);
+    }
+  }
+}
+
+// A rate that changes under the takers costs them next to nothing, even where they fight for the
+// last unit.
+TEST(TokenBucket, RacesWithNewRatesLoseLittle) {
+  constexpr int kRounds = 30'000;
+  TokenBucket bucket(Rate(1e6, 1'000'000), kEmpty, kStart);
+  std::atomic<int64_t> taken{0};
+  std::atomic<int> running{2};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 2; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 1; i <= kRounds; ++i) {
+        if (bucket.TryTake(1, kStart + Duration(int64_t{i} * 1000))) ++taken;
+      }
+      --running;
+    });
+  }
+  // The same rate, in units of another size each time.
+  for (int i = 0; running > 0; ++i) bucket.SetRate(Rate(i % 2 == 0 ? 1e3 : 1e6, 1'000'000), kStart);
+  for (std::thread& thread : threads) thread.join();
+  bucket.SetRate(Rate(1e6, 1'000'000), kStart);
+  const int64_t left = bucket.Remaining(kStart + Duration(int64_t{kRounds} * 1000));
+  EXPECT_LE(taken + left, kRounds);
+  EXPECT_GE(taken + left, 0);
+  EXPECT_GT(taken, 0);
 }
 
 }  // namespace
