@@ -162,6 +162,31 @@ std::vector<Row> Summarize(const std::string& workload, const std::vector<std::s
   return rows;
 }
 
+std::vector<Row> SummarizeFigures(const std::string& workload, const FigureUnit& unit,
+                                  const std::vector<std::string>& systems,
+                                  const std::vector<std::vector<double>>& values) {
+  std::vector<Row> rows;
+  for (size_t i = 0; i < systems.size(); ++i) {
+    if (!values[i].empty())
+      rows.push_back(MakeRow(workload, systems[i], unit.name, values[i], unit.higher_is_better));
+  }
+  const auto ours = std::find(systems.begin(), systems.end(), kOurs);
+  if (ours == systems.end()) return rows;
+  const std::vector<double>& our_values = values[static_cast<size_t>(ours - systems.begin())];
+  for (size_t i = 0; i < systems.size(); ++i) {
+    if (systems[i] == kOurs) continue;
+    std::vector<double> ratios;
+    for (size_t round = 0; round < std::min(our_values.size(), values[i].size()); ++round) {
+      const double better = unit.higher_is_better ? our_values[round] : values[i][round];
+      const double worse = unit.higher_is_better ? values[i][round] : our_values[round];
+      if (worse > 0) ratios.push_back(better / worse);
+    }
+    if (!ratios.empty())
+      rows.push_back(MakeRow(workload, Cat(kOurs, "/", systems[i]), "ratio", ratios, true));
+  }
+  return rows;
+}
+
 std::string ToJson(const std::string& bench, const std::vector<Row>& rows) {
   std::string json = "[";
   for (const Row& row : rows) {
@@ -197,37 +222,65 @@ bool Harness::Wanted(const std::string& system) const {
          std::find(flags_.systems.begin(), flags_.systems.end(), system) != flags_.systems.end();
 }
 
-absl::StatusOr<RunResult> Harness::RunOnce(const System& system) const {
-  DYNLIB_ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::Create(flags_.dir));
-  return system.run({folder.path(), flags_.seconds});
+bool Harness::Wanted(const std::string& workload, bool in_quick_set) const {
+  return workload.find(flags_.only) != std::string::npos && (in_quick_set || !flags_.quick);
 }
 
-void Harness::Measure(const std::string& workload, std::vector<System> systems, bool in_quick_set) {
-  if (workload.find(flags_.only) == std::string::npos || (flags_.quick && !in_quick_set)) return;
-  systems.erase(std::remove_if(systems.begin(), systems.end(),
-                               [&](const System& s) { return !Wanted(s.name); }),
-                systems.end());
-  std::vector<std::vector<RunResult>> runs(systems.size());
+void Harness::RunRounds(const std::string& workload, const std::vector<std::string>& systems,
+                        const std::function<absl::Status(size_t i, const RunContext&)>& run_once) {
   std::vector<bool> broken(systems.size());
   for (int round = 0; round < flags_.pairs; ++round) {
     for (size_t turn = 0; turn < systems.size(); ++turn) {
       const size_t i = round % 2 == 0 ? turn : systems.size() - 1 - turn;
       if (broken[i]) continue;
-      absl::StatusOr<RunResult> run = RunOnce(systems[i]);
-      if (run.ok()) {
-        runs[i].push_back(*std::move(run));
-        continue;
-      }
-      std::fprintf(stderr, "%s: %s: %s\n", workload.c_str(), systems[i].name.c_str(),
-                   run.status().ToString().c_str());
+      const absl::StatusOr<TemporaryFolder> folder = TemporaryFolder::Create(flags_.dir);
+      const absl::Status status =
+          folder.ok() ? run_once(i, {folder->path(), flags_.seconds}) : folder.status();
+      if (status.ok()) continue;
+      std::fprintf(stderr, "%s: %s: %s\n", workload.c_str(), systems[i].c_str(),
+                   status.ToString().c_str());
       broken[i] = true;
       failed_ = true;
     }
   }
+}
+
+void Harness::Measure(const std::string& workload, std::vector<System> systems, bool in_quick_set) {
+  if (!Wanted(workload, in_quick_set)) return;
+  std::erase_if(systems, [&](const System& s) { return !Wanted(s.name); });
   std::vector<std::string> names;
   for (const System& system : systems) names.push_back(system.name);
+  std::vector<std::vector<RunResult>> runs(systems.size());
+  RunRounds(workload, names, [&](size_t i, const RunContext& context) {
+    absl::StatusOr<RunResult> run = systems[i].run(context);
+    if (run.ok()) runs[i].push_back(*std::move(run));
+    return run.status();
+  });
   const std::vector<Row> rows = Summarize(workload, names, std::move(runs));
   Print(rows);
+  rows_.insert(rows_.end(), rows.begin(), rows.end());
+}
+
+void Harness::MeasureFigures(const std::string& workload, const FigureUnit& unit,
+                             std::vector<FigureSystem> systems, bool in_quick_set) {
+  if (!Wanted(workload, in_quick_set)) return;
+  std::erase_if(systems, [&](const FigureSystem& s) { return !Wanted(s.name); });
+  std::vector<std::string> names;
+  for (const FigureSystem& system : systems) names.push_back(system.name);
+  std::vector<std::vector<double>> values(systems.size());
+  RunRounds(workload, names, [&](size_t i, const RunContext& context) {
+    const absl::StatusOr<double> value = systems[i].run(context);
+    if (value.ok()) values[i].push_back(*value);
+    return value.status();
+  });
+  const std::vector<Row> rows = SummarizeFigures(workload, unit, names, values);
+  if (rows.empty()) return;
+  std::printf("\n%s: %d rounds, medians [95 %% interval]\n", workload.c_str(), flags_.pairs);
+  for (const Row& row : rows) {
+    std::printf("  %-28s %10.5g %-6s [%.5g, %.5g]\n", row.system.c_str(), row.value,
+                row.unit.c_str(), row.interval.low, row.interval.high);
+  }
+  std::fflush(stdout);
   rows_.insert(rows_.end(), rows.begin(), rows.end());
 }
 

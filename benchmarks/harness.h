@@ -17,8 +17,8 @@
 // 2).
 //
 // JSON: an array of rows {bench, workload, system, unit, value, low, high, higher_is_better}; units
-// are "ops/s", "p50_us", "p99_us", "p99.9_us", and "ratio" for rows of system "dynlib/PEER"
-// (throughput of the first by that of the second).
+// are "ops/s", "p50_us", "p99_us", "p99.9_us" (or what a workload of figures names), and "ratio"
+// for rows of system "dynlib/PEER" (throughput of the first by that of the second).
 #ifndef DYNLIB_BENCHMARKS_HARNESS_H_
 #define DYNLIB_BENCHMARKS_HARNESS_H_
 
@@ -49,6 +49,17 @@ struct System {
   Runner run;
 };
 
+// A system whose run gives one figure, in the workload's unit.
+struct FigureSystem {
+  std::string name;
+  std::function<absl::StatusOr<double>(const RunContext&)> run;
+};
+
+struct FigureUnit {
+  std::string name;  // such as "ns"
+  bool higher_is_better = false;
+};
+
 struct Row {
   std::string workload;
   std::string system;
@@ -76,6 +87,12 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
 std::vector<Row> Summarize(const std::string& workload, const std::vector<std::string>& systems,
                            std::vector<std::vector<RunResult>> runs);
 
+// The rows of one workload of figures: values[i] are those of systems[i], one a round. A ratio
+// above 1 says that ours is the better one, in either kind of unit.
+std::vector<Row> SummarizeFigures(const std::string& workload, const FigureUnit& unit,
+                                  const std::vector<std::string>& systems,
+                                  const std::vector<std::vector<double>>& values);
+
 // The rows as a JSON array, a row a line.
 std::string ToJson(const std::string& bench, const std::vector<Row>& rows);
 
@@ -90,13 +107,20 @@ class Harness {
   // rounds that follow, and fails Finish().
   void Measure(const std::string& workload, std::vector<System> systems, bool in_quick_set = true);
 
+  // The same for runs that give a figure.
+  void MeasureFigures(const std::string& workload, const FigureUnit& unit,
+                      std::vector<FigureSystem> systems, bool in_quick_set = true);
+
   // Writes the JSON file. The exit status of the process: 0, or 1 when a system or the file failed
   // or nothing was measured.
   int Finish();
 
  private:
   bool Wanted(const std::string& system) const;
-  absl::StatusOr<RunResult> RunOnce(const System& system) const;
+  bool Wanted(const std::string& workload, bool in_quick_set) const;
+  // Runs systems[i] of each round through `run_once(i)`, which gives what became of it.
+  void RunRounds(const std::string& workload, const std::vector<std::string>& systems,
+                 const std::function<absl::Status(size_t i, const RunContext&)>& run_once);
   void Print(const std::vector<Row>& rows) const;
 
   const std::string bench_;

@@ -96,6 +96,7 @@ MergeVerdict AdviseMerge(const HeatSummary& left, const HeatSummary& right,
 
 PartitionHeat::PartitionHeat(const HeatOptions& options, uint64_t seed)
     : options_(options), random_(seed) {
+  ranges_.reserve(options.boundaries_max + 1);
   Clear();
 }
 

@@ -15,7 +15,7 @@
 //
 // Deterministic: a function of the calls and the seed. Threads: one at a time.
 // Limits: `boundaries_max` keys of at most `key_bytes_max` each, about
-// boundaries_max * (key_bytes_max + 56) bytes. Of a longer key the first bytes count: keys that
+// boundaries_max * (key_bytes_max + 72) bytes. Of a longer key the first bytes count: keys that
 // share them look like one item.
 #ifndef DYNLIB_ADMISSION_HEAT_H_
 #define DYNLIB_ADMISSION_HEAT_H_
@@ -33,7 +33,7 @@
 namespace dynlib::admission {
 
 struct HeatOptions {
-  size_t boundaries_max = 40;                  // [8, 1024]
+  size_t boundaries_max = 28;                  // [8, 1024]
   size_t key_bytes_max = 48;                   // [8, 4096]
   Duration window = std::chrono::seconds(30);  // > 0
   uint32_t sample_every = 1;  // one request in so many is looked at, on average: [1, 1,000,000]

@@ -110,11 +110,11 @@ Admission PartitionAdmission::Admit(Operation operation, RequestUnits units, Ins
 Admission PartitionAdmission::AdmitOnBurst(Operation operation, RequestUnits units, Instant now) {
   Buckets& buckets = this->buckets(operation);
   TokenBucket& node = node_->bucket(operation);
-  if (buckets.burst.Remaining(now) < units.halves) {
-    return Refuse(Reason::kPartition, operation, units, now);
-  }
   // Looked at first, so that a busy node is left alone; taken below.
-  if (node.Remaining(now) < units.halves) return Refuse(Reason::kNode, operation, units, now);
+  if (node.Remaining(now) < units.halves) {
+    const bool saved = buckets.burst.Remaining(now) >= units.halves;
+    return Refuse(saved ? Reason::kNode : Reason::kPartition, operation, units, now);
+  }
   if (!buckets.burst.TryTake(units.halves, now)) {
     return Refuse(Reason::kPartition, operation, units, now);
   }

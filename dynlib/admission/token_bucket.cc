@@ -69,16 +69,17 @@ void TokenBucket::Write(Rate& rate, Instant base, uint64_t per_nano, int64_t cap
 
 // ---- Taking ----
 
-TokenBucket::Taken TokenBucket::SettleRace(uint64_t word, int shift, uint64_t found, int64_t added,
-                                           int64_t right, int64_t most) {
+// Another operation changed the word between our look and our addition.
+TokenBucket::Taken TokenBucket::SettleRace(uint64_t word, int shift, uint64_t found, int64_t cost,
+                                           int64_t floor, int64_t most) {
   const bool right_generation = SameGeneration(found, word);
-  if (!right_generation || right > most) {
-    Subtract(added, shift, found, right_generation);
+  const int64_t spent = Spent(found);
+  if (!right_generation || std::max(spent, floor) + cost > most) {
+    Subtract(cost, shift, found, right_generation);
     return Taken::kLookAgain;
   }
-  // A loss that another operation charged already, or (then it is negative) one that it made.
-  const int64_t too_much = Spent(found) + added - right;
-  if (too_much != 0) Subtract(too_much, shift, found, right_generation);
+  // Units that an older clock gave back, and that overflow by ours.
+  if (spent < floor) Subtract(spent - floor, shift, found, right_generation);
   return Taken::kYes;
 }
 
@@ -128,13 +129,6 @@ TokenBucket::View TokenBucket::ReadToChange(uint64_t word, Instant now) {
       view = Read(word_.load(std::memory_order_acquire), now);
     }
   return view;
-}
-
-TokenBucket::View TokenBucket::ReadConsistent(Instant now) const {
-  for (;;) {
-    const View view = Read(word_.load(std::memory_order_acquire), now);
-    if (SameGeneration(view.word)) return view;
-  }
 }
 
 int64_t TokenBucket::TakeUpTo(int64_t n, Instant now) {
@@ -201,11 +195,6 @@ std::optional<Duration> TokenBucket::RetryAfter(int64_t n, Instant now) const {
   if (n == 0) return Duration(0);
   if (!view.Fits(n)) return std::nullopt;
   return WaitUntil(view, view.spent + view.Cost(n), now);
-}
-
-int64_t TokenBucket::Remaining(Instant now) const {
-  const View view = ReadConsistent(now);
-  return (view.produced - view.spent) >> view.shift;
 }
 
 int64_t TokenBucket::burst_units() const {

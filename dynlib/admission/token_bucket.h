@@ -157,14 +157,6 @@ class alignas(64) TokenBucket {
     return static_cast<int64_t>(static_cast<unsigned __int128>(passed_ns << 1) * per_nano >> 64);
   }
 
-  // Keeps the compiler from turning the branch that this value comes from into arithmetic: a
-  // branch is predicted, so that the addition need not wait for the word. 7.5 ns a TryTake become
-  // 2.5.
-  static uint64_t Opaque(uint64_t value) {
-    asm("" : "+r"(value));
-    return value;
-  }
-
   View Read(uint64_t word, Instant now) const;
   // A view that was consistent; for operations that change nothing.
   View ReadConsistent(Instant now) const;
@@ -183,8 +175,8 @@ class alignas(64) TokenBucket {
   // Takes n units by one addition, down to nothing left or into debt as TakeAnyway. kLookAgain: not
   // this way; nothing was taken.
   Taken TakeByAdding(int64_t n, bool into_debt, Instant now);
-  // The word was `found` instead of `word` when `added` was added; it ought to have become `right`.
-  Taken SettleRace(uint64_t word, int shift, uint64_t found, int64_t added, int64_t right,
+  // The word was `found` instead of `word` when `cost` was added.
+  Taken SettleRace(uint64_t word, int shift, uint64_t found, int64_t cost, int64_t floor,
                    int64_t most);
   // Takes back so many sub-units, of 2^-shift units, from what was added to `found`.
   void Subtract(int64_t sub_units, int shift, uint64_t found, bool right_generation);
@@ -221,9 +213,23 @@ inline TokenBucket::View TokenBucket::Read(uint64_t word, Instant now) const {
   return view;
 }
 
-// The addition charges the cost and, when the bucket had overflowed, what it lost by that. Whether
-// it was right is seen from the word that it met: it was if that is the word that was read. A
-// compare-and-swap instead costs 1.3 times as much alone and 1.6 times with two threads.
+inline TokenBucket::View TokenBucket::ReadConsistent(Instant now) const {
+  for (;;) {
+    const View view = Read(word_.load(std::memory_order_acquire), now);
+    if (SameGeneration(view.word)) return view;
+  }
+}
+
+inline int64_t TokenBucket::Remaining(Instant now) const {
+  const View view = ReadConsistent(now);
+  return (view.produced - view.spent) >> view.shift;
+}
+
+// Whether the addition was right is seen from the word that it met: it was if that is the word that
+// was read, or has more spent and still enough left. A compare-and-swap instead costs 1.5 times as
+// much alone and with two threads. It is needed when the bucket has overflowed, since two threads
+// must not both charge what was lost by that. Branches on the word, rather than arithmetic with it,
+// let the processor go on before it has the word: 7.5 ns become 2.4.
 inline TokenBucket::Taken TokenBucket::TakeByAdding(int64_t n, bool into_debt, Instant now) {
   const uint64_t word = word_.load(std::memory_order_acquire);
   const Rate& rate = rates_[0];
@@ -244,23 +250,23 @@ inline TokenBucket::Taken TokenBucket::TakeByAdding(int64_t n, bool into_debt, I
   if (spent + cost > most)
     return word_.load(std::memory_order_acquire) == word ? Taken::kNo : Taken::kLookAgain;
   const int64_t floor = produced - capacity;
-  uint64_t added = static_cast<uint64_t>(cost) << kGenerationBits;
-  const bool lossless = spent >= floor;
-  if (!lossless) {
-    // Others must not see the bucket emptier by much when two threads charge the same loss.
-    if (floor - spent > std::min(capacity >> 3, kAddedMax)) return Taken::kLookAgain;
-    added = Opaque((static_cast<uint64_t>(floor + cost) << kGenerationBits) -
-                   (word & ~kGenerationMask));
+  if (spent < floor) {
+    uint64_t expected = word;
+    return word_.compare_exchange_strong(expected, Word(floor + cost, word),
+                                         std::memory_order_acq_rel, std::memory_order_acquire)
+               ? Taken::kYes
+               : Taken::kLookAgain;
   }
   if (cost > kAddedMax) return Taken::kLookAgain;
-  const uint64_t found = word_.fetch_add(added, std::memory_order_acq_rel);
+  const uint64_t found =
+      word_.fetch_add(static_cast<uint64_t>(cost) << kGenerationBits, std::memory_order_acq_rel);
   // The word that was read; or one of the same generation that more was spent of.
   const int64_t met = Spent(found);
-  if (found == word ||
-      (SameGeneration(found, word) && lossless && met >= floor && met + cost <= most)) [[likely]] {
+  if (found == word || (SameGeneration(found, word) && met >= floor && met + cost <= most))
+      [[likely]] {
     return Taken::kYes;
   }
-  return SettleRace(word, shift, found, Spent(added), std::max(met, floor) + cost, most);
+  return SettleRace(word, shift, found, cost, floor, most);
 }
 
 inline bool TokenBucket::TryTake(int64_t n, Instant now) {
