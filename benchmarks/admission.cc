@@ -9,7 +9,7 @@
 //   gac_client/N          GacClient::TryAdmit on sixteen granted limits
 //   gac_server_reports    decode, HandleReport, encode: one limit a report, 10,000 limits
 //   memory_per_partition  PartitionAdmission and PartitionHeat with 20-byte keys
-//   admitted_over_limit, throttled_below_limit, split_balance   in simulated time
+//   admitted_over_limit, throttled_below_limit, split_balance   see admission_quality.cc
 #include <malloc.h>
 
 #include <atomic>
@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "benchmarks/admission_quality.h"
 #include "benchmarks/bucket_peers.h"
 #include "benchmarks/harness.h"
 #include "benchmarks/tight_loop.h"
@@ -373,5 +374,6 @@ void MeasureDecisions(Harness& harness) {
 int main(int argc, char** argv) {
   dynlib::bench::Harness harness("admission", argc, argv);
   dynlib::bench::MeasureDecisions(harness);
+  dynlib::bench::MeasureAdmissionQuality(harness);
   return harness.Finish();
 }

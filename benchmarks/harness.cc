@@ -174,7 +174,7 @@ std::vector<Row> SummarizeFigures(const std::string& workload, const FigureUnit&
   if (ours == systems.end()) return rows;
   const std::vector<double>& our_values = values[static_cast<size_t>(ours - systems.begin())];
   for (size_t i = 0; i < systems.size(); ++i) {
-    if (systems[i] == kOurs) continue;
+    if (systems[i].starts_with(kOurs)) continue;  // another figure of ours
     std::vector<double> ratios;
     for (size_t round = 0; round < std::min(our_values.size(), values[i].size()); ++round) {
       const double better = unit.higher_is_better ? our_values[round] : values[i][round];

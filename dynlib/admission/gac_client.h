@@ -67,7 +67,7 @@ class GacClient {
     uint64_t incarnation = 0;  // higher after each restart
     uint64_t seed = 1;         // for the jitter
     // What a bucket saves up, as time at its rate: [0.01, 10] seconds.
-    double saved_seconds = 0.5;
+    double saved_seconds = 1;
     // A bucket saves up two requests of this size besides: [1, 1e9] units.
     int64_t request_units_max = 1;
     Duration report_after = std::chrono::seconds(1);          // until a server says; [10 ms, 1 min]

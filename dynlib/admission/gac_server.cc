@@ -16,7 +16,7 @@ constexpr Duration kLimitKept = std::chrono::minutes(10);
 // How much the latest report weighs in a client's estimated demand. One that differs from the
 // estimate by more than chance explains (so many standard deviations of a Poisson process) replaces
 // it.
-constexpr double kLatestWeight = 0.5;
+constexpr double kLatestWeight = 0.2;
 constexpr double kBeyondChance = 4;
 // A client that got less than this part of its share is asked to report again soon.
 constexpr double kHeldBack = 0.9;

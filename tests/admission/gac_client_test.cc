@@ -30,7 +30,7 @@ class GacClientTest : public ::testing::Test {
     client_ = *GacClient::Create(options, servers);
     ASSERT_TRUE(client_->SetLimit(kLimit, kValue, now_).ok());
   }
-  void SetUp() override { SetUpWith({}, {NodeId{1}}); }
+  void SetUp() override { SetUpWith({.saved_seconds = 0.5}, {NodeId{1}}); }
 
   int64_t AdmitAll() {
     int64_t admitted = 0;
