@@ -42,7 +42,7 @@ bool Parse(int argc, char** argv, Arguments& arguments) {
   return argc % 2 == 1 && arguments.seconds >= 60 && arguments.seconds <= 3600;
 }
 
-PlotPanel Panel(Policy policy, const Outcome& outcome, double throttled_share) {
+PlotPanel Panel(Policy policy, const Outcome& outcome, double throttled_below_limit) {
   PlotLine offered{"offered", "#999999", {}};
   PlotLine admitted{"admitted", "#1a66cc", {}};
   PlotLine throttled{"throttled", "#cc2222", {}};
@@ -52,8 +52,8 @@ PlotPanel Panel(Policy policy, const Outcome& outcome, double throttled_share) {
     throttled.values.push_back(second.throttled());
   }
   char title[96];
-  std::snprintf(title, sizeof(title), "%s: %.2f %% throttled", PolicyName(policy),
-                100 * throttled_share);
+  std::snprintf(title, sizeof(title), "%s (below the limit %.2f %%)", PolicyName(policy),
+                100 * throttled_below_limit);
   return {title, {offered, admitted, throttled}, kLimit, "the table's limit"};
 }
 
@@ -90,7 +90,7 @@ int Main(const Arguments& arguments) {
         "%-26s throttled %5.2f %% of all, %5.2f %% below the limit; most in 10 s: %.2f of "
         "the limit\n",
         PolicyName(policy), 100 * share, 100 * below_limit, most);
-    panels.push_back(Panel(policy, outcome, share));
+    panels.push_back(Panel(policy, outcome, below_limit));
     better = better && below_limit < last;
     last = below_limit;
   }

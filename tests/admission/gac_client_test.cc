@@ -1,7 +1,9 @@
 #include "dynlib/admission/gac_client.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <memory>
+#include <new>
 #include <set>
 #include <string>
 #include <thread>
@@ -9,6 +11,19 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+
+namespace {
+thread_local int64_t allocations = 0;
+}  // namespace
+
+void* operator new(size_t size) {
+  ++allocations;
+  void* const memory = std::malloc(size);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace dynlib::admission {
 namespace {
@@ -313,6 +328,21 @@ TEST_F(GacClientTest, JitterKeepsClientsApart) {
     times.insert(now_.nanos());
   }
   EXPECT_GE(times.size(), 15u);
+}
+
+TEST_F(GacClientTest, ADecisionAllocatesNothing) {
+  const int64_t before = allocations;
+  int64_t refused = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const Instant now = now_ + milliseconds(i);
+    if (!client_->TryAdmit(kLimit, 1, now).admitted()) ++refused;
+    client_->TryAdmit(LimitId{77}, 1, now);
+    client_->TryAdmit(kLimit, 1'000'000, now);
+  }
+  EXPECT_EQ(allocations, before);
+  EXPECT_GT(refused, 0);
+  client_->Poll(now_ + seconds(2));
+  EXPECT_GT(allocations, before);  // They are counted.
 }
 
 // Requests from some threads, the driver on another, limits that change on a third.

@@ -27,7 +27,7 @@ void GacHarness::MakeClient(size_t i) {
   clients_[i] = *GacClient::Create(options, names_);
   const GacClient::Limit limit{.limit = LimitRate{1, options_.limit},
                                .safe_units_per_second = options_.safe_rate};
-  if (!clients_[i]->SetLimit(kLimit, limit, now_).ok()) std::abort();
+  if (!clients_[i]->SetLimit(kLimit, limit, ClockOf(i)).ok()) std::abort();
 }
 
 void GacHarness::RestartClient(size_t client) { MakeClient(client); }
@@ -58,10 +58,10 @@ void GacHarness::Step(const Demand& demand) {
     owed_[i] += demand(i, now_seconds()) * step * 2 * random_.Unit();
     admitted_[i].resize(second + 1);
     for (; owed_[i] >= 1; owed_[i] -= 1) {
-      if (clients_[i]->TryAdmit(kLimit, 1, now_).admitted()) ++admitted_[i][second];
+      if (clients_[i]->TryAdmit(kLimit, 1, ClockOf(i)).admitted()) ++admitted_[i][second];
     }
     if ((steps_ + i) % 5 == 0) {
-      for (const GacClient::Outgoing& out : clients_[i]->Poll(now_)) SendReport(i, out);
+      for (const GacClient::Outgoing& out : clients_[i]->Poll(ClockOf(i))) SendReport(i, out);
     }
   }
   if (++steps_ % 100 == 0) {
@@ -88,7 +88,7 @@ void GacHarness::SendReport(size_t client, const GacClient::Outgoing& out) {
     const auto grants = servers_[server]->HandleReport(*DecodeGacReport(bytes), now_);
     if (!grants.ok()) return;
     Send([this, client, server, answer = Encode(*grants)] {
-      clients_[client]->OnGrants(names_[server], *DecodeGacGrants(answer), now_);
+      clients_[client]->OnGrants(names_[server], *DecodeGacGrants(answer), ClockOf(client));
     });
   });
 }

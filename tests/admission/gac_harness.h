@@ -30,6 +30,10 @@ class GacHarness {
     double loss = 0;    // of messages, each way
     double repeat = 0;  // of messages
     Duration delay_max = std::chrono::milliseconds(20);
+    // A client's clock when the servers' says `now`.
+    std::function<Instant(size_t client, Instant now)> client_clock = [](size_t, Instant now) {
+      return now;
+    };
     GacServer::Options server;
     GacClient::Options client;
   };
@@ -63,6 +67,7 @@ class GacHarness {
   static constexpr Duration kStep = std::chrono::milliseconds(10);
 
   void Step(const Demand& demand);
+  Instant ClockOf(size_t client) const { return options_.client_clock(client, now_); }
   void Send(std::function<void()> deliver);
   void SendReport(size_t client, const GacClient::Outgoing& out);
   void MakeClient(size_t client);

@@ -227,6 +227,25 @@ TEST_F(GacServerTest, IsBounded) {
   EXPECT_EQ(server_->Status(kLimit, now_), std::nullopt);
 }
 
+// Thousands of clients come, ask for too much, and go without a word.
+TEST_F(GacServerTest, ThousandsComeAndGo) {
+  Learn();
+  uint64_t next = 1000;
+  for (int round = 0; round < 40; ++round) {
+    for (int i = 0; i < 250; ++i) {
+      Ask(++next, 100);
+      ASSERT_LE(InUse(), 1000 * (1 + 1e-9));
+    }
+    now_ = now_ + milliseconds(500);
+    server_->Expire(now_);
+    ASSERT_LE(server_->entries(), 11u * 250);  // what came within a grant's life
+  }
+  now_ = now_ + seconds(20);
+  server_->Expire(now_);
+  EXPECT_EQ(server_->entries(), 0u);
+  EXPECT_NEAR(InUse(), 0, 1e-9);
+}
+
 TEST_F(GacServerTest, TellsWhatItKnows) {
   Learn();
   Ask(1, 200);

@@ -175,6 +175,27 @@ TEST(Gac, ClientsThatComeAndGo) {
   EXPECT_GE(gac.Admitted(10, 35), 0.85 * 8'000);
 }
 
+// Clocks that were set long ago and at different times, that run fast and slow, and that stop for
+// two seconds now and then and jump to where they ought to be.
+TEST(Gac, ClocksThatDifferDriftStopAndJump) {
+  const auto clock = [](size_t client, Instant now) {
+    const auto ns = static_cast<double>(now.nanos());
+    const double drift = 1 + 0.001 * (static_cast<double>(client % 11) - 5);
+    const double offset = 1e12 * static_cast<double>(client % 7) - 2e12;
+    const int64_t second = now.nanos() / 1'000'000'000 + static_cast<int64_t>(client);
+    const bool stopped = second % 20 < 2;
+    const double at = stopped ? ns - 1e9 * static_cast<double>(second % 20) -
+                                    static_cast<double>(now.nanos() % 1'000'000'000)
+                              : ns;
+    return Instant::FromNanos(static_cast<int64_t>(at * drift + offset));
+  };
+  GacHarness gac({.clients = 60, .limit = 12'000, .safe_rate = 20, .client_clock = clock});
+  gac.Run(60, Constant(Skewed(60, 24'000)));
+  EXPECT_LE(gac.WorstWindow(10, 10), 1.05 * 12'000);
+  EXPECT_LE(gac.Admitted(10, 60), 1.01 * 12'000);
+  EXPECT_GE(gac.Admitted(10, 60), 0.85 * 12'000);
+}
+
 TEST(Gac, SameSeedSameRun) {
   double admitted[2];
   for (double& sum : admitted) {
