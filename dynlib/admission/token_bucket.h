@@ -257,7 +257,8 @@ inline TokenBucket::Taken TokenBucket::TakeByAdding(int64_t n, bool into_debt, I
                ? Taken::kYes
                : Taken::kLookAgain;
   }
-  if (cost > kAddedMax) return Taken::kLookAgain;
+  // Unsigned: of a rate that is being replaced it may be anything.
+  if (static_cast<uint64_t>(cost) > uint64_t{kAddedMax}) return Taken::kLookAgain;
   const uint64_t found =
       word_.fetch_add(static_cast<uint64_t>(cost) << kGenerationBits, std::memory_order_acq_rel);
   // The word that was read; or one of the same generation that more was spent of.
