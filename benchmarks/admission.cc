@@ -24,6 +24,7 @@
 #include "benchmarks/admission_quality.h"
 #include "benchmarks/bucket_peers.h"
 #include "benchmarks/harness.h"
+#include "benchmarks/stats.h"
 #include "benchmarks/tight_loop.h"
 #include "dynlib/admission/gac_client.h"
 #include "dynlib/admission/gac_message.h"
@@ -51,24 +52,29 @@ constexpr Instant kStart = Instant::FromNanos(kStartNs);
 constexpr int64_t kBurst = int64_t{3600} * 1'000'000'000;
 const FigureUnit kNs{"ns", false};
 
-// Tight loops need no more time than this to be steady.
-double LoopSeconds(const RunContext& context) { return context.seconds / 10; }
+// A run is the median of so many short loops, so that what else the machine does in one of them
+// does not count. They need no more time than this to be steady.
+constexpr int kLoops = 5;
+double LoopSeconds(const RunContext& context) { return context.seconds / 25; }
 
 // A system whose `make(thread)` gives what is called with the number of the call; it returns
 // whether the answer was the expected one.
 template <typename Setup>
 FigureSystem Loop(std::string name, int threads, Setup setup) {
   return {std::move(name), [threads, setup](const RunContext& context) -> absl::StatusOr<double> {
-            auto make = setup();
             std::atomic<bool> wrong{false};
-            const double ns = NsPerCall(threads, LoopSeconds(context), [&](int thread) {
-              return [&wrong, call = make(thread)](int64_t i) mutable {
-                if (!call(i)) [[unlikely]]
-                  wrong = true;
-              };
-            });
+            std::vector<double> loops(kLoops);
+            for (double& ns : loops) {
+              auto make = setup();
+              ns = NsPerCall(threads, LoopSeconds(context), [&](int thread) {
+                return [&wrong, call = make(thread)](int64_t i) mutable {
+                  if (!call(i)) [[unlikely]]
+                    wrong = true;
+                };
+              });
+            }
             if (wrong) return absl::InternalError("a call gave the wrong answer");
-            return ns;
+            return Median(loops);
           }};
 }
 

@@ -290,7 +290,7 @@ TEST(TokenBucket, ThreadsTogetherTakeNoMoreThanThereIs) {
 
 // Races are settled exactly: what is left is what was made less what was taken, to the unit.
 TEST(TokenBucket, NoUnitIsLostOrMadeByRaces) {
-  constexpr int kRounds = 30'000;
+  constexpr int kRounds = 100'000;
   constexpr Duration kStepTime = std::chrono::microseconds(10);
   // Always enough; hardly ever enough; overflowing now and then.
   for (const auto& [rate, burst, fill] :
