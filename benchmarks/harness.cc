@@ -140,6 +140,7 @@ std::vector<Row> Summarize(const std::string& workload, const std::vector<std::s
     if (runs[i].empty()) continue;
     rows.push_back(MakeRow(workload, systems[i], "ops/s", Throughputs(runs[i]), true));
     for (const auto& [unit, share] : kQuantiles) {
+      if (runs[i].front().latencies_ns.empty()) break;
       std::vector<double> values;
       for (RunResult& run : runs[i])
         values.push_back(static_cast<double>(Quantile(run.latencies_ns, share)) * 1e-3);
@@ -282,6 +283,14 @@ void Harness::MeasureFigures(const std::string& workload, const FigureUnit& unit
   }
   std::fflush(stdout);
   rows_.insert(rows_.end(), rows.begin(), rows.end());
+}
+
+void Harness::MeasureQuantity(const std::string& workload, const std::string& system,
+                              const std::string& unit, bool higher_is_better,
+                              const std::function<absl::StatusOr<double>()>& measure,
+                              bool in_quick_set) {
+  MeasureFigures(workload, {unit, higher_is_better},
+                 {{system, [&](const RunContext&) { return measure(); }}}, in_quick_set);
 }
 
 void Harness::Print(const std::vector<Row>& rows) const {

@@ -17,8 +17,9 @@
 // 2).
 //
 // JSON: an array of rows {bench, workload, system, unit, value, low, high, higher_is_better}; units
-// are "ops/s", "p50_us", "p99_us", "p99.9_us" (or what a workload of figures names), and "ratio"
-// for rows of system "dynlib/PEER" (throughput of the first by that of the second).
+// are "ops/s", "p50_us", "p99_us", "p99.9_us" where latencies were taken (or what a workload of
+// figures names), and "ratio" for rows of system "dynlib/PEER" (throughput of the first by that of
+// the second).
 #ifndef DYNLIB_BENCHMARKS_HARNESS_H_
 #define DYNLIB_BENCHMARKS_HARNESS_H_
 
@@ -110,6 +111,12 @@ class Harness {
   // The same for runs that give a figure.
   void MeasureFigures(const std::string& workload, const FigureUnit& unit,
                       std::vector<FigureSystem> systems, bool in_quick_set = true);
+
+  // A figure of one system.
+  void MeasureQuantity(const std::string& workload, const std::string& system,
+                       const std::string& unit, bool higher_is_better,
+                       const std::function<absl::StatusOr<double>()>& measure,
+                       bool in_quick_set = true);
 
   // Writes the JSON file. The exit status of the process: 0, or 1 when a system or the file failed
   // or nothing was measured.

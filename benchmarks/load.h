@@ -17,7 +17,7 @@ namespace dynlib::bench {
 struct RunResult {
   double seconds = 0;
   uint64_t operations = 0;
-  std::vector<uint64_t> latencies_ns;  // one for each operation, in any order
+  std::vector<uint64_t> latencies_ns;  // one for each operation, in any order; or none
 };
 
 // Nanoseconds of the monotonic clock.

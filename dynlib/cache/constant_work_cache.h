@@ -21,6 +21,8 @@
 // Static stability. No value expires: with the directory down all that is held is served, with its
 // age. Failed and late requests change nothing.
 //
+// What a Get does on a miss is chosen by the Get: it waits, with a deadline, or fails at once.
+//
 // Bounds. max_entries by eviction; max_in_flight intents by shedding: a Get beyond makes no
 // request. If it hits, its value is merely not refreshed by it; if it misses, it fails at once with
 // kResourceExhausted. A request that failed is not sent again: the next Get makes the next one.
@@ -35,12 +37,14 @@
 // has failed; what it passes a second time is counted and ignored; one that keeps `done` for ever
 // costs an intent for refresh_timeout. It may call this cache, but not destroy it.
 //
-// Metrics. Counters as in stats.h, "cache.age_us" of each hit, reported on the executor.
+// Metrics. Counters as in stats.h, "cache.age_us" of each hit whose intent was not shed, reported
+// on the executor.
 //
-// Threads: Get, Held, Apply, Values and Stats from any; a hit shares one lock with other readers,
-// and queues its intent under another. Construction and destruction on the executor, where
-// callbacks run, once each, never within Get. A callback may destroy the cache. Ownership:
-// executor, clock and metrics outlive it.
+// Threads: Get, Held, Apply, Entries and Stats from any. With FlatIndex a hit takes no lock and
+// executes no locked instruction: it copies the value and leaves its intent in a ring of its
+// thread's (intake.h). With HashIndex and RangeIndex a hit shares one lock with other readers.
+// Construction and destruction on the executor, where callbacks run, once each, never within Get. A
+// callback may destroy the cache. Ownership: executor, clock and metrics outlive it.
 #ifndef DYNLIB_CACHE_CONSTANT_WORK_CACHE_H_
 #define DYNLIB_CACHE_CONSTANT_WORK_CACHE_H_
 
@@ -63,13 +67,15 @@
 
 namespace dynlib::cache {
 
-// Index: HashIndex (one key a value) or RangeIndex (a value covers a range of keys).
+// Index: FlatIndex (small values that are copied), HashIndex (any value), each of one key; or
+// RangeIndex (a value covers a range of keys).
 template <typename Index>
 class ConstantWorkCache {
  public:
   using Key = typename Index::Key;
   using Value = typename Index::Value;
-  using Result = absl::StatusOr<Cached<Value>>;
+  using Ref = typename Index::Ref;  // behaves as a pointer to a constant value
+  using Result = absl::StatusOr<Cached<Ref>>;
   using Callback = absl::AnyInvocable<void(Result)>;
   using FetchDone = absl::AnyInvocable<void(absl::StatusOr<Value>)>;
   using Fetch = absl::AnyInvocable<void(size_t server, const Key& key, FetchDone done)>;
@@ -84,7 +90,7 @@ class ConstantWorkCache {
   ConstantWorkCache& operator=(const ConstantWorkCache&) = delete;
 
   // Does not wait: a miss is kUnavailable.
-  Result Get(const Key& key) { return *refresher_->Get(key, Instant(), nullptr); }
+  Result Get(const Key& key) { return refresher_->Get(key); }
   // A miss waits until its own refresh is answered, at most until `deadline` and at most
   // refresh_timeout: then nullopt is returned and `done` called. Else `done` is destroyed uncalled.
   std::optional<Result> Get(const Key& key, Instant deadline, Callback done) {
@@ -93,16 +99,17 @@ class ConstantWorkCache {
 
   // What is held, if anything, without any request: for the second attempt of work whose first one
   // made its Get.
-  std::optional<Cached<Value>> Held(const Key& key) const { return refresher_->Held(key); }
+  std::optional<Cached<Ref>> Held(const Key& key) const { return refresher_->Held(key); }
 
-  // A hint, or a value from a snapshot: replaces at once what it is newer than. True if it changed
-  // what is held. `age`: since when its sender may have known no better.
-  bool Apply(std::shared_ptr<const Value> value, Duration age = Duration(0)) {
+  // A hint, or a value from a snapshot (snapshot.h): replaces at once what it is newer than. True
+  // if it changed what is held. `age`: since when its sender may have known no better.
+  bool Apply(Ref value, Duration age = Duration(0)) {
     return refresher_->Apply(std::move(value), age);
   }
 
-  // Everything held, to start another cache warm.
-  std::vector<std::shared_ptr<const Value>> Values() const { return refresher_->Values(); }
+  // Everything held, with its time by the clock of this cache: see snapshot.h.
+  std::vector<Cached<Ref>> Entries() const { return refresher_->Entries(); }
+  static Ref Own(Value value) { return Index::Own(std::move(value)); }
   CacheStats Stats() const { return refresher_->Stats(); }
 
  private:

@@ -11,21 +11,17 @@
 
 namespace dynlib::cache {
 
-// A value as a Get returns it. It stays valid however the cache goes on.
-template <typename Value>
+// A value as a Get returns it; it stays valid however the cache goes on. Ref is the index's: a
+// std::shared_ptr<const Value> or, where values are copied, a std::optional<Value>. From an index,
+// an empty one: nothing is held.
+template <typename Ref>
 struct Cached {
-  std::shared_ptr<const Value> value;
-  // Since the last request that was answered with this version, or the hint that brought it. Grows
-  // while the directory is down.
-  Duration age{};
-};
-
-// What an index knows of a key.
-template <typename Value>
-struct Found {
-  std::shared_ptr<const Value> value;
-  Instant confirmed;    // of `value`
-  bool absent = false;  // no value, and the directory said so within absent_lifetime
+  Ref value{};
+  // When the last request that was answered with this version was made, or since when the hint
+  // that brought it was known.
+  Instant confirmed;
+  // Grows while the directory is down.
+  Duration AgeAt(Instant now) const { return now - confirmed; }
 };
 
 // What became of a value that was offered to an index.
@@ -36,8 +32,8 @@ struct Applied {
   size_t evicted = 0;      // entries that had to go
 };
 
-// An entry of an index. Find and Confirm may run at once on several threads that share its lock;
-// all else needs it alone.
+// An entry of an index. Use and Confirm may run at once on several threads that share its lock; all
+// else needs it alone.
 template <typename Value>
 class Entry {
  public:
@@ -51,9 +47,12 @@ class Entry {
   Entry& operator=(const Entry&) = delete;
 
   const std::shared_ptr<const Value>& value() const { return value_; }
-  Found<Value> Use() {
+  Cached<std::shared_ptr<const Value>> Use() {
     // Writing only a change keeps the line shared among the readers of a hot entry.
     if (!used_.load(std::memory_order_relaxed)) used_.store(true, std::memory_order_relaxed);
+    return Look();
+  }
+  Cached<std::shared_ptr<const Value>> Look() const {
     return {value_, Instant::FromNanos(confirmed_.load(std::memory_order_relaxed))};
   }
   void Confirm(Instant as_of) {

@@ -42,35 +42,42 @@ class HashIndex {
  public:
   using Key = typename Traits::Key;
   using Value = typename Traits::Value;
+  using Ref = std::shared_ptr<const Value>;
+  struct KeyHash {
+    size_t operator()(const Key& key) const { return Traits::Hash(key); }
+  };
+  template <typename Mapped>
+  using KeyMap = std::unordered_map<Key, Mapped, KeyHash>;
 
   explicit HashIndex(const CacheOptions& options);
 
-  Found<Value> Find(const Key& key, Instant now);
+  // False if nothing is held.
+  bool Find(const Key& key, Cached<Ref>* found);
+  // True if the directory said within absent_lifetime that there is no value.
+  bool IsAbsent(const Key& key, Instant now);
+  static Ref Own(Value value) { return std::make_shared<const Value>(std::move(value)); }
   // True of a value that may be returned for `key`.
   static bool Covers(const Value& value, const Key& key) { return Traits::KeyOf(value) == key; }
   // `as_of`: when the request that brought it was made.
-  Applied Apply(std::shared_ptr<const Value> value, Instant as_of);
+  Applied Apply(Ref value, Instant as_of);
   // The directory, asked at `as_of`, knows no value for `key`. True if a value went.
   bool Deny(const Key& key, Instant as_of, Instant now);
   // Values held; exact when nothing else runs.
   size_t size() const;
-  std::vector<std::shared_ptr<const Value>> Values() const;
+  std::vector<Cached<Ref>> Entries() const;
 
  private:
   static constexpr size_t kShards = 16;
   static constexpr size_t kSmall = 1'024;
   static constexpr size_t kLookMax = 32;
 
-  struct Hasher {
-    size_t operator()(const Key& key) const { return Traits::Hash(key); }
-  };
   using Place = std::unique_ptr<Entry<Value>>;
   struct alignas(64) Shard {
     mutable std::shared_mutex mutex;
-    std::unordered_map<Key, size_t, Hasher> places;  // into `ring`
+    KeyMap<size_t> places;  // into `ring`
     std::vector<Place> ring;
     size_t hand = 0;
-    AbsentKeys<std::unordered_map<Key, Instant, Hasher>> absent;
+    AbsentKeys<KeyMap<Instant>> absent;
   };
 
   // The map takes the low bits; the shard, others.
@@ -100,16 +107,24 @@ HashIndex<Traits>::HashIndex(const CacheOptions& options)
 }
 
 template <typename Traits>
-auto HashIndex<Traits>::Find(const Key& key, Instant now) -> Found<Value> {
+bool HashIndex<Traits>::Find(const Key& key, Cached<Ref>* found) {
   Shard& shard = ShardOf(key);
   std::shared_lock lock(shard.mutex);
-  const auto found = shard.places.find(key);
-  if (found != shard.places.end()) return shard.ring[found->second]->Use();
-  return {.absent = shard.absent.Contains(key, now)};
+  const auto place = shard.places.find(key);
+  if (place == shard.places.end()) return false;
+  *found = shard.ring[place->second]->Use();
+  return true;
 }
 
 template <typename Traits>
-Applied HashIndex<Traits>::Apply(std::shared_ptr<const Value> value, Instant as_of) {
+bool HashIndex<Traits>::IsAbsent(const Key& key, Instant now) {
+  Shard& shard = ShardOf(key);
+  std::shared_lock lock(shard.mutex);
+  return shard.absent.Contains(key, now);
+}
+
+template <typename Traits>
+Applied HashIndex<Traits>::Apply(Ref value, Instant as_of) {
   const Key& key = Traits::KeyOf(*value);
   Shard& shard = ShardOf(key);
   Applied applied;
@@ -204,13 +219,13 @@ size_t HashIndex<Traits>::size() const {
 }
 
 template <typename Traits>
-auto HashIndex<Traits>::Values() const -> std::vector<std::shared_ptr<const Value>> {
-  std::vector<std::shared_ptr<const Value>> values;
+auto HashIndex<Traits>::Entries() const -> std::vector<Cached<Ref>> {
+  std::vector<Cached<Ref>> entries;
   for (const Shard& shard : shards_) {
     std::shared_lock lock(shard.mutex);
-    for (const Place& place : shard.ring) values.push_back(place->value());
+    for (const Place& place : shard.ring) entries.push_back(place->Look());
   }
-  return values;
+  return entries;
 }
 
 }  // namespace dynlib::cache

@@ -8,6 +8,7 @@ namespace dynlib::cache {
 namespace {
 
 constexpr Duration kMillisecond = std::chrono::milliseconds(1);
+constexpr Duration kTickMax = std::chrono::seconds(1);
 constexpr Duration kTimeMax = std::chrono::minutes(10);
 
 absl::Status CheckCount(std::string_view field, size_t value, size_t max) {
@@ -39,6 +40,12 @@ absl::Status Validate(const CacheOptions& options) {
   if (options.fan_out > options.servers) {
     return absl::InvalidArgumentError(
         Cat("cache.fan_out is ", options.fan_out, "; allowed: up to servers, ", options.servers));
+  }
+  const Duration tick = options.coalesce_tick;
+  if (tick != Duration(0) && (tick < kMillisecond || tick > kTickMax)) {
+    return absl::InvalidArgumentError(Cat("cache.coalesce_tick is ", ToMicros(tick),
+                                          " us; allowed: 0, or ", ToMicros(kMillisecond), " to ",
+                                          ToMicros(kTickMax)));
   }
   return absl::OkStatus();
 }

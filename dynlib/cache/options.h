@@ -22,7 +22,8 @@ struct CacheOptions {
   // Keys held as absent; 1 to 10,000,000.
   size_t max_absent_entries = 10'000;
   // Intents that are waiting to be sent or for their answers; 1 to 1,000,000. What is asked beyond
-  // is shed. Each may keep a key, and a callback.
+  // is shed. Each may keep a key, and a callback. With Gets from many threads shedding may begin at
+  // three quarters of it (see intake.h).
   size_t max_in_flight = 1'000;
   // After this an intent no longer counts as in flight, and a Get that waits for it fails; 1 ms to
   // 10 min. The fetch function's own time limit should be no longer.
@@ -32,6 +33,11 @@ struct CacheOptions {
   // A value goes only when answers have denied it for this long, with none that confirmed it in
   // between: one server that lags behind takes nothing away. 0 to 10 min.
   Duration deny_after = std::chrono::seconds(5);
+  // Not 0: Gets of one key within a tick make one request, and an age may be told up to a tick too
+  // long. That spares a directory that answers slowly, at the price of what this cache is for: its
+  // load then depends on which keys are asked for. Reported: CacheStats::coalesce_tick, and the
+  // event "cache.coalescing". 0, or 1 ms to 1 s.
+  Duration coalesce_tick = Duration(0);
   uint64_t seed = 1;  // for the choice of servers
 };
 

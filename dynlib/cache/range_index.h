@@ -49,6 +49,9 @@ class RangeIndex {
  public:
   using Key = typename Traits::Key;
   using Value = typename Traits::Value;
+  using Ref = std::shared_ptr<const Value>;
+  template <typename Mapped>
+  using KeyMap = std::map<Key, Mapped>;
 
   explicit RangeIndex(const CacheOptions& options)
       : absent_lifetime_(options.absent_lifetime),
@@ -57,20 +60,24 @@ class RangeIndex {
     absent_.set_max(options.max_absent_entries);
   }
 
-  Found<Value> Find(const Key& key, Instant now);
+  // False if nothing is held.
+  bool Find(const Key& key, Cached<Ref>* found);
+  // True if the directory said within absent_lifetime that there is no value.
+  bool IsAbsent(const Key& key, Instant now);
+  static Ref Own(Value value) { return std::make_shared<const Value>(std::move(value)); }
   // True of a value that may be returned for `key`.
   static bool Covers(const Value& value, const Key& key) {
     return !(key < Traits::First(value)) && IsBefore(key, Traits::End(value));
   }
   // `as_of`: when the request that brought it was made.
-  Applied Apply(std::shared_ptr<const Value> value, Instant as_of);
+  Applied Apply(Ref value, Instant as_of);
   // The directory, asked at `as_of`, knows no value for `key`. True if a value went; it goes from
   // its whole range.
   bool Deny(const Key& key, Instant as_of, Instant now);
   // Ranges held.
   size_t size() const;
   // In the order of their ranges; a value that was cut in two appears twice.
-  std::vector<std::shared_ptr<const Value>> Values() const;
+  std::vector<Cached<Ref>> Entries() const;
 
  private:
   static constexpr size_t kLookMax = 32;
@@ -105,7 +112,7 @@ class RangeIndex {
   const size_t entries_max_;
   mutable std::shared_mutex mutex_;
   Map ranges_;
-  AbsentKeys<std::map<Key, Instant>> absent_;
+  AbsentKeys<KeyMap<Instant>> absent_;
   std::optional<Key> hand_;  // where eviction looks next
 };
 
@@ -124,15 +131,22 @@ auto RangeIndex<Traits>::FirstEndingAfter(const Key& key) -> Iterator {
 }
 
 template <typename Traits>
-auto RangeIndex<Traits>::Find(const Key& key, Instant now) -> Found<Value> {
+bool RangeIndex<Traits>::Find(const Key& key, Cached<Ref>* found) {
   std::shared_lock lock(mutex_);
   const Iterator range = Floor(key);
-  if (range != ranges_.end()) return range->second.entry.Use();
-  return {.absent = absent_.Contains(key, now)};
+  if (range == ranges_.end()) return false;
+  *found = range->second.entry.Use();
+  return true;
 }
 
 template <typename Traits>
-Applied RangeIndex<Traits>::Apply(std::shared_ptr<const Value> value, Instant as_of) {
+bool RangeIndex<Traits>::IsAbsent(const Key& key, Instant now) {
+  std::shared_lock lock(mutex_);
+  return absent_.Contains(key, now);
+}
+
+template <typename Traits>
+Applied RangeIndex<Traits>::Apply(Ref value, Instant as_of) {
   const Key first = Traits::First(*value);
   const End end = Traits::End(*value);
   Applied applied;
@@ -250,11 +264,11 @@ size_t RangeIndex<Traits>::size() const {
 }
 
 template <typename Traits>
-auto RangeIndex<Traits>::Values() const -> std::vector<std::shared_ptr<const Value>> {
-  std::vector<std::shared_ptr<const Value>> values;
+auto RangeIndex<Traits>::Entries() const -> std::vector<Cached<Ref>> {
+  std::vector<Cached<Ref>> entries;
   std::shared_lock lock(mutex_);
-  for (const auto& [first, range] : ranges_) values.push_back(range.entry.value());
-  return values;
+  for (const auto& [first, range] : ranges_) entries.push_back(range.entry.Look());
+  return entries;
 }
 
 }  // namespace dynlib::cache

@@ -1,15 +1,15 @@
 // What is behind a ConstantWorkCache: the index, and the refresh intents under way. Use the cache.
 //
-// Get may run on any thread: it asks the index and leaves the intent in an inbox. All else happens
-// on the executor, which drains the inbox: requests go out, answers come in by the same inbox,
-// waiting Gets are answered. It lives until the cache is destroyed and the last callback that the
-// fetch function holds is gone.
+// Get may run on any thread: it asks the index and leaves the intent in the intake (see intake.h),
+// or, where it waits for the answer, in an inbox. All else happens on the executor, which drains
+// both: requests go out, answers come in by the inbox, waiting Gets are answered. It lives until
+// the cache is destroyed and the last callback that the fetch function holds is gone.
 #ifndef DYNLIB_CACHE_REFRESHER_H_
 #define DYNLIB_CACHE_REFRESHER_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
-#include <iterator>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -28,6 +28,7 @@
 #include "dynlib/base/strings.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cache/entry.h"
+#include "dynlib/cache/intake.h"
 #include "dynlib/cache/options.h"
 #include "dynlib/cache/stats.h"
 #include "dynlib/runtime/clock.h"
@@ -40,7 +41,8 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
  public:
   using Key = typename Index::Key;
   using Value = typename Index::Value;
-  using Result = absl::StatusOr<Cached<Value>>;
+  using Ref = typename Index::Ref;
+  using Result = absl::StatusOr<Cached<Ref>>;
   using Callback = absl::AnyInvocable<void(Result)>;
   using FetchDone = absl::AnyInvocable<void(absl::StatusOr<Value>)>;
   using Fetch = absl::AnyInvocable<void(size_t server, const Key& key, FetchDone done)>;
@@ -48,23 +50,28 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
   Refresher(const CacheOptions& options, Executor* executor, const Clock* clock, Fetch fetch,
             MetricsSink* metrics);
 
-  // nullopt only if `done` is not null.
+  Result Get(const Key& key);
   std::optional<Result> Get(const Key& key, Instant deadline, Callback done);
-  std::optional<Cached<Value>> Held(const Key& key);
-  bool Apply(std::shared_ptr<const Value> value, Duration age);
-  std::vector<std::shared_ptr<const Value>> Values() const { return index_.Values(); }
+  std::optional<Cached<Ref>> Held(const Key& key);
+  bool Apply(Ref value, Duration age);
+  std::vector<Cached<Ref>> Entries() const { return index_.Entries(); }
+  Instant Now() const { return clock_->Now(); }
   CacheStats Stats() const;
   // On the executor. Waiting Gets get kCancelled; nothing is fetched any more.
   void Close();
 
  private:
-  struct Intent {
-    Intent(const Key& intent_key, Callback waiter, Instant until)
-        : key(intent_key), done(std::move(waiter)), deadline(until) {}
-    const Key key;
-    Callback done;  // of a Get that waits; null once it is answered
-    const Instant deadline;
+  // A Get that waits; `done` is null once it is answered.
+  struct Waiter {
+    Callback done;
+    Instant deadline;
     Executor::TimerId timer = Executor::kNoTimer;  // of `deadline`, where it comes first
+  };
+  using WaiterPtr = std::shared_ptr<Waiter>;
+  struct Intent {
+    explicit Intent(const Key& intent_key) : key(intent_key) {}
+    const Key key;
+    std::vector<WaiterPtr> waiters;
     Instant asked;
     size_t unanswered = 0;
     bool open = false;  // in open_
@@ -73,14 +80,17 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
   };
   using IntentPtr = std::shared_ptr<Intent>;
   struct Started {
-    IntentPtr intent;
-    std::optional<Duration> age;  // of the value that the Get found
+    Key key;
+    WaiterPtr waiter;
   };
   struct Answered {
     IntentPtr intent;
     absl::StatusOr<Value> answer;
   };
   using Event = std::variant<Started, Answered>;
+  static constexpr Duration kRecheckAfter = std::chrono::milliseconds(1);
+  static constexpr size_t kBatch = 64;
+  static constexpr size_t kBatchesMax = 256;  // before other tasks have their turn
 
   // The callback that the fetch function is given.
   class Reply {
@@ -105,43 +115,76 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
     IntentPtr intent_;
   };
 
-  // False if there are max_in_flight already.
-  bool Admit();
+  // What a Get finds that is no hit: known absent or a miss.
+  Outcome Missed(const Key& key) {
+    return index_.IsAbsent(key, clock_->Now()) ? Outcome::kAbsentHit : Outcome::kMiss;
+  }
+  void LeaveHit(const Key& key, Instant confirmed) {
+    if (intake_.LeaveHit(key, confirmed)) Wake();
+  }
+  // What a Get that hits nothing returns; OK: it waits.
+  absl::Status Miss(const Key& key);
+  absl::Status Miss(const Key& key, Instant deadline, Callback done);
+  absl::Status Shed() const;
+  static absl::Status Absent() {
+    return absl::NotFoundError("cache: the directory knows no such key");
+  }
+  // Has Drain run, unless it will. On a hit there is no fence between leaving the intent and
+  // looking whether the refresher is awake, so one may slip by as that goes to sleep: see Recheck.
+  void Wake() {
+    if (!awake_.load(std::memory_order_relaxed)) PostDrain();
+  }
+  [[gnu::noinline]] void PostDrain();
+  void Recheck();
   void Push(Event event);
   void Drain();
-  void Handle(Started started);
+  // False if there was nothing to do.
+  bool DrainBatch(Instant now);
+  void Start(const Key& key, WaiterPtr waiter, Instant now);
+  // True if the key was asked for in this tick, and the intent is part of that.
+  bool Coalesce(const Key& key, WaiterPtr& waiter, Instant now);
+  void Await(const IntentPtr& intent, WaiterPtr waiter);
   void Handle(Answered answered);
   void Ask(const IntentPtr& intent);
-  std::vector<size_t> ChooseServers();
+  // Of `servers`, fan_out different ones, each as likely.
+  void ChooseServers();
   // False for an answer that tells nothing; why is in intent.failure.
-  bool Take(Intent& intent, absl::StatusOr<Value> answer, std::shared_ptr<const Value>* value);
+  bool Take(Intent& intent, absl::StatusOr<Value> answer, Ref* value);
   void CountApplied(const Applied& applied);
   void ArmTimer();
   void Expire();
   void EndIntent(Intent& intent);
-  // Answers the Get that waits, if one does, with what is held by now, else `otherwise`. It may
-  // destroy the cache.
-  void EndWait(Intent& intent, Result otherwise);
-  void PostCancelled(Intent& intent);
+  // Answers the Gets that wait with what is held by now, else `otherwise`. They may destroy the
+  // cache.
+  void EndWaits(Intent& intent, const Result& otherwise);
+  void EndWait(const Key& key, Waiter& waiter, const Result& otherwise);
+  void Cancel(Intent& intent);
+  void PostCancelled(Waiter& waiter);
 
   const CacheOptions options_;
   Executor* const executor_;
   const Clock* const clock_;
   MetricsSink* const metrics_;
   Index index_;
+  Intake<Key> intake_;
   Counters counters_;
-  std::atomic<size_t> in_flight_{0};
+  std::atomic<bool> awake_{false};  // a Drain is posted or running
 
   std::mutex mutex_;
-  std::vector<Event> inbox_;  // guarded by mutex_, as are the next two
-  bool draining_ = false;     // a task is posted
-  bool closed_ = false;       // written on the executor only
+  std::vector<Event> inbox_;  // guarded by mutex_
+  bool closed_ = false;       // written on the executor only, under mutex_
 
   // The executor's.
+  std::vector<Event> events_;
   Fetch fetch_;
   Random random_;
+  std::vector<size_t> chosen_;
   std::list<IntentPtr> open_;  // in the order of their times
   Executor::TimerId timer_ = Executor::kNoTimer;
+  Executor::TimerId recheck_ = Executor::kNoTimer;
+  // With coalesce_tick: what was asked for in this tick.
+  typename Index::template KeyMap<IntentPtr> asked_;
+  Instant tick_end_;
 };
 
 template <typename Index>
@@ -152,46 +195,78 @@ Refresher<Index>::Refresher(const CacheOptions& options, Executor* executor, con
       clock_(clock),
       metrics_(metrics),
       index_(options),
+      intake_(options.max_in_flight),
       fetch_(std::move(fetch)),
       random_(options.seed) {
   DYNLIB_CHECK(Validate(options).ok());
+  if (options.coalesce_tick == Duration(0)) return;
+  const EventField tick{"tick_us", Cat(ToMicros(options.coalesce_tick))};
+  metrics_->Event("cache.coalescing", {&tick, 1});
+}
+
+// A hit is found where it is returned: a copy would cost more than the look-up (see flat_index.h).
+template <typename Index>
+inline auto Refresher<Index>::Get(const Key& key) -> Result {
+  Result result(absl::in_place);
+  if (index_.Find(key, &*result)) {
+    LeaveHit(key, result->confirmed);
+  } else {
+    result = Miss(key);
+  }
+  return result;
 }
 
 template <typename Index>
-auto Refresher<Index>::Get(const Key& key, Instant deadline, Callback done)
+inline auto Refresher<Index>::Get(const Key& key, Instant deadline, Callback done)
     -> std::optional<Result> {
-  const Instant now = clock_->Now();
-  Found<Value> found = index_.Find(key, now);
-  const bool hit = found.value != nullptr;
-  const bool miss = !hit && !found.absent;
-  const bool waits = miss && done != nullptr;
-  counters_.Add(hit ? Counter::kHits : miss ? Counter::kMisses : Counter::kAbsentHits);
-  const std::optional<Duration> age = hit ? std::optional(now - found.confirmed) : std::nullopt;
-  const bool admitted = Admit();
-  if (admitted) {
-    if (!waits) done = nullptr;
-    Push(Started{std::make_shared<Intent>(key, std::move(done), deadline), age});
+  std::optional<Result> result(std::in_place, absl::in_place);
+  if (index_.Find(key, &**result)) {
+    LeaveHit(key, (*result)->confirmed);
+  } else if (const absl::Status status = Miss(key, deadline, std::move(done)); !status.ok()) {
+    *result = status;
+  } else {
+    result = std::nullopt;
   }
-  if (hit) return Cached<Value>{std::move(found.value), *age};
-  if (found.absent) return absl::NotFoundError("cache: the directory knows no such key");
-  if (!admitted) {
-    return absl::ResourceExhaustedError(Cat("cache: not held, and max_in_flight, ",
-                                            options_.max_in_flight, ", refreshes are under way"));
-  }
-  if (!waits) return absl::UnavailableError("cache: not held; being fetched");
-  return std::nullopt;
+  return result;
 }
 
 template <typename Index>
-auto Refresher<Index>::Held(const Key& key) -> std::optional<Cached<Value>> {
-  const Instant now = clock_->Now();
-  Found<Value> found = index_.Find(key, now);
-  if (found.value == nullptr) return std::nullopt;
-  return Cached<Value>{std::move(found.value), now - found.confirmed};
+[[gnu::noinline]] absl::Status Refresher<Index>::Miss(const Key& key) {
+  const Outcome outcome = Missed(key);
+  const bool admitted = intake_.Leave(outcome, key);
+  if (admitted) Wake();
+  if (outcome == Outcome::kAbsentHit) return Absent();
+  if (!admitted) return Shed();
+  return absl::UnavailableError("cache: not held; being fetched");
 }
 
 template <typename Index>
-bool Refresher<Index>::Apply(std::shared_ptr<const Value> value, Duration age) {
+[[gnu::noinline]] absl::Status Refresher<Index>::Miss(const Key& key, Instant deadline,
+                                                      Callback done) {
+  if (Missed(key) == Outcome::kAbsentHit) {
+    if (intake_.Leave(Outcome::kAbsentHit, key)) Wake();
+    return Absent();
+  }
+  if (!intake_.Admit(Outcome::kMiss)) return Shed();
+  Push(Started{key, std::make_shared<Waiter>(Waiter{std::move(done), deadline})});
+  return absl::OkStatus();
+}
+
+template <typename Index>
+absl::Status Refresher<Index>::Shed() const {
+  return absl::ResourceExhaustedError(Cat("cache: not held, and max_in_flight, ",
+                                          options_.max_in_flight, ", refreshes are under way"));
+}
+
+template <typename Index>
+auto Refresher<Index>::Held(const Key& key) -> std::optional<Cached<Ref>> {
+  Cached<Ref> found;
+  if (!index_.Find(key, &found)) return std::nullopt;
+  return found;
+}
+
+template <typename Index>
+bool Refresher<Index>::Apply(Ref value, Duration age) {
   counters_.Add(Counter::kHints);
   const Applied applied = index_.Apply(std::move(value), clock_->Now() - age);
   CountApplied(applied);
@@ -200,22 +275,11 @@ bool Refresher<Index>::Apply(std::shared_ptr<const Value> value, Duration age) {
 
 template <typename Index>
 CacheStats Refresher<Index>::Stats() const {
-  CacheStats stats;
-  counters_.Read(&stats);
+  CacheStats stats = counters_.Read(intake_.Counts());
   stats.entries = index_.size();
-  stats.in_flight = in_flight_.load(std::memory_order_relaxed);
+  stats.in_flight = intake_.in_flight();
+  stats.coalesce_tick = options_.coalesce_tick;
   return stats;
-}
-
-template <typename Index>
-bool Refresher<Index>::Admit() {
-  if (in_flight_.fetch_add(1, std::memory_order_relaxed) < options_.max_in_flight) {
-    counters_.Add(Counter::kIntents);
-    return true;
-  }
-  in_flight_.fetch_sub(1, std::memory_order_relaxed);
-  counters_.Add(Counter::kShed);
-  return false;
 }
 
 // The executor is used under the lock, so that nothing uses it once Close has returned.
@@ -224,91 +288,150 @@ void Refresher<Index>::Push(Event event) {
   std::lock_guard lock(mutex_);
   if (closed_) return counters_.Add(Counter::kLate);
   inbox_.push_back(std::move(event));
-  if (std::exchange(draining_, true)) return;
+  Wake();
+}
+
+template <typename Index>
+void Refresher<Index>::PostDrain() {
+  if (awake_.exchange(true)) return;
   executor_->Post([self = this->shared_from_this()] { self->Drain(); });
 }
 
+// What a Get has left reaches this thread within microseconds; at the latest now it is seen.
+template <typename Index>
+void Refresher<Index>::Recheck() {
+  recheck_ = Executor::kNoTimer;
+  if (intake_.Waiting()) Wake();
+}
+
+// In small batches, answers in between: what a batch touches stays in the processor's caches.
 template <typename Index>
 void Refresher<Index>::Drain() {
-  std::vector<Event> events;
-  {
-    std::lock_guard lock(mutex_);
-    events.swap(inbox_);
-    draining_ = false;
+  const Instant now = clock_->Now();
+  for (size_t batch = 0; batch < kBatchesMax && DrainBatch(now); ++batch) {
   }
-  for (Event& event : events)
-    std::visit([this](auto& known) { this->Handle(std::move(known)); }, event);
-  if (!closed_) counters_.Report(metrics_);
+  if (closed_) return;
+  counters_.Report(counters_.Read(intake_.Counts()), metrics_);
+  std::lock_guard lock(mutex_);
+  awake_.store(false);
+  if (!inbox_.empty() || intake_.Waiting()) return Wake();
+  if (recheck_ != Executor::kNoTimer) return;
+  recheck_ =
+      executor_->RunAt(now + kRecheckAfter, [self = this->shared_from_this()] { self->Recheck(); });
 }
 
 template <typename Index>
-void Refresher<Index>::Handle(Started started) {
-  Intent& intent = *started.intent;
-  if (closed_)
-    return PostCancelled(intent);  // an earlier callback of this turn destroyed the cache
-  if (started.age.has_value()) metrics_->Observe("cache.age_us", ToMicros(*started.age));
-  intent.asked = clock_->Now();
-  intent.open = true;
-  intent.place = open_.insert(open_.end(), started.intent);
-  if (intent.done != nullptr && intent.deadline < intent.asked + options_.refresh_timeout) {
-    intent.timer = executor_->RunAt(
-        intent.deadline, [self = this->shared_from_this(), waiting = started.intent] {
-          self->EndWait(*waiting, absl::DeadlineExceededError(
-                                      Cat("cache: no answer in time; ", waiting->failure)));
+bool Refresher<Index>::DrainBatch(Instant now) {
+  events_.clear();
+  {
+    std::lock_guard lock(mutex_);
+    events_.swap(inbox_);
+  }
+  for (Event& event : events_) {
+    if (auto* started = std::get_if<Started>(&event)) {
+      Start(started->key, std::move(started->waiter), now);
+    } else {
+      Handle(std::move(std::get<Answered>(event)));
+    }
+  }
+  if (closed_) return false;
+  const size_t left = intake_.Drain(kBatch, [&](const Key& key, Instant confirmed) {
+    if (confirmed != Intake<Key>::kNoHit)
+      metrics_->Observe("cache.age_us", ToMicros(now - confirmed));
+    Start(key, nullptr, now);
+  });
+  return left > 0 || !events_.empty();
+}
+
+template <typename Index>
+void Refresher<Index>::Start(const Key& key, WaiterPtr waiter, Instant now) {
+  // An earlier callback of this turn may have destroyed the cache.
+  if (closed_) return PostCancelled(*waiter);
+  if (options_.coalesce_tick > Duration(0) && Coalesce(key, waiter, now)) return;
+  const auto intent = std::make_shared<Intent>(key);
+  if (options_.coalesce_tick > Duration(0)) asked_[key] = intent;
+  intent->asked = now;
+  intent->open = true;
+  intent->place = open_.insert(open_.end(), intent);
+  if (waiter != nullptr) Await(intent, std::move(waiter));
+  ArmTimer();
+  Ask(intent);
+}
+
+template <typename Index>
+bool Refresher<Index>::Coalesce(const Key& key, WaiterPtr& waiter, Instant now) {
+  if (now >= tick_end_ || asked_.size() >= options_.max_in_flight) {
+    asked_.clear();
+    tick_end_ = now + options_.coalesce_tick;
+  }
+  const auto asked = asked_.find(key);
+  if (asked == asked_.end()) return false;
+  // A Get that waits must not wait for an answer that has been.
+  if (waiter != nullptr && !asked->second->open) return false;
+  if (waiter != nullptr) Await(asked->second, std::move(waiter));
+  counters_.Add(Counter::kCoalesced);
+  intake_.Release();
+  return true;
+}
+
+template <typename Index>
+void Refresher<Index>::Await(const IntentPtr& intent, WaiterPtr waiter) {
+  if (waiter->deadline < intent->asked + options_.refresh_timeout) {
+    waiter->timer =
+        executor_->RunAt(waiter->deadline, [self = this->shared_from_this(), intent, waiter] {
+          self->EndWait(
+              intent->key, *waiter,
+              absl::DeadlineExceededError(Cat("cache: no answer in time; ", intent->failure)));
         });
   }
-  ArmTimer();
-  Ask(started.intent);
+  intent->waiters.push_back(std::move(waiter));
 }
 
 template <typename Index>
 void Refresher<Index>::Ask(const IntentPtr& intent) {
   intent->unanswered = options_.fan_out;
-  for (const size_t server : ChooseServers()) {
-    counters_.Add(Counter::kRequests);
-    fetch_(server, intent->key, Reply(this->shared_from_this(), intent));
-  }
+  ChooseServers();
+  counters_.Add(Counter::kRequests, chosen_.size());
+  for (size_t i = 0; i < chosen_.size(); ++i)
+    fetch_(chosen_[i], intent->key, Reply(this->shared_from_this(), intent));
 }
 
 template <typename Index>
-std::vector<size_t> Refresher<Index>::ChooseServers() {
-  std::vector<size_t> servers;
-  while (servers.size() < options_.fan_out) {
+void Refresher<Index>::ChooseServers() {
+  chosen_.clear();
+  while (chosen_.size() < options_.fan_out) {
     // Each of those not chosen yet is as likely as the others.
-    size_t server = random_.Below(options_.servers - servers.size());
-    auto place = servers.begin();
-    for (; place != servers.end() && *place <= server; ++place) ++server;
-    servers.insert(place, server);
+    size_t server = random_.Below(options_.servers - chosen_.size());
+    auto place = chosen_.begin();
+    for (; place != chosen_.end() && *place <= server; ++place) ++server;
+    chosen_.insert(place, server);
   }
-  return servers;
 }
 
 template <typename Index>
 void Refresher<Index>::Handle(Answered answered) {
   if (closed_) return counters_.Add(Counter::kLate);
   Intent& intent = *answered.intent;
-  std::shared_ptr<const Value> value;
+  Ref value{};
   const bool tells = Take(intent, std::move(answered.answer), &value);
   if (!intent.open) return counters_.Add(Counter::kLate);
   const bool last = --intent.unanswered == 0;
   if (last) EndIntent(intent);
-  if (value != nullptr) {
-    EndWait(intent, Cached<Value>{std::move(value), clock_->Now() - intent.asked});
+  if (value) {
+    EndWaits(intent, Cached<Ref>{std::move(value), intent.asked});
   } else if (tells) {
-    EndWait(intent, absl::NotFoundError("cache: the directory knows no such key"));
+    EndWaits(intent, Absent());
   } else if (last) {
-    EndWait(intent, absl::UnavailableError(Cat("cache: ", intent.failure)));
+    EndWaits(intent, absl::UnavailableError(Cat("cache: ", intent.failure)));
   }
 }
 
 template <typename Index>
-bool Refresher<Index>::Take(Intent& intent, absl::StatusOr<Value> answer,
-                            std::shared_ptr<const Value>* value) {
+bool Refresher<Index>::Take(Intent& intent, absl::StatusOr<Value> answer, Ref* value) {
   if (absl::IsNotFound(answer.status())) {
     counters_.Add(Counter::kAnswers);
-    const Instant now = clock_->Now();
-    if (index_.Find(intent.key, now).value != nullptr) counters_.Add(Counter::kDenials);
-    if (index_.Deny(intent.key, intent.asked, now)) counters_.Add(Counter::kDenied);
+    if (Cached<Ref> held; index_.Find(intent.key, &held)) counters_.Add(Counter::kDenials);
+    if (index_.Deny(intent.key, intent.asked, clock_->Now())) counters_.Add(Counter::kDenied);
     return true;
   }
   if (!answer.ok()) {
@@ -317,14 +440,13 @@ bool Refresher<Index>::Take(Intent& intent, absl::StatusOr<Value> answer,
     return false;
   }
   counters_.Add(Counter::kAnswers);
-  auto taken = std::make_shared<const Value>(*std::move(answer));
-  if (!Index::Covers(*taken, intent.key)) {
+  if (!Index::Covers(*answer, intent.key)) {
     counters_.Add(Counter::kWrongRefused);
     intent.failure = "the answer was not about the key that was asked for";
     return false;
   }
-  CountApplied(index_.Apply(taken, intent.asked));
-  *value = std::move(taken);
+  *value = Index::Own(*std::move(answer));
+  CountApplied(index_.Apply(*value, intent.asked));
   return true;
 }
 
@@ -351,31 +473,37 @@ void Refresher<Index>::Expire() {
     const IntentPtr intent = open_.front();
     counters_.Add(Counter::kExpired);
     EndIntent(*intent);
-    EndWait(*intent, absl::DeadlineExceededError(
-                         Cat("cache: no answer within refresh_timeout; ", intent->failure)));
+    EndWaits(*intent, absl::DeadlineExceededError(
+                          Cat("cache: no answer within refresh_timeout; ", intent->failure)));
     if (closed_) return;
   }
   ArmTimer();
-  counters_.Report(metrics_);
+  counters_.Report(counters_.Read(intake_.Counts()), metrics_);
 }
 
 template <typename Index>
 void Refresher<Index>::EndIntent(Intent& intent) {
   intent.open = false;
-  in_flight_.fetch_sub(1, std::memory_order_relaxed);
+  intake_.Release();
   open_.erase(intent.place);
 }
 
 template <typename Index>
-void Refresher<Index>::EndWait(Intent& intent, Result otherwise) {
-  if (intent.done == nullptr) return;
-  executor_->Cancel(std::exchange(intent.timer, Executor::kNoTimer));
-  Callback done = std::exchange(intent.done, nullptr);
-  const Instant now = clock_->Now();
+void Refresher<Index>::EndWaits(Intent& intent, const Result& otherwise) {
+  const std::vector<WaiterPtr> waiters = std::exchange(intent.waiters, {});
+  for (const WaiterPtr& waiter : waiters)
+    executor_->Cancel(std::exchange(waiter->timer, Executor::kNoTimer));
+  for (const WaiterPtr& waiter : waiters) EndWait(intent.key, *waiter, otherwise);
+}
+
+template <typename Index>
+void Refresher<Index>::EndWait(const Key& key, Waiter& waiter, const Result& otherwise) {
+  if (waiter.done == nullptr) return;
+  Callback done = std::exchange(waiter.done, nullptr);
   // It may hold something newer, from a hint, or nothing, if the value was evicted at once.
-  Found<Value> found = index_.Find(intent.key, now);
-  if (found.value == nullptr) return done(std::move(otherwise));
-  done(Cached<Value>{std::move(found.value), now - found.confirmed});
+  Cached<Ref> found;
+  if (!index_.Find(key, &found)) return done(otherwise);
+  done(std::move(found));
 }
 
 template <typename Index>
@@ -387,20 +515,27 @@ void Refresher<Index>::Close() {
     events.swap(inbox_);
   }
   executor_->Cancel(timer_);
-  for (const IntentPtr& intent : open_) PostCancelled(*intent);
+  executor_->Cancel(recheck_);
+  for (const IntentPtr& intent : open_) Cancel(*intent);
   open_.clear();
   for (Event& event : events) {
-    if (auto* started = std::get_if<Started>(&event)) PostCancelled(*started->intent);
+    if (auto* started = std::get_if<Started>(&event)) PostCancelled(*started->waiter);
   }
+  asked_.clear();
   fetch_ = nullptr;
 }
 
 template <typename Index>
-void Refresher<Index>::PostCancelled(Intent& intent) {
+void Refresher<Index>::Cancel(Intent& intent) {
   intent.open = false;
-  executor_->Cancel(intent.timer);
-  if (intent.done == nullptr) return;
-  executor_->Post([done = std::exchange(intent.done, nullptr)]() mutable {
+  for (const WaiterPtr& waiter : intent.waiters) PostCancelled(*waiter);
+}
+
+template <typename Index>
+void Refresher<Index>::PostCancelled(Waiter& waiter) {
+  executor_->Cancel(waiter.timer);
+  if (waiter.done == nullptr) return;
+  executor_->Post([done = std::exchange(waiter.done, nullptr)]() mutable {
     done(absl::CancelledError("cache: destroyed"));
   });
 }

@@ -1,5 +1,7 @@
 #include "dynlib/cache/stats.h"
 
+#include <algorithm>
+
 namespace dynlib::cache {
 namespace {
 
@@ -9,6 +11,7 @@ constexpr std::string_view kNames[] = {
     "cache.misses",
     "cache.intents",
     "cache.shed",
+    "cache.coalesced",
     "cache.requests",
     "cache.answers",
     "cache.errors",
@@ -31,16 +34,27 @@ static_assert(std::size(kNames) == static_cast<size_t>(Counter::kCount));
 
 std::string_view Name(Counter counter) { return kNames[static_cast<size_t>(counter)]; }
 
-void Counters::Read(CacheStats* stats) const {
-  for (size_t i = 0; i < kSize; ++i) stats->counts[i] = counts_[i].load(std::memory_order_relaxed);
+CacheStats Counters::Read(const IntakeCounts& intake) const {
+  CacheStats stats;
+  for (size_t i = 0; i < kSize; ++i) stats.counts[i] = counts_[i].load(std::memory_order_relaxed);
+  const auto set = [&](Counter counter, uint64_t count) {
+    stats.counts[static_cast<size_t>(counter)] = count;
+  };
+  const auto gets = [&](Outcome outcome) { return intake.gets[static_cast<size_t>(outcome)]; };
+  set(Counter::kHits, gets(Outcome::kHit));
+  set(Counter::kAbsentHits, gets(Outcome::kAbsentHit));
+  set(Counter::kMisses, gets(Outcome::kMiss));
+  set(Counter::kShed, intake.shed);
+  set(Counter::kIntents,
+      stats[Counter::kHits] + stats[Counter::kAbsentHits] + stats[Counter::kMisses] - intake.shed);
+  return stats;
 }
 
-void Counters::Report(MetricsSink* metrics) {
+void Counters::Report(const CacheStats& stats, MetricsSink* metrics) {
   for (size_t i = 0; i < kSize; ++i) {
-    const uint64_t count = counts_[i].load(std::memory_order_relaxed);
-    if (count != reported_[i])
-      metrics->Count(kNames[i], static_cast<int64_t>(count - reported_[i]));
-    reported_[i] = count;
+    const uint64_t count = stats.counts[i];
+    if (count > reported_[i]) metrics->Count(kNames[i], static_cast<int64_t>(count - reported_[i]));
+    reported_[i] = std::max(reported_[i], count);
   }
 }
 

@@ -9,6 +9,8 @@
 #include <string_view>
 
 #include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
+#include "dynlib/cache/intake.h"
 
 namespace dynlib::cache {
 
@@ -20,7 +22,8 @@ enum class Counter : uint8_t {
   kIntents,           // of them, one a Get, those that were accepted; hits + absent_hits + misses =
                       // intents + shed
   kShed,              // Gets at the bound of max_in_flight: no request was made
-  kRequests,          // calls of the fetch function
+  kCoalesced,         // intents that were part of an earlier request of their tick
+  kRequests,          // calls of the fetch function: (intents - coalesced) * fan_out
   kAnswers,           // values and kNotFound that came back, late ones too
   kErrors,            // other answers
   kExpired,           // intents given up after refresh_timeout
@@ -42,20 +45,22 @@ std::string_view Name(Counter counter);
 
 struct CacheStats {
   std::array<uint64_t, static_cast<size_t>(Counter::kCount)> counts{};
-  size_t entries = 0;    // ranges or keys with a value
-  size_t in_flight = 0;  // intents
+  size_t entries = 0;         // ranges or keys with a value
+  size_t in_flight = 0;       // intents
+  Duration coalesce_tick{0};  // not 0: the directory's load depends on the keys that are asked for
   uint64_t operator[](Counter counter) const { return counts[static_cast<size_t>(counter)]; }
 };
 
 // Threads: Add and Read from any; Report from one at a time.
 class Counters {
  public:
+  // Not of Gets, intents and shed, which the intake counts.
   void Add(Counter counter, uint64_t delta = 1) {
     counts_[static_cast<size_t>(counter)].fetch_add(delta, std::memory_order_relaxed);
   }
-  void Read(CacheStats* stats) const;
+  CacheStats Read(const IntakeCounts& intake) const;
   // Counts in `metrics` what was added since the last time.
-  void Report(MetricsSink* metrics);
+  void Report(const CacheStats& stats, MetricsSink* metrics);
 
  private:
   static constexpr size_t kSize = static_cast<size_t>(Counter::kCount);

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/cache/entry.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/service.h"
 
@@ -118,13 +119,16 @@ void RouterRoutes::GetMissing(const RouteKey& key, Instant deadline, Callback do
            const Instant now = clock->Now();
            auto taken = std::make_shared<const Record>(*std::move(record));
            index->Apply(taken, now);
-           RecordPtr held = index->Find(key, now).value;  // a hint may have been newer
-           done(held != nullptr ? std::move(held) : std::move(taken));
+           cache::Cached<RecordPtr> held;  // a hint may have been newer
+           done(index->Find(key, &held) ? std::move(held.value) : std::move(taken));
          });
 }
 
 RouterRoutes::RecordPtr RouterRoutes::Held(const RouteKey& key) {
-  if (cache_ == nullptr) return index_->Find(key, clock_->Now()).value;
+  if (cache_ == nullptr) {
+    cache::Cached<RecordPtr> found;
+    return index_->Find(key, &found) ? std::move(found.value) : nullptr;
+  }
   auto held = cache_->Held(key);
   return held.has_value() ? std::move(held->value) : nullptr;
 }

@@ -108,8 +108,8 @@ class NodeLog {
 
     // Written once, perhaps acknowledged, no longer readable. `entries` or `state` may still hold
     // what the log had before it at the slot, of a lower ballot or older. It is reported again at
-    // each Open until the slot is appended again (at a ballot that does not lose to an entry that is
-    // there), or released, or (kState) a newer state is appended, or the stream is dropped.
+    // each Open until the slot is appended again (at a ballot that does not lose to an entry that
+    // is there), or released, or (kState) a newer state is appended, or the stream is dropped.
     struct Unknown {
       uint64_t slot = 0;
       uint64_t ballot = 0;

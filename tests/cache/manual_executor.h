@@ -27,7 +27,7 @@ class ManualExecutor final : public Executor, public Clock {
   bool IsCurrent() const override { return true; }
 
   Instant Now() const override { return now_; }
-  WallTime WallNow() const override { return {}; }
+  WallTime WallNow() const override { return WallTime::FromNanos(now_.nanos()); }
 
   // Runs what is posted, and what that posts.
   void Run() {

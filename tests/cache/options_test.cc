@@ -34,6 +34,11 @@ TEST(CacheOptions, EachFieldOutOfRangeIsNamed) {
       {"cache.absent_lifetime",
        "600000001",
        {.absent_lifetime = std::chrono::microseconds(600'000'001)}},
+      {"cache.coalesce_tick", "is 999", {.coalesce_tick = std::chrono::microseconds(999)}},
+      {"cache.coalesce_tick",
+       "is 1000001",
+       {.coalesce_tick = std::chrono::microseconds(1'000'001)}},
+      {"cache.coalesce_tick", "is -5000", {.coalesce_tick = std::chrono::milliseconds(-5)}},
       {"cache.deny_after", "is -1", {.deny_after = std::chrono::microseconds(-1)}},
   };
   for (const Case& c : cases) {

@@ -23,9 +23,17 @@ std::shared_ptr<const Span> Make(int first, std::optional<int> end, int version)
   return std::make_shared<const Span>(Span{first, end, version});
 }
 
+// An empty one: nothing is held.
+Cached<Index::Ref> Find(Index& index, int key) {
+  Cached<Index::Ref> found;
+  const bool held = index.Find(key, &found);
+  EXPECT_EQ(held, found.value != nullptr);
+  return found;
+}
+
 int VersionAt(Index& index, int key) {
-  const Found<Span> found = index.Find(key, kNow);
-  return found.value == nullptr ? 0 : found.value->version;
+  const Index::Ref value = Find(index, key).value;
+  return value == nullptr ? 0 : value->version;
 }
 
 TEST(RangeIndex, FindsTheRangeThatHasTheKey) {
@@ -84,15 +92,15 @@ TEST(RangeIndex, TheSameVersionConfirms) {
   const Applied applied = index.Apply(Make(0, 100, 1), kNow + kSecond);
   EXPECT_TRUE(applied.confirmed);
   EXPECT_FALSE(applied.changed);
-  EXPECT_EQ(index.Find(50, kNow).confirmed, kNow + kSecond);
+  EXPECT_EQ(Find(index, 50).confirmed, kNow + kSecond);
   // An answer to an earlier request does not make it older.
   index.Apply(Make(0, 100, 1), kNow);
-  EXPECT_EQ(index.Find(50, kNow).confirmed, kNow + kSecond);
+  EXPECT_EQ(Find(index, 50).confirmed, kNow + kSecond);
   // What is left of a trimmed value is confirmed too; what took its place is not.
   index.Apply(Make(50, 100, 2), kNow);
   index.Apply(Make(0, 100, 1), kNow + 2 * kSecond);
-  EXPECT_EQ(index.Find(0, kNow).confirmed, kNow + 2 * kSecond);
-  EXPECT_EQ(index.Find(50, kNow).confirmed, kNow);
+  EXPECT_EQ(Find(index, 0).confirmed, kNow + 2 * kSecond);
+  EXPECT_EQ(Find(index, 50).confirmed, kNow);
 }
 
 TEST(RangeIndex, RefusesRangesWithoutKeys) {
@@ -106,13 +114,13 @@ TEST(RangeIndex, AValueEndsWhatWasKnownToBeAbsent) {
   Index index(CacheOptions{.max_entries = 1});
   index.Deny(15, kNow, kNow);
   index.Deny(25, kNow, kNow);
-  EXPECT_TRUE(index.Find(15, kNow).absent);
+  EXPECT_TRUE(index.IsAbsent(15, kNow));
   index.Apply(Make(10, 20, 1), kNow);
-  EXPECT_FALSE(index.Find(15, kNow).absent);
+  EXPECT_FALSE(index.IsAbsent(15, kNow));
   index.Apply(Make(30, 40, 1), kNow);
   EXPECT_EQ(index.size(), 1u);
-  EXPECT_FALSE(index.Find(15, kNow).absent) << "its value was evicted, but it exists";
-  EXPECT_TRUE(index.Find(25, kNow).absent);
+  EXPECT_FALSE(index.IsAbsent(15, kNow)) << "its value was evicted, but it exists";
+  EXPECT_TRUE(index.IsAbsent(25, kNow));
 }
 
 TEST(RangeIndex, UsedRangesSurviveEviction) {
@@ -153,7 +161,7 @@ TEST_P(RandomRanges, AgreesWithTheModel) {
     index.Apply(std::make_shared<const Span>(span), kNow);
     model.Apply(span);
     for (int key = 0; key < Model::kKeys; ++key) {
-      const Found<Span> found = index.Find(key, kNow);
+      const Cached<Index::Ref> found = Find(index, key);
       ASSERT_EQ(found.value == nullptr ? 0 : found.value->version, model.versions[key])
           << "key " << key << " at step " << step;
       if (found.value != nullptr) {
@@ -176,7 +184,7 @@ TEST_P(RandomRanges, WithEvictionAndDenialNothingIsWrong) {
     }
     ASSERT_LE(index.size(), 8u);
     for (int key = 0; key < Model::kKeys; ++key) {
-      const Found<Span> found = index.Find(key, now);
+      const Cached<Index::Ref> found = Find(index, key);
       if (found.value != nullptr) {
         ASSERT_TRUE(Index::Covers(*found.value, key)) << key;
       }

@@ -9,6 +9,7 @@
 #include "dynlib/base/random.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cache/constant_work_cache.h"
+#include "dynlib/cache/flat_index.h"
 #include "dynlib/cache/hash_index.h"
 #include "dynlib/cache/options.h"
 #include "dynlib/cache/range_index.h"
@@ -24,6 +25,7 @@ namespace {
 constexpr int kKeys = 1'000;
 
 Item LookUp(const HashIndex<ItemTraits>*, int key, int version) { return {key, version}; }
+Item LookUp(const FlatIndex<ItemTraits>*, int key, int version) { return {key, version}; }
 Span LookUp(const RangeIndex<SpanTraits>*, int key, int version) {
   const int width = 1 << version % 5;
   const int first = key / width * width;
@@ -60,8 +62,7 @@ void Storm() {
           const int key = static_cast<int>(random.Below(kKeys));
           if (random.Chance(0.01)) ++version;
           if (random.Chance(0.05)) {
-            cache->Apply(std::make_shared<const typename Cache::Value>(
-                LookUp(static_cast<const Index*>(nullptr), key, version)));
+            cache->Apply(Cache::Own(LookUp(static_cast<const Index*>(nullptr), key, version)));
           }
           auto check = [key](const typename Cache::Result& result) {
             EXPECT_TRUE(!result.ok() || Has(*result->value, key));
@@ -94,6 +95,7 @@ void Storm() {
   EXPECT_LE(called, waiting);
 }
 
+TEST(CacheThreads, FlatIndexStorm) { Storm<FlatIndex<ItemTraits>>(); }
 TEST(CacheThreads, HashIndexStorm) { Storm<HashIndex<ItemTraits>>(); }
 TEST(CacheThreads, RangeIndexStorm) { Storm<RangeIndex<SpanTraits>>(); }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,8 @@ class CountingSink final : public MetricsSink {
     std::lock_guard lock(mutex_);
     counts_[std::string(name)] += delta;
   }
+  // Counted too.
+  void Event(std::string_view name, std::span<const EventField> fields) override { Count(name, 1); }
   int64_t operator[](const std::string& name) const {
     std::lock_guard lock(mutex_);
     const auto found = counts_.find(name);
