@@ -17,7 +17,9 @@
 // programming language memory models?", MSPC 2012), in groups of eight: a byte of each key's hash
 // says which slot of its group to look at, so that a look-up hardly ever takes a branch that
 // depends on memory, and the processor overlaps its cache misses with those of the next look-up
-// (with linear probing over slots a look-up of a million took 66 ns, so 30). A reader that meets a
+// (with linear probing over slots a look-up of a million took 66 ns, so 44). A key prefers one slot
+// of its group, which is fetched before the tags have said that it is there, as it is for two of
+// three keys (44 to 37 ns); and the table asks for huge pages (37 to 31 ns). A reader that meets a
 // slot in the few nanoseconds in which it is written reads it again; a reader that finds nothing
 // looks again if an entry was moved meanwhile, so no value that is held is ever missed.
 //
@@ -42,12 +44,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <mutex>
 #include <type_traits>
 #include <unordered_map>
 #include <vector>
 
+#include "dynlib/base/huge_array.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cache/absent_keys.h"
 #include "dynlib/cache/entry.h"
@@ -132,6 +134,7 @@ class FlatIndex {
   struct Place {
     size_t shard;
     size_t group;  // where probing begins
+    size_t slot;   // of that group; where the key is if it was free when it came
     uint8_t tag;
   };
   static constexpr size_t kNowhere = SIZE_MAX;
@@ -142,7 +145,8 @@ class FlatIndex {
     const uint64_t mixed = static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
     const auto tag = static_cast<uint8_t>(mixed);
     const size_t shard = mixed >> 60 & shard_mask_;
-    return {shard, shard * groups_ + (((mixed >> 28 & 0xFFFFFFFF) * groups_) >> 32),
+    const size_t group = shard * groups_ + (((mixed >> 28 & 0xFFFFFFFF) * groups_) >> 32);
+    return {shard, group, group * kGroup + (mixed >> 8 & (kGroup - 1)),
             tag == 0 ? uint8_t{1} : tag};
   }
   // Groups follow one another around their shard.
@@ -195,8 +199,8 @@ class FlatIndex {
   const size_t shard_entries_max_;
   const size_t groups_;  // of a shard
   // Of each group, a byte for each slot: of its key's hash, or 0: the slot is empty.
-  const std::unique_ptr<std::atomic<uint64_t>[]> tags_;
-  const std::unique_ptr<Slot[]> slots_;
+  HugeArray<std::atomic<uint64_t>> tags_;
+  HugeArray<Slot> slots_;
   std::array<Shard, kShards> shards_;
 };
 
@@ -207,8 +211,8 @@ FlatIndex<Traits>::FlatIndex(const CacheOptions& options)
       deny_after_(options.deny_after),
       shard_entries_max_(options.max_entries / (shard_mask_ + 1)),
       groups_(shard_entries_max_ / 5 + 1),
-      tags_(std::make_unique<std::atomic<uint64_t>[]>((shard_mask_ + 1) * groups_)),
-      slots_(std::make_unique<Slot[]>((shard_mask_ + 1) * groups_ * kGroup)) {
+      tags_((shard_mask_ + 1) * groups_),
+      slots_(tags_.size() * kGroup) {
   const size_t absent_max = options.max_absent_entries / (shard_mask_ + 1);
   for (Shard& shard : shards_) shard.absent.set_max(std::max<size_t>(absent_max, 1));
 }
@@ -258,6 +262,7 @@ void FlatIndex<Traits>::Write(Slot& slot, const Value& value, Instant confirmed)
 template <typename Traits>
 inline bool FlatIndex<Traits>::Find(const Key& key, Cached<Ref>* found) {
   const Place place = PlaceOf(key);
+  __builtin_prefetch(&slots_[place.slot]);
   const uint64_t matches = Matches(tags_[place.group].load(std::memory_order_acquire), place.tag);
   if (matches != 0) {
     Slot& slot = slots_[place.group * kGroup + FirstOf(matches)];
@@ -313,6 +318,7 @@ size_t FlatIndex<Traits>::Locate(const Place& place, const Key& key) const {
 
 template <typename Traits>
 size_t FlatIndex<Traits>::FindEmpty(const Place& place) const {
+  if (TagOf(place.slot) == 0) return place.slot;
   for (size_t group = place.group;; group = Next(place.shard, group)) {
     // The lowest match is exact.
     const uint64_t empty = Matches(TagsOf(group), 0);
