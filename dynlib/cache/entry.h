@@ -16,7 +16,10 @@ namespace dynlib::cache {
 // an empty one: nothing is held.
 template <typename Ref>
 struct Cached {
-  Ref value{};
+  Cached() {}
+  Cached(Ref held, Instant as_of) : value(std::move(held)), confirmed(as_of) {}
+
+  Ref value;
   // When the last request that was answered with this version was made, or since when the hint
   // that brought it was known.
   Instant confirmed;

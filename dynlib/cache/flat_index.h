@@ -62,7 +62,7 @@ namespace dynlib::cache {
 template <typename Value>
 class Copy {
  public:
-  Copy() = default;
+  Copy() {}
   Copy(const Value& value) : held_(true) { std::memcpy(bytes_, &value, sizeof value); }
   explicit operator bool() const { return held_; }
   const Value& operator*() const { return *reinterpret_cast<const Value*>(bytes_); }
@@ -181,7 +181,7 @@ class FlatIndex {
     if (!slot.used.load(std::memory_order_relaxed))
       slot.used.store(true, std::memory_order_relaxed);
   }
-  bool FindAnywhere(const Key& key, const Place& place, Cached<Ref>* found);
+  bool FindAnywhere(const Key& key, Cached<Ref>* found);
   static void Write(Slot& slot, const Value& value, Instant confirmed);
 
   // For writers, under the shard's lock. The slot of `key`, or kNowhere.
@@ -271,12 +271,12 @@ inline bool FlatIndex<Traits>::Find(const Key& key, Cached<Ref>* found) {
       return true;
     }
   }
-  return FindAnywhere(key, place, found);
+  return FindAnywhere(key, found);
 }
 
 template <typename Traits>
-[[gnu::noinline]] bool FlatIndex<Traits>::FindAnywhere(const Key& key, const Place& place,
-                                                       Cached<Ref>* found) {
+[[gnu::noinline]] bool FlatIndex<Traits>::FindAnywhere(const Key& key, Cached<Ref>* found) {
+  const Place place = PlaceOf(key);
   const std::atomic<uint64_t>& moves = shards_[place.shard].moves;
   for (;;) {
     const uint64_t moves_before = moves.load(std::memory_order_acquire);

@@ -63,7 +63,11 @@ class Intake {
   }
   // Any thread. The same of a hit of a value that was confirmed then.
   bool LeaveHit(const Key& key, Instant confirmed) {
-    return OnStripe([&](Stripe& stripe) { return LeaveHitOn(stripe, key, confirmed); });
+    const char* self = &internal::thread_mark;
+    Stripe& first = stripes_[FirstChoice(self)];
+    if (first.owner.load(std::memory_order_relaxed) == self) [[likely]]
+      return LeaveHitOn(first, key, confirmed);
+    return LeaveHitElsewhere(key, confirmed);
   }
   // Any thread. An intent has ended.
   void Release() { pool_.fetch_add(1, std::memory_order_relaxed); }
@@ -107,15 +111,13 @@ class Intake {
   static void AddTo(std::atomic<uint64_t>& number, uint64_t delta) {
     number.store(number.load(std::memory_order_relaxed) + delta, std::memory_order_relaxed);
   }
+  // With this thread's stripe, or the one that is shared.
   template <typename Action>
-  bool OnStripe(Action action) {
-    const char* self = &internal::thread_mark;
-    Stripe& first = stripes_[FirstChoice(self)];
-    if (first.owner.load(std::memory_order_relaxed) == self) return action(first);
-    return OnOtherStripe(self, action);
+  bool OnStripe(Action action);
+  // Out of line, and without a closure, so that the usual way keeps its registers.
+  [[gnu::noinline]] bool LeaveHitElsewhere(const Key& key, Instant confirmed) {
+    return OnStripe([&](Stripe& stripe) { return LeaveHitOn(stripe, key, confirmed); });
   }
-  template <typename Action>
-  [[gnu::noinline]] bool OnOtherStripe(const char* self, Action action);
   static size_t FirstChoice(const char* self) {
     return (reinterpret_cast<uintptr_t>(self) >> 6) * 0x9E3779B97F4A7C15u >> 59;
   }
@@ -167,7 +169,8 @@ Intake<Key>::~Intake() {
 
 template <typename Key>
 template <typename Action>
-bool Intake<Key>::OnOtherStripe(const char* self, Action action) {
+bool Intake<Key>::OnStripe(Action action) {
+  const char* self = &internal::thread_mark;
   for (size_t tried = 0, at = FirstChoice(self); tried < kOwned; ++tried, ++at) {
     Stripe& stripe = stripes_[at % kOwned];
     const char* owner = stripe.owner.load(std::memory_order_relaxed);
