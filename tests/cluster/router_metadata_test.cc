@@ -344,6 +344,22 @@ TEST_F(RouterMetadataTest, AStaleRouteCostsOneMoreAttempt) {
   EXPECT_EQ(storage_.requests(kFour, kWrite), 2u);
 }
 
+TEST_F(RouterMetadataTest, WhatStorageSaidIsNotUndoneByADirectoryThatIsBehind) {
+  const std::string low = CategoryIn(kLow);
+  DYNLIB_ASSERT_OK(Put(Letter(low, "a")));
+  PartitionInfo moved = Letters().partitions[0];
+  moved.members = {{ReplicaId{4}, kFour}, {ReplicaId{3}, kThree}};
+  storage_.Place(moved);
+  storage_.Know(RecordOf(moved, /*epoch=*/7));
+  const uint64_t before = Attempts();
+  constexpr int kPuts = 20;
+  for (int i = 0; i < kPuts; ++i) DYNLIB_ASSERT_OK(Put(Letter(low, "b", i)));
+  EXPECT_EQ(Attempts(), before + kPuts + 1) << "one retry, once";
+  EXPECT_EQ(storage_.requests(kFour, kWrite), uint64_t{kPuts});
+  EXPECT_EQ(sink_["router.look_ups"], 2 * (kPuts + 1)) << "each asked the directory nevertheless";
+  EXPECT_GE(sink_["cache.stale_refused"], kPuts) << "and what it answered was older";
+}
+
 TEST_F(RouterMetadataTest, ASplitIsSeenThroughHintsAndAWriteUnderWayTakesEffectOnce) {
   const std::string low = CategoryIn(kLow);
   DYNLIB_ASSERT_OK(Put(Letter(low, "a")));
