@@ -1,6 +1,7 @@
 #include "dynlib/cluster/admin_planner.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -89,7 +90,7 @@ class Planner {
         nodes_(PlacementNodes(*view.config, view.nodes)) {}
 
   std::vector<AdminAction> Run() {
-    for (const auto& [id, plan] : view_.plans) moves_ += plan.move.has_value();
+    for (const auto& [id, plan] : view_.plans) CountMove(plan);
     for (const TableInfo& table : view_.tables) {
       if (table.deleting) {
         DeleteTable(table);
@@ -98,10 +99,23 @@ class Planner {
       }
     }
     DropEnded();
-    return std::move(actions_);
+    ForgetPlans();
+    // What puts commits back on three disks goes before all else.
+    urgent_.insert(urgent_.end(), std::make_move_iterator(actions_.begin()),
+                   std::make_move_iterator(actions_.end()));
+    return std::move(urgent_);
   }
 
  private:
+  // A move that goes on takes a place; that of a partition which ended, or has no leader, does not.
+  void CountMove(const PartitionPlan& plan) {
+    const GroupView* group = Led(plan.partition);
+    if (!plan.move.has_value() || group == nullptr || group->leader->ended() != 0) return;
+    ++(plan.move->learner.log ? log_moves_ : moves_);
+  }
+  void Add(AdminAction action, bool urgent = false) {
+    (urgent ? urgent_ : actions_).push_back(std::move(action));
+  }
   void PlanTable(const TableInfo& table);
   void PlanPartition(const TableInfo& table, const PartitionInfo& partition);
   void StartMove(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
@@ -109,13 +123,16 @@ class Planner {
   std::optional<PartitionMember> ReplaceLost(const GroupView& group,
                                              const wire::Member& lost) const;
   std::optional<PartitionMember> ReplaceLog(const GroupView& group, const wire::Member& log) const;
+  std::vector<NodeId> RefusedBy(PartitionId partition) const;
   void DriveMove(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
                  const PartitionPlan& plan);
+  bool IsNeedless(const GroupView& group, const PartitionPlan::Move& move) const;
+  void MakeRoom(const GroupView& group, NodeId node, const wire::ReplicaStatus& here);
   void Feed(const GroupView& group, PartitionId partition, const PartitionPlan::Move& move,
             uint64_t from);
   void MakeLearner(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
                    const PartitionPlan::Move& move);
-  bool InPlace(const GroupView& group) const;
+  bool InPlace(const GroupView& group, ReplicaId but = {}) const;
   bool MaySplit(const GroupView& group) const;
   bool Split(const PartitionInfo& partition, const GroupView& group);
   void DropStrays(const GroupView& group, const PartitionPlan& plan);
@@ -123,6 +140,7 @@ class Planner {
   void Merge(const PartitionInfo& left, const PartitionInfo& right);
   bool Covered(const TableInfo& table, const wire::ReplicaStatus& range) const;
   void DropEnded();
+  void ForgetPlans();
   void DeleteTable(const TableInfo& table);
   void Drop(NodeId node, const wire::ReplicaStatus& status, bool force);
 
@@ -143,7 +161,9 @@ class Planner {
   const AdminView& view_;
   const std::map<PartitionId, GroupView> groups_;
   const std::vector<PlacementNode> nodes_;
-  size_t moves_ = 0;
+  size_t moves_ = 0;      // that copy trees
+  size_t log_moves_ = 0;  // of log replicas
+  std::vector<AdminAction> urgent_;
   std::vector<AdminAction> actions_;
 };
 
@@ -214,7 +234,7 @@ void Planner::PlanTable(const TableInfo& table) {
     TableInfo updated = table;
     updated.partitions = current;
     ++updated.version;
-    actions_.push_back(UpdateTable{std::move(updated)});
+    Add(UpdateTable{std::move(updated)});
   }
   for (size_t i = 0; i < current.size(); ++i) {
     PlanPartition(table, current[i]);
@@ -232,9 +252,10 @@ PartitionPlan Planner::PlanOf(const TableInfo& table, PartitionId partition,
 }
 
 void Planner::Write(PartitionPlan plan, std::optional<PartitionPlan::Move> move) {
+  const bool urgent = move.has_value() && move->learner.log;
   plan.move = std::move(move);
   ++plan.version;
-  actions_.push_back(WritePlan{std::move(plan)});
+  Add(WritePlan{std::move(plan)}, urgent);
 }
 
 void Planner::PlanPartition(const TableInfo& table, const PartitionInfo& partition) {
@@ -282,8 +303,9 @@ std::vector<NodeId> Planner::OtherNodes(const GroupView& group, ReplicaId but) c
 std::optional<PartitionMember> Planner::ReplaceLost(const GroupView& group,
                                                     const wire::Member& lost) const {
   PlacementWish wish{.others = OtherNodes(group, ReplicaId{lost.replica()}),
-                     .excluded = {NodeId{lost.node()}},
+                     .excluded = RefusedBy(PartitionId{group.leader->partition()}),
                      .zone = ZoneOf(NodeId{lost.node()})};
+  wish.excluded.push_back(NodeId{lost.node()});
   const absl::StatusOr<NodeId> storage = ChooseNode(nodes_, wish);
   if (!storage.ok()) {
     // A replica that lost its log, on a node that lives, makes room for one with a new id.
@@ -306,56 +328,86 @@ std::optional<PartitionMember> Planner::ReplaceLost(const GroupView& group,
 std::optional<PartitionMember> Planner::ReplaceLog(const GroupView& group,
                                                    const wire::Member& log) const {
   PlacementWish wish{.others = OtherNodes(group, ReplicaId{log.replica()}),
-                     .excluded = {NodeId{log.node()}},
+                     .excluded = RefusedBy(PartitionId{group.leader->partition()}),
                      .zone = ZoneOf(NodeId{log.node()})};
+  wish.excluded.push_back(NodeId{log.node()});
   const absl::StatusOr<NodeId> node = ChooseNode(nodes_, wish);
   if (!node.ok()) return std::nullopt;
   return PartitionMember{ReplicaId{}, *node, /*log=*/false};
 }
 
+// Of the members that are lost the first that can be replaced now.
 void Planner::StartMove(const TableInfo& table, const PartitionInfo& partition,
                         const GroupView& group, const PartitionPlan& plan) {
-  if (moves_ >= options_.moves_max) return;
   const wire::Member* log = nullptr;
-  const wire::Member* lost = nullptr;
   for (const wire::Member& member : group.leader->members()) {
     if (member.kind() == wire::LOG) log = &member;
-    if (member.replica() != group.leader->replica() && IsLost(group, member)) lost = &member;
   }
+  std::optional<PartitionMember> learner;
+  const wire::Member* replaced = log;
   // At most one log replica in a group; the tree is copied before anything else is mended.
-  const wire::Member* replaced = log != nullptr ? log : lost;
-  if (replaced == nullptr) return;
-  std::optional<PartitionMember> learner =
-      log != nullptr ? ReplaceLog(group, *log) : ReplaceLost(group, *lost);
+  if (log != nullptr) learner = ReplaceLog(group, *log);
+  for (const wire::Member& member : group.leader->members()) {
+    if (log != nullptr || learner.has_value()) break;
+    if (member.replica() == group.leader->replica() || !IsLost(group, member)) continue;
+    replaced = &member;
+    learner = ReplaceLost(group, member);
+  }
   if (!learner.has_value()) return;
+  size_t& moves = learner->log ? log_moves_ : moves_;
+  if (moves >= (learner->log ? options_.log_moves_max : options_.moves_max)) return;
+  ++moves;
   PartitionPlan next = plan;
   next.last_replica = ReplicaId{ToUint(plan.last_replica) + 1};
   learner->replica = next.last_replica;
-  ++moves_;
   Write(std::move(next),
         PartitionPlan::Move{.learner = *learner, .replaces = ReplicaId{replaced->replica()}});
+}
+
+std::vector<NodeId> Planner::RefusedBy(PartitionId partition) const {
+  std::vector<NodeId> nodes;
+  for (auto it = view_.refused.lower_bound({partition, NodeId{}});
+       it != view_.refused.end() && it->first == partition; ++it) {
+    nodes.push_back(it->second);
+  }
+  return nodes;
+}
+
+// What was to be replaced is a storage replica, and is well after all.
+bool Planner::IsNeedless(const GroupView& group, const PartitionPlan::Move& move) const {
+  const wire::Member* replaced = group.FindMember(move.replaces);
+  if (replaced == nullptr || replaced->kind() == wire::LOG || IsLost(group, *replaced))
+    return false;
+  const auto node = view_.nodes.find(NodeId{replaced->node()});
+  if (node == view_.nodes.end() || !node->second.alive) return false;
+  const wire::ReplicaStatus* status = group.On(node->first);
+  return status != nullptr && status->replica() == replaced->replica();
+}
+
+// Where the learner is to be is another replica. A stray is dropped by itself; a lost member goes,
+// and votes no more under its id, so all others must be there to decide without it.
+void Planner::MakeRoom(const GroupView& group, NodeId node, const wire::ReplicaStatus& here) {
+  const wire::Member* member = group.FindMember(ReplicaId{here.replica()});
+  const bool goes = member == nullptr
+                        ? here.failed()
+                        : IsLost(group, *member) && InPlace(group, ReplicaId{here.replica()});
+  if (goes) Drop(node, here, /*force=*/true);
 }
 
 void Planner::DriveMove(const TableInfo& table, const PartitionInfo& partition,
                         const GroupView& group, const PartitionPlan& plan) {
   const PartitionPlan::Move& move = *plan.move;
   const bool done = group.HasMember(move.learner.replica);
-  const wire::Member* replaced = group.FindMember(move.replaces);
   const auto node = view_.nodes.find(move.learner.node);
-  const bool hopeless = node == view_.nodes.end() || node->second.dead;
-  const bool needless = replaced != nullptr && move.learner.log && !IsLost(group, *replaced) &&
-                        view_.nodes.at(NodeId{replaced->node()}).alive;
-  if (done || replaced == nullptr || hopeless || needless) return Write(plan, std::nullopt);
+  const bool hopeless = node == view_.nodes.end() || node->second.dead ||
+                        view_.refused.contains({partition.id, move.learner.node});
+  if (done || group.FindMember(move.replaces) == nullptr || hopeless || IsNeedless(group, move))
+    return Write(plan, std::nullopt);
   if (!node->second.alive) return;
   const wire::ReplicaStatus* here = group.On(move.learner.node);
   if (here == nullptr) return MakeLearner(table, partition, group, move);
-  if (here->replica() != ToUint(move.learner.replica)) {
-    // A stray is dropped by itself; a lost member makes room, and votes no more under its id.
-    const wire::Member* member = group.FindMember(ReplicaId{here->replica()});
-    if (here->failed() || (member != nullptr && IsLost(group, *member)))
-      Drop(move.learner.node, *here, /*force=*/true);
-    return;
-  }
+  if (here->replica() != ToUint(move.learner.replica))
+    return MakeRoom(group, move.learner.node, *here);
   if (here->failed()) return Write(plan, std::nullopt);
   if (here->copying()) return Feed(group, partition.id, move, group.leader->released());
   // Everything up to here it has; if the leader no longer has what follows, it begins anew.
@@ -375,7 +427,7 @@ void Planner::DriveMove(const TableInfo& table, const PartitionInfo& partition,
     to.set_node(ToUint(move.learner.node));
     to.set_kind(move.learner.log ? wire::LOG : wire::STORAGE);
   }
-  actions_.push_back(std::move(call));
+  Add(std::move(call), move.learner.log);
 }
 
 // Before the learner can be fed this keeps the log that it will need.
@@ -388,7 +440,7 @@ void Planner::Feed(const GroupView& group, PartitionId partition, const Partitio
   learner.set_node(ToUint(move.learner.node));
   learner.set_kind(move.learner.log ? wire::LOG : wire::STORAGE);
   call.request.set_from(from);
-  actions_.push_back(std::move(call));
+  Add(std::move(call), move.learner.log);
 }
 
 void Planner::MakeLearner(const TableInfo& table, const PartitionInfo& partition,
@@ -423,12 +475,13 @@ void Planner::MakeLearner(const TableInfo& table, const PartitionInfo& partition
     request.set_copy_from(ToUint(source));
     Feed(group, partition.id, move, group.leader->released());
   }
-  actions_.push_back(std::move(call));
+  Add(std::move(call), move.learner.log);
 }
 
-// Every member's node is alive, and shows its replica.
-bool Planner::InPlace(const GroupView& group) const {
+// Every member's node, but that of `but`, is alive, and shows its replica.
+bool Planner::InPlace(const GroupView& group, ReplicaId but) const {
   for (const wire::Member& member : group.leader->members()) {
+    if (ReplicaId{member.replica()} == but) continue;
     const auto node = view_.nodes.find(NodeId{member.node()});
     if (node == view_.nodes.end() || !node->second.alive) return false;
     const wire::ReplicaStatus* status = group.On(node->first);
@@ -458,7 +511,7 @@ bool Planner::Split(const PartitionInfo& partition, const GroupView& group) {
   call.request.set_at(at);
   call.request.set_left(ToUint(ChildOf(partition.id, /*right=*/false)));
   call.request.set_right(ToUint(ChildOf(partition.id, /*right=*/true)));
-  actions_.push_back(std::move(call));
+  Add(std::move(call));
   return true;
 }
 
@@ -506,7 +559,7 @@ void Planner::Merge(const PartitionInfo& left, const PartitionInfo& right) {
     call.request.set_right(ToUint(right.id));
     call.request.set_merged(ToUint(merged));
     *call.request.mutable_members() = members->members();
-    actions_.push_back(std::move(call));
+    Add(std::move(call));
   }
 }
 
@@ -515,7 +568,7 @@ void Planner::Drop(NodeId node, const wire::ReplicaStatus& status, bool force) {
   call.request.set_partition(status.partition());
   call.request.set_replica(status.replica());
   call.request.set_force(force);
-  actions_.push_back(std::move(call));
+  Add(std::move(call));
 }
 
 // Replicas that the configuration no longer names, for good, since ids are not used again; or that
@@ -559,6 +612,24 @@ void Planner::DropEnded() {
           Drop(replica.node, *replica.status, /*force=*/true);
       }
     }
+  }
+}
+
+// Plans of partitions that are gone. While some node is silent it may still show one; a partition
+// that is to go on must not lose its plan, which counts the ids of its replicas.
+void Planner::ForgetPlans() {
+  for (const auto& [id, node] : view_.nodes) {
+    if (!node.alive) return;
+  }
+  std::set<PartitionId> named;
+  std::set<TableId> deleting;  // theirs go with them
+  for (const TableInfo& table : view_.tables) {
+    if (table.deleting) deleting.insert(table.id);
+    for (const PartitionInfo& partition : table.partitions) named.insert(partition.id);
+  }
+  for (const auto& [id, plan] : view_.plans) {
+    if (!groups_.contains(id) && !named.contains(id) && !deleting.contains(plan.table))
+      Add(RemovePlan{plan});
   }
 }
 

@@ -58,6 +58,9 @@ struct AdminView {
   // dead, or that their leader could not feed for as long. (A child of a split may be a moment late
   // on one node, and what one node says a moment older than what another says.)
   std::set<std::pair<PartitionId, NodeId>> missing;
+  // Nodes that would not make a replica of the partition, several times in a row: full, say. Others
+  // are tried.
+  std::set<std::pair<PartitionId, NodeId>> refused;
 };
 
 // Requests go to `node`.

@@ -29,6 +29,10 @@ absl::Status ToStatus(const wire::Outcome& outcome) {
   return absl::Status(static_cast<absl::StatusCode>(outcome.code()), outcome.message());
 }
 
+// A node that refuses so many times to make a replica is not asked again for so long.
+constexpr int kRefusalsMax = 5;
+constexpr Duration kRefusalCounts = std::chrono::minutes(1);
+
 PrimaryKey CatalogueKey(std::string name) {
   return {.partition = Value::String(std::move(name)), .sort = {}};
 }
@@ -138,6 +142,7 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
   void Arrived();
   void JudgeNodes();
   void FindMissing(AdminView& view);
+  void FindRefused(AdminView& view);
   void Act();
   void TellTables();
   void Done(const absl::Status& status, std::string_view event,
@@ -154,6 +159,9 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
   template <typename Request, typename Reply>
   void OnReply(const Request& request, const Reply& reply) {}
   void OnReply(const wire::AddLearnerRequest& request, const wire::AddLearnerReply& reply);
+  template <typename Request>
+  void OnRefusal(NodeId node, const Request& request) {}
+  void OnRefusal(NodeId node, const wire::CreateReplicaRequest& request);
   template <typename Callback>
   auto Guard(Callback callback);
 
@@ -171,6 +179,11 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
   std::map<NodeId, Known> nodes_;
   std::map<std::pair<PartitionId, NodeId>, Instant> missing_since_;
   std::map<PartitionId, ReplicaId> caught_up_;
+  struct Refusals {
+    int times = 0;
+    Instant last;
+  };
+  std::map<std::pair<PartitionId, NodeId>, Refusals> refusals_;  // to make a replica
 
   // Of the round.
   size_t awaited_ = 0;  // answers, then actions
@@ -207,6 +220,7 @@ void AutoAdmin::Impl::Round() {
     nodes_.clear();
     missing_since_.clear();
     caught_up_.clear();
+    refusals_.clear();
     return Schedule(options_.interval);
   }
   metrics_->Count("admin.rounds", 1);
@@ -223,16 +237,21 @@ void AutoAdmin::Impl::AskNodes() {
   for (const NodeInfo& node : config_.nodes) {
     Known& known = nodes_.try_emplace(node.id, Known{.heard = clock_->Now()}).first->second;
     known.answered = false;
-    ++awaited_;
+    // A dead one is asked, but nobody waits: it would take its time in every round, while others
+    // are to be covered for it.
+    const bool waits = !known.dead;
+    if (waits) ++awaited_;
     rpc_->Call(node.id, kNodeStatus, wire::NodeStatusRequest().SerializeAsString(),
                options_.call_timeout,
-               Guard([id = node.id](Impl& self, absl::StatusOr<std::string> result) {
+               Guard([id = node.id, waits](Impl& self, absl::StatusOr<std::string> result) {
                  self.OnNodeStatus(id, std::move(result));
+                 if (waits) self.Arrived();
                }));
   }
 }
 
 void AutoAdmin::Impl::OnNodeStatus(NodeId node, absl::StatusOr<std::string> result) {
+  if (!nodes_.contains(node)) return;  // It is another's turn since.
   Known& known = nodes_.at(node);
   wire::NodeStatusReply status;
   if (result.ok() && status.ParseFromString(*result) &&
@@ -241,7 +260,6 @@ void AutoAdmin::Impl::OnNodeStatus(NodeId node, absl::StatusOr<std::string> resu
     known.answered = true;
     known.status = std::move(status);
   }
-  Arrived();
 }
 
 void AutoAdmin::Impl::ReadCatalogue(std::string first) {
@@ -311,17 +329,31 @@ void AutoAdmin::Impl::FindMissing(AdminView& view) {
   }
 }
 
+// For as long as it goes on, and a while longer: what is short may be there again.
+void AutoAdmin::Impl::FindRefused(AdminView& view) {
+  for (auto it = refusals_.begin(); it != refusals_.end();) {
+    if (clock_->Now() - it->second.last >= kRefusalCounts) {
+      it = refusals_.erase(it);
+      continue;
+    }
+    if (it->second.times >= kRefusalsMax) view.refused.insert(it->first);
+    ++it;
+  }
+}
+
 void AutoAdmin::Impl::Act() {
   AdminView view{.config = &config_,
                  .tables = tables_,
                  .plans = plans_,
                  .nodes = {},
                  .caught_up = std::exchange(caught_up_, {}),
-                 .missing = {}};
+                 .missing = {},
+                 .refused = {}};
   for (const auto& [id, known] : nodes_) {
     view.nodes[id] = {.alive = known.answered, .dead = known.dead, .status = known.status};
   }
   FindMissing(view);
+  FindRefused(view);
   std::vector<AdminAction> actions = PlanAdmin(options_.planner, view);
   if (actions.size() > options_.actions_max) actions.resize(options_.actions_max);
   awaited_ = 1;
@@ -390,6 +422,7 @@ void AutoAdmin::Impl::Run(const AdminCall<Request>& call) {
                  status = absl::InternalError("the reply does not parse");
                if (status.ok()) status = ToStatus(reply.outcome());
                if (status.ok()) self.OnReply(call.request, reply);
+               if (result.ok() && !status.ok()) self.OnRefusal(call.node, call.request);
                self.Done(
                    status, Traits::kEvent,
                    {{"partition", Cat(Traits::Partition(call.request))}, {"node", Cat(call.node)}});
@@ -400,6 +433,12 @@ void AutoAdmin::Impl::OnReply(const wire::AddLearnerRequest& request,
                               const wire::AddLearnerReply& reply) {
   if (reply.caught_up())
     caught_up_[PartitionId{request.partition()}] = ReplicaId{request.learner().replica()};
+}
+
+void AutoAdmin::Impl::OnRefusal(NodeId node, const wire::CreateReplicaRequest& request) {
+  Refusals& refusals = refusals_[{PartitionId{request.partition().id()}, node}];
+  ++refusals.times;
+  refusals.last = clock_->Now();
 }
 
 void AutoAdmin::Impl::Run(const WritePlan& action) {

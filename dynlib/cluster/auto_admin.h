@@ -49,7 +49,7 @@ struct AutoAdminOptions {
   // twice the interval, up to 1 hour.
   Duration death_after = std::chrono::seconds(2);
   Duration call_timeout = std::chrono::milliseconds(500);  // of one request; 1 ms to 10 min
-  size_t actions_max = 64;                                 // a round; 1 to 10,000
+  size_t actions_max = 1000;                               // a round; 1 to 10,000
 };
 // kInvalidArgument naming the field, its value and what is allowed.
 absl::Status Validate(const AutoAdminOptions& options);

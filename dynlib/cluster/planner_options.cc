@@ -14,8 +14,10 @@ absl::Status Validate(const PlannerOptions& options) {
     return bad("split_bytes", options.split_bytes, "at least 65,536");
   if (options.merge_bytes > options.split_bytes / 4)
     return bad("merge_bytes", options.merge_bytes, "up to a quarter of split_bytes");
-  if (options.moves_max < 1 || options.moves_max > 1000)
-    return bad("moves_max", options.moves_max, "1 to 1,000");
+  if (options.moves_max < 1 || options.moves_max > 10'000)
+    return bad("moves_max", options.moves_max, "1 to 10,000");
+  if (options.log_moves_max < 1 || options.log_moves_max > 10'000)
+    return bad("log_moves_max", options.log_moves_max, "1 to 10,000");
   return absl::OkStatus();
 }
 

@@ -21,7 +21,10 @@ struct PlannerOptions {
   // A lost replica is covered by a log replica while its tree is copied (rule R9). Off: commits are
   // on one disk less until the copy is there; to compare with.
   bool log_replicas = true;
-  size_t moves_max = 16;  // partitions whose members are being changed at a time; 1 to 1,000
+  // Partitions whose members are being changed at a time: by copying trees, which takes disks and
+  // the network, and to cover a loss by a log replica, which must not wait for that. 1 to 10,000.
+  size_t moves_max = 16;
+  size_t log_moves_max = 1000;
 };
 absl::Status Validate(const PlannerOptions& options);
 

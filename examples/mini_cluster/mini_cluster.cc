@@ -41,7 +41,6 @@ cluster::StorageNodeOptions NodeOptions(NodeId id, const ClusterOptions& cluster
   options.auto_admin.planner.split_for_heat = cluster.switches.split;
   options.auto_admin.planner.log_replicas = cluster.switches.log_replicas;
   options.auto_admin.planner.moves_max = 1000;
-  options.auto_admin.actions_max = 2000;
   // Only when asked, and then at once.
   options.scrubber.enabled = false;
   options.scrubber.bytes_per_second = 1 << 30;

@@ -387,9 +387,113 @@ TEST_F(AdminPlannerTest, ADeletedTableIsDroppedWholeBeforeItsEntry) {
 }
 
 TEST_F(AdminPlannerTest, NoMoreMovesAtATimeThanAllowed) {
-  options_.moves_max = 1;
+  options_.log_moves_max = 1;
   Kill(NodeId{3});
   EXPECT_THAT(Of<WritePlan>(Plan()), SizeIs(1));
+  options_.log_replicas = false;
+  EXPECT_THAT(Of<WritePlan>(Plan()), SizeIs(2));
+  options_.moves_max = 1;
+  EXPECT_THAT(Of<WritePlan>(Plan()), SizeIs(1));
+}
+
+TEST_F(AdminPlannerTest, APlanForAMemberThatIsWellAgainIsGivenUp) {
+  config_.nodes.resize(3);
+  for (uint64_t id = 4; id <= 9; ++id) view_.nodes.erase(NodeId{id});
+  Status(kRight, NodeId{2}).set_failed(true);
+  std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  Accept(plans[0]);
+  // The node restarts before it is asked to drop the replica; what had failed was in memory.
+  Status(kRight, NodeId{2}).set_failed(false);
+  plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_FALSE(plans[0].plan.move.has_value());
+  Accept(plans[0]);
+  Status(kRight, NodeId{1}).set_bytes(uint64_t{1} << 50);
+  Status(kRight, NodeId{1}).set_middle("t");
+  EXPECT_THAT(Of<AdminCall<wire::SplitRequest>>(Plan()), SizeIs(1)) << "should be split";
+  Status(kRight, NodeId{3}).set_failed(true);
+  EXPECT_THAT(Plan(), ::testing::Not(IsEmpty())) << "node 3's replica should be replaced";
+}
+
+TEST_F(AdminPlannerTest, ALostMemberThatMayVoteStaysWhileAnotherIsAway) {
+  config_.nodes.resize(3);
+  for (uint64_t id = 4; id <= 9; ++id) view_.nodes.erase(NodeId{id});
+  Status(kRight, NodeId{3}).set_failed(true);  // Its tree is damaged; it votes on.
+  std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  Accept(plans[0]);
+  Kill(NodeId{2});
+  EXPECT_THAT(Of<AdminCall<wire::DropReplicaRequest>>(Plan()), IsEmpty());
+}
+
+TEST_F(AdminPlannerTest, OfTwoLostMembersTheOneThatCanBeIsReplaced) {
+  // zone c: node 3 alone; zones a and b have spares.
+  std::erase_if(config_.nodes,
+                [](const NodeInfo& n) { return n.id == NodeId{6} || n.id == NodeId{9}; });
+  view_.nodes.erase(NodeId{6});
+  view_.nodes.erase(NodeId{9});
+  Status(kRight, NodeId{2}).set_failed(true);
+  Kill(NodeId{3});
+  EXPECT_THAT(Of<WritePlan>(Plan()), ::testing::Not(IsEmpty()))
+      << "member on node 2 could be replaced";
+}
+
+TEST_F(AdminPlannerTest, LogReplicasDoNotWaitForTreeCopies) {
+  options_.moves_max = 1;
+  Kill(NodeId{3});
+  // The first partition is covered by a log replica on node 6 already.
+  std::vector<PartitionMember> members = {
+      {ReplicaId{1}, NodeId{1}}, {ReplicaId{2}, NodeId{2}}, {ReplicaId{4}, NodeId{6}, true}};
+  PartitionInfo left{kLeft, "", "m", members};
+  AddReplica(left, members[2]);
+  SetMembers(Status(kLeft, NodeId{1}), members);
+  SetMembers(Status(kLeft, NodeId{2}), members);
+  view_.plans[kLeft] = {.partition = kLeft, .table = TableId{7}, .last_replica = ReplicaId{4}};
+  std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(2));
+  EXPECT_EQ(plans[0].plan.partition, kRight)
+      << "its commits are on two disks, the other's on three";
+  EXPECT_TRUE(plans[0].plan.move->learner.log);
+  EXPECT_EQ(plans[1].plan.partition, kLeft);
+  Accept(plans[1]);
+  // The one tree copy that may be under way is.
+  plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_EQ(plans[0].plan.partition, kRight);
+}
+
+TEST_F(AdminPlannerTest, AMoveOfAPartitionThatIsGoneTakesNoPlaceAndIsForgotten) {
+  options_.moves_max = 1;
+  // Of a parent that was split while a move was under way, and dropped since.
+  const PartitionId parent{55};
+  PartitionPlan old;
+  old.partition = parent;
+  old.table = TableId{7};
+  old.last_replica = ReplicaId{4};
+  old.move =
+      PartitionPlan::Move{.learner = {ReplicaId{4}, NodeId{6}, true}, .replaces = ReplicaId{3}};
+  view_.plans[parent] = old;
+  const std::vector<RemovePlan> removed = Of<RemovePlan>(Plan());
+  ASSERT_THAT(removed, SizeIs(1));
+  EXPECT_EQ(removed[0].plan.partition, parent);
+  options_.log_moves_max = 1;
+  Kill(NodeId{3});
+  EXPECT_THAT(Of<WritePlan>(Plan()), SizeIs(1));
+}
+TEST_F(AdminPlannerTest, ANodeThatRefusesToMakeAReplicaIsNotAskedForEver) {
+  Kill(NodeId{3});
+  for (const WritePlan& plan : Of<WritePlan>(Plan())) Accept(plan);
+  const NodeId refuses = view_.plans.at(kLeft).move->learner.node;
+  view_.refused.insert({kLeft, refuses});
+  std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_EQ(plans[0].plan.partition, kLeft);
+  EXPECT_FALSE(plans[0].plan.move.has_value());
+  Accept(plans[0]);
+  plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_NE(plans[0].plan.move->learner.node, refuses);
 }
 
 TEST(PlannerOptionsTest, BadOnesAreNamed) {

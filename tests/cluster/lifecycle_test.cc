@@ -211,6 +211,33 @@ TEST(LifecycleTest, ADeadNodeIsCoveredByLogReplicasThenRebuiltElsewhere) {
   ExpectItems(cluster, items);
 }
 
+// However many they are: copies of trees take their turns, log replicas do not wait for them.
+TEST(LifecycleTest, EveryPartitionOfADeadNodeIsOnThreeDisksWithinSeconds) {
+  SimCluster cluster(9);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  constexpr size_t kPartitions = 150;
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", kPartitions));
+  const TableId table = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, kPartitions); }));
+  const NodeId victim{9};
+  size_t held = 0;
+  for (const SimCluster::Seen& seen : cluster.Replicas()) held += seen.node == victim;
+  ASSERT_GT(held, PlannerOptions().moves_max);
+  cluster.PowerOff(victim);
+  ASSERT_TRUE(cluster.Until([&] { return cluster.sink().counts["admin.node_dead"] > 0; }));
+  const Instant dead = cluster.world().Now();
+  ASSERT_TRUE(cluster.Until([&] {
+    const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
+    if (leaders.size() != kPartitions) return false;
+    for (const auto& [first, leader] : leaders) {
+      for (const wire::Member& member : leader.status.members())
+        if (NodeId{member.node()} == victim) return false;
+    }
+    return true;
+  }));
+  EXPECT_LE(cluster.world().Now() - dead, seconds(3));
+}
+
 TEST(LifecycleTest, ADeletedTableLeavesNothing) {
   SimCluster cluster(3);
   DYNLIB_ASSERT_OK(cluster.Boot());
