@@ -97,6 +97,19 @@ TEST(Summarize, RatiosAreTakenWithinARound) {
   EXPECT_EQ(Find(rows, "dynlib/peer", "ratio").interval.high, 2.2);
 }
 
+TEST(SummarizeFigures, ARatioAboveOneIsInOurFavour) {
+  const std::vector<std::string> systems = {"dynlib", "dynlib_other", "peer"};
+  std::vector<Row> rows =
+      SummarizeFigures("take", {"ns", false}, systems, {{2, 4}, {1, 1}, {6, 8}});
+  EXPECT_EQ(Find(rows, "dynlib", "ns").value, 3);
+  EXPECT_FALSE(Find(rows, "dynlib", "ns").higher_is_better);
+  EXPECT_EQ(Find(rows, "dynlib/peer", "ratio").value, 2.5);
+  rows = SummarizeFigures("take", {"calls/s", true}, systems, {{6, 8}, {1, 1}, {2, 4}});
+  EXPECT_TRUE(Find(rows, "dynlib", "calls/s").higher_is_better);
+  EXPECT_EQ(Find(rows, "dynlib/peer", "ratio").value, 2.5);
+  EXPECT_EQ(rows.size(), 4u);  // Our other figure has no ratio.
+}
+
 TEST(ToJson, OneRowALine) {
   EXPECT_EQ(ToJson("store", {{"put/1", "dynlib", "ops/s", 1234.5, {1200, 1300}, true}}),
             "[\n  {\"bench\": \"store\", \"workload\": \"put/1\", \"system\": \"dynlib\", "

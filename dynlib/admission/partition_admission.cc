@@ -111,8 +111,8 @@ Admission PartitionAdmission::AdmitOnBurst(Operation operation, RequestUnits uni
   Buckets& buckets = this->buckets(operation);
   TokenBucket& node = node_->bucket(operation);
   // Looked at first, so that a busy node is left alone; taken below.
-  if (node.Remaining(now) < units.halves) {
-    const bool saved = buckets.burst.Remaining(now) >= units.halves;
+  if (!node.Has(units.halves, now)) {
+    const bool saved = buckets.burst.Has(units.halves, now);
     return Refuse(saved ? Reason::kNode : Reason::kPartition, operation, units, now);
   }
   if (!buckets.burst.TryTake(units.halves, now)) {

@@ -100,6 +100,9 @@ class alignas(64) TokenBucket {
   // How long until TryTake(n) succeeds if nobody else takes; nullopt: never, n is above the burst.
   std::optional<Duration> RetryAfter(int64_t n, Instant now) const;
 
+  // Whether TryTake(n) would succeed.
+  bool Has(int64_t n, Instant now) const;
+
   // Whole units that could be taken; negative while in debt.
   int64_t Remaining(Instant now) const;
 
@@ -223,6 +226,22 @@ inline TokenBucket::View TokenBucket::ReadConsistent(Instant now) const {
 inline int64_t TokenBucket::Remaining(Instant now) const {
   const View view = ReadConsistent(now);
   return (view.produced - view.spent) >> view.shift;
+}
+
+// TryTake up to the addition.
+inline bool TokenBucket::Has(int64_t n, Instant now) const {
+  const uint64_t word = word_.load(std::memory_order_acquire);
+  const Rate& rate = rates_[0];
+  const uint64_t passed = static_cast<uint64_t>(now.nanos()) -
+                          static_cast<uint64_t>(rate.base_ns.load(std::memory_order_acquire));
+  const auto burst_units = static_cast<uint64_t>(rate.burst_units.load(std::memory_order_acquire));
+  if ((word & 1) == 0 && passed < uint64_t{kYear} && static_cast<uint64_t>(n) - 1 < burst_units)
+      [[likely]] {
+    const int64_t produced = Produced(passed, rate.per_nano.load(std::memory_order_acquire));
+    const int64_t cost = n << rate.shift.load(std::memory_order_acquire);
+    if (word_.load(std::memory_order_acquire) == word) return Spent(word) + cost <= produced;
+  }
+  return n == 0 || Remaining(now) >= n;
 }
 
 // Whether the addition was right is seen from the word that it met: it was if that is the word that

@@ -78,6 +78,22 @@ TEST(TokenBucket, TakesAllOrNothingOrWhatThereIs) {
   EXPECT_TRUE(bucket.TryTake(0, kStart));
 }
 
+TEST(TokenBucket, HasSaysWhetherTryTakeWouldSucceed) {
+  Random random(5);
+  for (int i = 0; i < 2000; ++i) {
+    const double rate = AnyRate(random);
+    const int64_t burst = AnyBurst(rate, random);
+    TokenBucket bucket(Rate(rate, burst), random.Chance(0.5) ? kFull : kEmpty, kStart);
+    bucket.TakeAnyway(random.Between(0, burst), kStart);
+    const Instant now = Instant::FromNanos(
+        random.Chance(0.1) ? random.Between(INT64_MIN, INT64_MAX)
+                           : kStart.nanos() + random.Between(-1000, 5'000'000'000));
+    const int64_t n = random.Chance(0.1) ? random.Between(0, INT64_MAX) : random.Between(0, burst);
+    const bool has = bucket.Has(n, now);
+    ASSERT_EQ(has, bucket.TryTake(n, now)) << n << " of " << burst << " at " << rate;
+  }
+}
+
 TEST(TokenBucket, MoreThanTheBurstIsNever) {
   TokenBucket bucket(Rate(10, 20), kFull, kStart);
   EXPECT_EQ(bucket.RetryAfter(21, kStart), std::nullopt);
