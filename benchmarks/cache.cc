@@ -38,6 +38,7 @@ namespace {
 
 constexpr size_t kKeys = 1'000'000;
 constexpr double kZipf = 0.99;
+constexpr size_t kScatter = 611'953;  // has no factor in common with kKeys
 constexpr size_t kBurst = 4'096;
 constexpr size_t kStream = kBurst << 10;
 
@@ -62,7 +63,8 @@ std::vector<uint64_t> ZipfStream(const std::vector<CachedRoute>& routes, uint64_
   for (uint64_t& key : stream) {
     const double at = random.Unit() * kShares.back();
     const auto rank = std::lower_bound(kShares.begin(), kShares.end(), at) - kShares.begin();
-    key = routes[std::min(static_cast<size_t>(rank), kKeys - 1)].key;
+    // The order in which keys were put in must not be that of their ranks.
+    key = routes[std::min(static_cast<size_t>(rank), kKeys - 1) * kScatter % kKeys].key;
   }
   return stream;
 }

@@ -28,9 +28,9 @@
 // and the value, rounded up to a power of two up to 64 bytes, beyond to a multiple of 64. Eviction
 // is by second chance and looks at 33 entries at most.
 //
-// The time of a value's last confirmation is written when it has moved on by 10 ms: the constant
+// The time of a value's last confirmation is written when it has moved on by 100 ms: the constant
 // stream of refreshes would otherwise take the hottest lines from their readers. So an age may be
-// told up to 10 ms too long.
+// told up to 100 ms too long.
 //
 // Threads: any.
 #ifndef DYNLIB_CACHE_FLAT_INDEX_H_
@@ -112,7 +112,7 @@ class FlatIndex {
   static constexpr size_t kGroup = 8;
   static constexpr uint64_t kEachByte = 0x0101010101010101;
   static constexpr size_t kWords = (sizeof(Value) + 7) / 8;
-  static constexpr Duration kConfirmGrain = std::chrono::milliseconds(10);
+  static constexpr Duration kConfirmGrain = std::chrono::milliseconds(100);
   static constexpr int64_t kNever = INT64_MIN;
 
   static constexpr size_t kSlotBytes = 24 + 8 * kWords;
