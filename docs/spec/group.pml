@@ -159,14 +159,11 @@ init {
     :: i >= REPLICAS * REPLICAS -> break
     :: else -> epoch[i] = 1; i++
     od;
-    /* Only A is supported. It owns ballot 1; the owner of the highest ballot has nothing to miss. */
+    /* Only A is supported: the one whose lease is watched. */
     run Grants(B, A);
     run Grants(C, A);
-#if CHANGES > 0
-    if
-    :: !HAS(DEAD, L) -> run Grants(L, A)
-    :: else
-    fi;
+#if CHANGES > 0 && CHANGES < 4
+    run Grants(L, A);
 #endif
 #endif
     v = 1;

@@ -2,7 +2,33 @@
 
 /* ---- Properties. ---- */
 
+/* What a search has to come by, so that what holds does not hold of nothing. With WITNESS it is demanded never to be. */
+#ifdef WITNESS
+#if WITNESS == 1 /* All slots are chosen, at the last ballot. */
+#define WITNESSED (chosen[SLOTS] == BALLOTS && chosen[1] != 0)
+#elif WITNESS == 2 /* After a restart, too. */
+#define WITNESSED (chosen[SLOTS] != 0 && chosen[1] != 0 && restarts == RESTARTS && prom[0] == 2)
+#elif WITNESS == 3 /* Of two competing changes one counts, and the other is chosen and void. */
+#define WITNESSED (chosen[1] >= 128 && chosen[2] >= 128 && cho[B] == 2 && epo[B] == 1)
+#elif WITNESS == 4 /* Two changes follow one another; the log replica has left. */
+#define WITNESSED (conf[A] == ABD && cho[A] == 2 && conf[D] == ABD)
+#elif WITNESS == 5 /* A lease is held, and something was written under it. */
+#define WITNESSED (HOLDS_LEASE(1) && chosen[1] == 1)
+#elif WITNESS == 6 /* So after a restart of a grantor. */
+#define WITNESSED (HOLDS_LEASE(1) && chosen[1] == 1 && restarts == 1 && epoch[PAIR(B, A)] == 2 && held[PAIR(A, B)] == 2)
+#elif WITNESS == 7 /* A change of an earlier leader is led on, and the new members write while supporting A. */
+#define WITNESSED (chosen[1] >= 128 && chosen[2] == 1 && state[2] == LEADER && held[PAIR(A, C)] != 0)
+#elif WITNESS == 8 /* One frame is lost and one torn, and another leader writes. */
+#define WITNESSED (damaged == 1 && torn == 1 && chosen[1] == 1 && chosen[2] == 2)
+#endif
+#endif
+bit unreached = 1;
+
 inline Check() {
+#ifdef WITNESS
+  unreached = !(WITNESSED);
+  assert(unreached);
+#endif
   n = 1;
   do
   :: n > SLOTS -> break
