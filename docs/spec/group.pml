@@ -14,6 +14,7 @@
  *   RESTARTS         how many restarts there are, in all
  *   LEASE            support between nodes, and leases
  *   DAMAGE           how many acknowledged frames become unreadable; TORN, how many frames that were never acknowledged
+ *   ONLY_AGREEMENT   does not stop at quorums_meet or chosen_is_kept, to see what comes of it
  *
  * Known-bad variants: NO_EPOCH, CLAIMED_EPOCH, AMNESIAC_VOTE, LEASE_NOT_BOUND, DAMAGE_READ_AS_EMPTY,
  * NO_SECOND_PHASE_ONE, LEASE_FORGOTTEN_AT_RESTART, NO_WAIT_FOR_LEASE, INHERITED_LEASE.

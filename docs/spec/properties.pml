@@ -51,7 +51,7 @@ inline Check() {
            x++
         od;
         chosen_is_kept = ok && QUORUM(m, chosen_by[n]);
-#ifndef DAMAGE_READ_AS_EMPTY
+#ifndef ONLY_AGREEMENT
         assert(chosen_is_kept)
 #endif
      :: else

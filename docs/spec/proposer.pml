@@ -206,7 +206,7 @@ inline Advance(b) {
        i++
     od;
     quorums_meet = (conf[owner[b]] == w && granted[b] == w);
-#if !defined(CLAIMED_EPOCH) && !defined(NO_EPOCH)
+#ifndef ONLY_AGREEMENT
     assert(quorums_meet);
 #endif
     NoteChosen(owner[b], told[b], VAL(b, told[b]));
