@@ -81,10 +81,11 @@ inline Win(b) {
      :: i > v || barrier[b] != 0 -> break
      :: else ->
         if
-        :: BEST(b, i) != 0 -> VAL(b, i) = VAL(BEST(b, i), i)
+        :: VAL(b, i) != 0 -> skip /* Only under a claimed epoch: nothing else is proposed at a ballot twice. */
+        :: VAL(b, i) == 0 && BEST(b, i) != 0 -> VAL(b, i) = VAL(BEST(b, i), i)
         :: else -> VAL(b, i) = NO_OP
         fi;
-        last[b] = i;
+        last[b] = (i > last[b] -> i : last[b]);
         if
         :: SUCCEEDS(VAL(b, i), epo[owner[b]]) -> barrier[b] = i
         :: else
@@ -159,11 +160,11 @@ inline ProposeMembers(b, allowed, members) {
     v = CHANGE(epo[owner[b]], members);
     VAL(b, last[b]) = v;
 #ifdef CLAIMED_EPOCH
-    /* In force as soon as it is said, under the next number. */
+    /* In force as soon as it is said, under the next number; phase 1 again among the new members. */
     conf[owner[b]] = members;
     epo[owner[b]]++;
     if
-    :: HAS(members, owner[b]) -> granted[b] = BIT(owner[b]); state[b] = RENEWING; from[b] = last[b] + 1
+    :: HAS(members, owner[b]) -> state[b] = RENEWING; AskForPromises(b)
     :: else -> GiveUp(b)
     fi;
 #else
