@@ -23,6 +23,9 @@ namespace dynlib::partition_map {
 inline constexpr std::string_view kTableKeys("\x01", 1);      // what keys of tables begin with
 inline constexpr std::string_view kPartitionKeys("\x02", 1);  // and those of partitions
 
+// What the keys of one table's partitions begin with.
+inline constexpr size_t kPartitionKeyPrefixBytes = 9;
+
 std::string EntryKey(TableId table);
 // With an empty `first`, what the keys of all partitions of the table begin with.
 std::string EntryKey(TableId table, std::string_view first);

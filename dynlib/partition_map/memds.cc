@@ -73,11 +73,9 @@ bool MemDs::ready(Instant now) const {
   return now >= ready_at_ || synced_.load(std::memory_order_acquire);
 }
 
-LookUpAnswer MemDs::Answer(const PartitionMapView& view, TableId table, std::string_view key,
+LookUpAnswer MemDs::Answer(const PartitionMapView& view, TableId table, PartitionPtr found,
                            Instant now) const {
-  if (PartitionPtr record = view.Find(table, key)) {
-    return {LookUpOutcome::kFound, std::move(record)};
-  }
+  if (found != nullptr) return {LookUpOutcome::kFound, std::move(found)};
   const std::optional<TableRecord> known = view.FindTable(table);
   if (known.has_value() && known->dropped) return {LookUpOutcome::kDropped, nullptr};
   if (!ready(now)) return {LookUpOutcome::kNotReady, nullptr};
@@ -85,14 +83,18 @@ LookUpAnswer MemDs::Answer(const PartitionMapView& view, TableId table, std::str
 }
 
 LookUpAnswer MemDs::LookUp(TableId table, std::string_view key, Instant now) const {
-  return Answer(*view(), table, key, now);
+  const std::shared_ptr<const PartitionMapView> view = this->view();
+  return Answer(*view, table, view->Find(table, key), now);
 }
 
 std::vector<LookUpAnswer> MemDs::LookUpBatch(std::span<const LookUpKey> keys, Instant now) const {
   const std::shared_ptr<const PartitionMapView> view = this->view();
   std::vector<LookUpAnswer> answers;
   answers.reserve(keys.size());
-  for (const LookUpKey& key : keys) answers.push_back(Answer(*view, key.table, key.key, now));
+  std::vector<PartitionPtr> found = view->FindBatch(keys);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    answers.push_back(Answer(*view, keys[i].table, std::move(found[i]), now));
+  }
   return answers;
 }
 
@@ -111,8 +113,9 @@ TableAnswer MemDs::LookUpTable(TableId table, Instant now) const {
 
 PushResult MemDs::Push(NodeId from, std::span<const PartitionRecord> records, Instant now) {
   PushResult result;
-  for (const PartitionRecord& record : records) {
-    absl::StatusOr<Upserted> upserted = map_->Upsert(record);
+  std::vector<absl::StatusOr<Upserted>> results = map_->UpsertAll(records);
+  for (size_t i = 0; i < records.size(); ++i) {
+    absl::StatusOr<Upserted>& upserted = results[i];
     if (!upserted.ok()) {
       if (result.refused++ == 0) result.first_refusal = upserted.status();
       continue;
@@ -124,7 +127,7 @@ PushResult MemDs::Push(NodeId from, std::span<const PartitionRecord> records, In
     if (upserted->newest != nullptr) {
       result.newer.push_back(std::move(upserted->newest));
     } else {
-      result.dropped.push_back(record.table);
+      result.dropped.push_back(records[i].table);
     }
   }
   Heard(from, now);

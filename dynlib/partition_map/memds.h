@@ -77,10 +77,7 @@ struct TableAnswer {
   std::optional<TableRecord> record;  // when found
 };
 
-struct LookUpKey {
-  TableId table{};
-  std::string_view key;
-};
+using LookUpKey = PartitionKey;
 
 struct PushResult {
   uint64_t applied = 0;
@@ -151,7 +148,7 @@ class MemDs {
 
  private:
   MemDs(const MemDsOptions& options, std::unique_ptr<PartitionMap> map, Instant now);
-  LookUpAnswer Answer(const PartitionMapView& view, TableId table, std::string_view key,
+  LookUpAnswer Answer(const PartitionMapView& view, TableId table, PartitionPtr found,
                       Instant now) const;
   void Heard(NodeId from, Instant now);
   void Count(const PushResult& result);

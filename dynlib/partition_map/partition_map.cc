@@ -144,8 +144,8 @@ std::vector<PartitionRecord> Around(const Perkle& entries, const PartitionRecord
 }
 
 // Both in key order.
-void Replace(const std::vector<PartitionRecord>& old, const std::vector<PartitionRecord>& fresh,
-             Perkle& entries) {
+void Exchange(const std::vector<PartitionRecord>& old, const std::vector<PartitionRecord>& fresh,
+              Perkle& entries) {
   auto in = fresh.begin();
   for (const PartitionRecord& piece : old) {
     while (in != fresh.end() && in->first < piece.first) ++in;
@@ -158,20 +158,112 @@ void Replace(const std::vector<PartitionRecord>& old, const std::vector<Partitio
   }
 }
 
+// The keys of records in key order, as ranges that do not touch. Overlaps are fused, too.
+using Ranges = std::vector<std::pair<std::string_view, std::string_view>>;
+Ranges KeysOf(const std::vector<PartitionRecord>& records) {
+  Ranges keys;
+  for (const PartitionRecord& record : records) {
+    if (keys.empty() || EndsBefore(keys.back().second, record.first)) {
+      keys.emplace_back(record.first, record.end);
+    } else if (EndsBefore(keys.back().second, record.end)) {
+      keys.back().second = record.end;
+    }
+  }
+  return keys;
+}
+
+// The invariants of each change: ranges are in order, not empty, and do not overlap; the keys that
+// have a holder are those that had one, and the record's. So no change makes a gap.
+bool IsSound(std::vector<PartitionRecord> old, const PartitionRecord& record,
+             const std::vector<PartitionRecord>& joined) {
+  for (size_t i = 0; i < joined.size(); ++i) {
+    if (!Reaches(joined[i].end, joined[i].first)) return false;
+    if (i > 0 && Reaches(joined[i - 1].end, joined[i].first)) return false;
+  }
+  const auto at = std::find_if(old.begin(), old.end(), [&](const PartitionRecord& piece) {
+    return piece.first > record.first;
+  });
+  old.insert(at, record);
+  return KeysOf(old) == KeysOf(joined);
+}
+
+bool HasEntry(const Perkle& entries, std::string_view key, std::string_view value) {
+  const Perkle::Hit hit = entries.FloorHit(key);
+  return hit.found() && hit.exact() &&
+         value.size() == hit.value_head().size() + hit.value_rest().size() &&
+         value.starts_with(hit.value_head()) && value.ends_with(hit.value_rest());
+}
+
+// Records of one table, each beginning where the one before it ends.
+absl::Status CheckAdjacent(std::span<const PartitionRecord> records) {
+  for (size_t i = 0; i < records.size(); ++i) {
+    DYNLIB_RETURN_IF_ERROR(Validate(records[i]));
+    if (i == 0) continue;
+    const PartitionRecord& before = records[i - 1];
+    if (records[i].table != before.table) {
+      return absl::InvalidArgumentError(
+          Cat("records of tables ", before.table, " and ", records[i].table, ": one table's"));
+    }
+    if (records[i].first == before.end) continue;
+    const bool gap = EndsBefore(before.end, records[i].first);
+    return absl::InvalidArgumentError(
+        Cat("partition ", records[i].partition, " begins at ", Escape(records[i].first), ": a ",
+            gap ? "gap after" : "overlap with", " partition ", before.partition, ", which ends at ",
+            before.end.empty() ? "the end of the table" : Escape(before.end)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
+bool PartitionMapView::Read(const Perkle::Hit& hit, TableId table, std::string_view key,
+                            PartitionRecord& record) {
+  // Another table's, or none.
+  if (!hit.found() || hit.matched() < kPartitionKeyPrefixBytes) return false;
+  // What is in the tree was valid when it was put there.
+  if (hit.value_rest().empty()) {
+    DYNLIB_CHECK(ReadPartitionValue(hit.value_head(), record));
+  } else {
+    record.first.clear();
+    hit.AppendValue(record.first);
+    DYNLIB_CHECK(ReadPartitionValue(record.first, record));
+  }
+  record.table = table;
+  hit.ReadKey(record.first);
+  record.first.erase(0, kPartitionKeyPrefixBytes);
+  return record.Contains(key);
+}
+
+bool PartitionMapView::Find(TableId table, std::string_view key, PartitionRecord& record) const {
+  return Read(entries_.FloorHit(EntryKey(table, key)), table, key, record);
+}
+
 PartitionPtr PartitionMapView::Find(TableId table, std::string_view key) const {
-  PerkleCursor cursor(entries_);
-  cursor.SeekFloor(EntryKey(table, key));
-  if (!IsPartitionOf(cursor, table)) return nullptr;
-  auto record = std::make_shared<PartitionRecord>(PartitionAt(cursor));
-  if (!record->Contains(key)) return nullptr;
+  auto record = std::make_shared<PartitionRecord>();
+  if (!Find(table, key, *record)) return nullptr;
   return record;
+}
+
+std::vector<PartitionPtr> PartitionMapView::FindBatch(std::span<const PartitionKey> keys) const {
+  std::vector<std::string> bytes;
+  bytes.reserve(keys.size());
+  for (const PartitionKey& key : keys) bytes.push_back(EntryKey(key.table, key.key));
+  const std::vector<std::string_view> sought(bytes.begin(), bytes.end());
+  std::vector<Perkle::Hit> hits(keys.size());
+  entries_.FloorHits(sought, hits);
+  std::vector<PartitionPtr> found;
+  found.reserve(keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    auto record = std::make_shared<PartitionRecord>();
+    const bool holds = Read(hits[i], keys[i].table, keys[i].key, *record);
+    found.push_back(holds ? std::move(record) : nullptr);
+  }
+  return found;
 }
 
 std::optional<TableRecord> PartitionMapView::FindTable(TableId table) const {
   const std::string key = EntryKey(table);
-  const std::optional<std::string_view> value = entries_.Find(key);
+  const std::optional<std::string> value = entries_.Find(key);
   if (!value.has_value()) return std::nullopt;
   return TableAt(key, *value);
 }
@@ -182,7 +274,9 @@ std::optional<TableRecord> PartitionMapView::FindTable(std::string_view name) co
   const std::string prefix = NamePrefix(name);
   names_.ScanPrefix(prefix, ScanOrder::kReverse, [&](std::string_view key, std::string_view) {
     const std::string_view entry_key = key.substr(prefix.size());
-    found = TableAt(entry_key, *entries_.Find(entry_key));
+    const std::optional<std::string> value = entries_.Find(entry_key);
+    DYNLIB_CHECK(value.has_value());
+    found = TableAt(entry_key, *value);
     return false;
   });
   return found;
@@ -231,50 +325,84 @@ absl::StatusOr<std::unique_ptr<PartitionMap>> PartitionMap::Create(
 }
 
 PartitionMap::PartitionMap(const PartitionMapOptions& options)
-    : options_(options), view_(std::make_shared<PartitionMapView>()) {}
+    : options_(options),
+      published_(std::make_unique<Version>(Version{std::make_shared<const PartitionMapView>()})) {}
 
 std::shared_ptr<const PartitionMapView> PartitionMap::view() const {
-  std::lock_guard lock(mutex_);
-  return view_;
+  return Reader(published_)->view;
 }
 
 void PartitionMap::Publish(PartitionMapView next) {
-  auto published = std::make_shared<const PartitionMapView>(std::move(next));
-  std::lock_guard lock(mutex_);
-  view_.swap(published);
-  // `published`, now the old version, is destroyed after the lock is released: declared before it.
+  published_.Publish(std::make_unique<Version>(
+      Version{std::make_shared<const PartitionMapView>(std::move(next))}));
+}
+
+absl::StatusOr<Upserted> PartitionMap::Join(const PartitionRecord& record,
+                                            PartitionMapView& next) const {
+  DYNLIB_RETURN_IF_ERROR(Validate(record));
+  // What is pushed every few seconds and says nothing new.
+  if (HasEntry(next.entries_, EntryKey(record.table, record.first), EncodeValue(record))) {
+    return Upserted{UpsertOutcome::kUnchanged, nullptr};
+  }
+  const std::optional<TableRecord> table = next.FindTable(record.table);
+  if (table.has_value() && table->dropped) return Upserted{UpsertOutcome::kStale, nullptr};
+
+  const std::vector<PartitionRecord> old = Around(next.entries_, record);
+  const Overlaid joined = Overlay(old, record);
+  DYNLIB_CHECK(IsSound(old, record, joined.records));
+  if (joined.records == old) {
+    if (joined.holds) return Upserted{UpsertOutcome::kUnchanged, nullptr};
+    return Upserted{UpsertOutcome::kStale, next.Find(record.table, record.first)};
+  }
+  const size_t partitions = next.partitions_ - old.size() + joined.records.size();
+  if (partitions > options_.partitions_max && partitions > next.partitions_) {
+    return AtBound("partitions", options_.partitions_max);
+  }
+  Exchange(old, joined.records, next.entries_);
+  next.partitions_ = partitions;
+  return Upserted{UpsertOutcome::kApplied, nullptr};
 }
 
 absl::StatusOr<Upserted> PartitionMap::Upsert(const PartitionRecord& record) {
-  DYNLIB_RETURN_IF_ERROR(Validate(record));
-  const std::shared_ptr<const PartitionMapView> now = view();
-  // What is pushed every few seconds and says nothing new.
-  if (now->entries_.Find(EntryKey(record.table, record.first)) == EncodeValue(record)) {
-    return Upserted{UpsertOutcome::kUnchanged, nullptr};
-  }
-  const std::optional<TableRecord> table = now->FindTable(record.table);
-  if (table.has_value() && table->dropped) return Upserted{UpsertOutcome::kStale, nullptr};
+  return std::move(UpsertAll({&record, 1})[0]);
+}
 
-  const std::vector<PartitionRecord> old = Around(now->entries_, record);
-  const Overlaid joined = Overlay(old, record);
-  if (joined.records == old) {
-    if (joined.holds) return Upserted{UpsertOutcome::kUnchanged, nullptr};
-    return Upserted{UpsertOutcome::kStale, now->Find(record.table, record.first)};
+std::vector<absl::StatusOr<Upserted>> PartitionMap::UpsertAll(
+    std::span<const PartitionRecord> records) {
+  PartitionMapView next = newest();
+  bool changed = false;
+  std::vector<absl::StatusOr<Upserted>> results;
+  results.reserve(records.size());
+  for (const PartitionRecord& record : records) {
+    results.push_back(Join(record, next));
+    changed |= results.back().ok() && results.back()->outcome == UpsertOutcome::kApplied;
   }
-  const size_t partitions = now->partitions_ - old.size() + joined.records.size();
-  if (partitions > options_.partitions_max && partitions > now->partitions_) {
-    return AtBound("partitions", options_.partitions_max);
+  if (changed) Publish(std::move(next));
+  return results;
+}
+
+absl::Status PartitionMap::Replace(std::span<const PartitionRecord> records) {
+  DYNLIB_RETURN_IF_ERROR(CheckAdjacent(records));
+  PartitionMapView next = newest();
+  for (const PartitionRecord& record : records) {
+    const absl::StatusOr<Upserted> joined = Join(record, next);
+    DYNLIB_RETURN_IF_ERROR(joined.status());
+    PartitionRecord holder;
+    const bool holds = next.Find(record.table, record.first, holder) &&
+                       SameHolder(holder, record) && !EndsBefore(holder.end, record.end);
+    if (!holds) {
+      return absl::FailedPreconditionError(Cat("partition ", record.partition, " from ",
+                                               Escape(record.first),
+                                               ": a newer record holds for keys of it"));
+    }
   }
-  PartitionMapView next = *now;
-  Replace(old, joined.records, next.entries_);
-  next.partitions_ = partitions;
   Publish(std::move(next));
-  return Upserted{UpsertOutcome::kApplied, nullptr};
+  return absl::OkStatus();
 }
 
 absl::StatusOr<UpsertOutcome> PartitionMap::Upsert(const TableRecord& record) {
   DYNLIB_RETURN_IF_ERROR(Validate(record));
-  PartitionMapView next = *view();
+  PartitionMapView next = newest();
   const std::optional<TableRecord> old = next.FindTable(record.table);
   if (old.has_value() && !IsNewer(record, *old)) {
     return record == *old ? UpsertOutcome::kUnchanged : UpsertOutcome::kStale;

@@ -14,23 +14,22 @@
 //
 //   DYNLIB_ASSIGN_OR_RETURN(auto map, PartitionMap::Create({}));
 //   DYNLIB_ASSIGN_OR_RETURN(Upserted result, map->Upsert(record));
-//   std::shared_ptr<const PartitionRecord> holder = map->Find(table, key);   // from any thread
-//   if (holder != nullptr) Send(holder->leader, ...);
+//   PartitionRecord holder;                                            // to be used again and
+//   again if (map->Find(table, key, holder)) Send(holder.leader, ...);       // from any thread
 //
 // All is kept in one Perkle tree, so equal maps have equal digests, and sync_session.h finds what
 // two maps do not share.
 //
-// Threads: Find..., view(), digest() and the counts from any thread, never waiting for a change
-// that is being made: they copy a pointer to the newest published version (a mutex guards that copy
-// alone). Changes by one thread at a time.
+// Threads: Find... and view() from any thread, without locks, and never waiting for a change that
+// is being made (published.h). Changes by one thread at a time.
 #ifndef DYNLIB_PARTITION_MAP_PARTITION_MAP_H_
 #define DYNLIB_PARTITION_MAP_PARTITION_MAP_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +41,7 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/partition_map/partition_record.h"
 #include "dynlib/partition_map/perkle.h"
+#include "dynlib/partition_map/published.h"
 
 namespace dynlib::partition_map {
 
@@ -55,6 +55,11 @@ struct PartitionMapOptions {
 
 using PartitionPtr = std::shared_ptr<const PartitionRecord>;
 
+struct PartitionKey {
+  TableId table{};
+  std::string_view key;
+};
+
 // One version of the map: immutable, cheap to copy, kept alive by whoever holds it. Threads: any.
 class PartitionMapView {
  public:
@@ -63,6 +68,13 @@ class PartitionMapView {
   // The record that holds for `key`, or nullptr when none is known: of an unknown or dropped table,
   // or in a gap. Its range always contains the key.
   PartitionPtr Find(TableId table, std::string_view key) const;
+  // The same, into a record whose memory is used again: the hot path. False: nothing holds, and the
+  // record is any.
+  bool Find(TableId table, std::string_view key, PartitionRecord& record) const;
+  // As many answers as keys; those for which nothing holds are nullptr. Side by side, which takes
+  // half the time that as many single look-ups take in a map that the processor's caches do not
+  // hold.
+  std::vector<PartitionPtr> FindBatch(std::span<const PartitionKey> keys) const;
   // The newest record of the table, tombstones included.
   std::optional<TableRecord> FindTable(TableId table) const;
   // Of the tables of that name that are not dropped, the one with the greatest id.
@@ -90,6 +102,9 @@ class PartitionMapView {
 
  private:
   friend class PartitionMap;
+  static bool Read(const Perkle::Hit& hit, TableId table, std::string_view key,
+                   PartitionRecord& record);
+
   Perkle entries_;
   Perkle names_;  // the live tables by name; follows from entries_, so it is never exchanged
   size_t partitions_ = 0;
@@ -120,26 +135,47 @@ class PartitionMap {
   //   kInvalidArgument    Validate(record) says why
   //   kResourceExhausted  the map is at its bound
   absl::StatusOr<Upserted> Upsert(const PartitionRecord& record);
+  // Each for itself, in their order, and all published as one version: readers see none of them or
+  // all. As many results as records.
+  std::vector<absl::StatusOr<Upserted>> UpsertAll(std::span<const PartitionRecord> records);
+  // The records of one change, in key order: both children of a split, a merged partition, a table
+  // with all its partitions, a move. All or nothing, and readers see it at once.
+  //   kInvalidArgument     they are not of one table, or leave a gap or overlap: the message says
+  //                        where; or Validate says why
+  //   kFailedPrecondition  a newer record holds for a key of theirs, or the table is dropped
+  //   kResourceExhausted   the map is at its bound
+  absl::Status Replace(std::span<const PartitionRecord> records);
   absl::StatusOr<UpsertOutcome> Upsert(const TableRecord& record);
   // Removes the table's partitions and leaves a tombstone: the same as a TableRecord with `dropped`
   // and neither name nor descriptor. O(partitions of the table).
   absl::StatusOr<UpsertOutcome> DropTable(TableId table, uint64_t version);
 
-  PartitionPtr Find(TableId table, std::string_view key) const { return view()->Find(table, key); }
+  PartitionPtr Find(TableId table, std::string_view key) const {
+    return Reader(published_)->view->Find(table, key);
+  }
+  bool Find(TableId table, std::string_view key, PartitionRecord& record) const {
+    return Reader(published_)->view->Find(table, key, record);
+  }
   std::optional<TableRecord> FindTable(std::string_view name) const {
-    return view()->FindTable(name);
+    return Reader(published_)->view->FindTable(name);
   }
   // The newest version, for several questions to one state. Never null.
   std::shared_ptr<const PartitionMapView> view() const;
 
  private:
+  struct Version {
+    std::shared_ptr<const PartitionMapView> view;
+  };
+  using Reader = Published<Version>::Reader;
+
   explicit PartitionMap(const PartitionMapOptions& options);
+  const PartitionMapView& newest() const { return *published_.newest().view; }
   void Publish(PartitionMapView next);
+  absl::StatusOr<Upserted> Join(const PartitionRecord& record, PartitionMapView& next) const;
   static void RemovePartitions(TableId table, PartitionMapView& next);
 
   const PartitionMapOptions options_;
-  mutable std::mutex mutex_;  // guards what follows; held for pointer copies alone
-  std::shared_ptr<const PartitionMapView> view_;
+  Published<Version> published_;
 };
 
 }  // namespace dynlib::partition_map

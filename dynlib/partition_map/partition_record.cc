@@ -1,5 +1,6 @@
 #include "dynlib/partition_map/partition_record.h"
 
+#include <algorithm>
 #include <tuple>
 
 #include "dynlib/base/coding.h"
@@ -9,7 +10,7 @@
 namespace dynlib::partition_map {
 namespace {
 
-constexpr uint8_t kPartitionFormat = 1;
+constexpr uint8_t kPartitionFormat = 2;
 constexpr uint8_t kTableFormat = 1;
 
 absl::Status Bad(std::string_view field, std::string_view value, std::string_view allowed) {
@@ -45,38 +46,87 @@ absl::Status CheckMembers(const std::vector<PartitionMember>& members) {
   return absl::OkStatus();
 }
 
+// A partition in few bytes, as follows; members' nodes take most of them.
+//
+//   byte     members less 1 (low half); the leader (high half): 0 none, n the node of the n-th
+//   member,
+//            15 a node that follows
+//   varints  partition, generation, epoch, leader ballot, [leader]
+//   members  byte: kind (bit 0, set for log), zone (3 bits; 7: what is more follows), replica (4
+//   bits:
+//            how many it is after the one before and 1; 15: it follows); [zone], [replica], node
+constexpr uint64_t kLeaderFollows = 15;
+constexpr uint32_t kZoneFollows = 7;
+constexpr uint64_t kReplicaFollows = 15;
+
+uint64_t LeaderCode(const PartitionRecord& record) {
+  if (record.leader == NodeId{}) return 0;
+  for (uint64_t i = 0; i < record.members.size() && i + 1 < kLeaderFollows; ++i) {
+    if (record.members[i].node == record.leader) return i + 1;
+  }
+  return kLeaderFollows;
+}
+
+// Wraps around, and is large, when the replica is not after the previous one.
+uint64_t ReplicaCode(ReplicaId replica, uint64_t previous) {
+  return std::min(ToUint(replica) - previous - 1, kReplicaFollows);
+}
+
 void PutRest(std::string& out, const PartitionRecord& record) {
+  const uint64_t leader = LeaderCode(record);
+  PutFixed8(out, static_cast<uint8_t>((record.members.size() - 1) & 15) |
+                     static_cast<uint8_t>(leader << 4));
   PutVarint(out, ToUint(record.partition));
-  PutLengthPrefixed(out, record.end);
   PutVarint(out, record.generation);
   PutVarint(out, record.epoch);
   PutVarint(out, record.leader_ballot);
-  PutVarint(out, ToUint(record.leader));
-  PutVarint(out, record.members.size());
+  if (leader == kLeaderFollows) PutVarint(out, ToUint(record.leader));
+  uint64_t previous = 0;
   for (const PartitionMember& member : record.members) {
-    PutVarint(out, ToUint(member.replica));
+    const uint64_t replica = ReplicaCode(member.replica, previous);
+    const uint32_t zone = std::min(member.zone, kZoneFollows);
+    const bool log = member.kind == MemberKind::kLog;
+    PutFixed8(out, static_cast<uint8_t>(replica << 4 | zone << 1 | (log ? 1 : 0)));
+    if (zone == kZoneFollows) PutVarint(out, member.zone - kZoneFollows);
+    if (replica == kReplicaFollows) PutVarint(out, ToUint(member.replica));
     PutVarint(out, ToUint(member.node));
-    PutFixed8(out, static_cast<uint8_t>(member.kind));
+    previous = ToUint(member.replica);
   }
 }
 
+PartitionMember ReadMember(ByteReader& in, uint64_t previous) {
+  const uint8_t byte = in.Fixed8();
+  PartitionMember member;
+  member.kind = (byte & 1) != 0 ? MemberKind::kLog : MemberKind::kStorage;
+  uint64_t zone = byte >> 1 & 7;
+  if (zone == kZoneFollows) zone += in.Varint();
+  if (zone > UINT32_MAX) in.Fail();
+  member.zone = static_cast<uint32_t>(zone);
+  const uint64_t replica = byte >> 4;
+  member.replica = ReplicaId{replica == kReplicaFollows ? in.Varint() : previous + 1 + replica};
+  member.node = NodeId{in.Varint()};
+  return member;
+}
+
 void ReadRest(ByteReader& in, PartitionRecord& record) {
+  const uint8_t byte = in.Fixed8();
   record.partition = PartitionId{in.Varint()};
-  record.end = in.LengthPrefixed();
   record.generation = in.Varint();
   record.epoch = in.Varint();
   record.leader_ballot = in.Varint();
-  record.leader = NodeId{in.Varint()};
-  const uint64_t members = in.Varint();
-  if (members > kPartitionMembersMax) in.Fail();
-  if (in.ok()) record.members.reserve(members);
-  for (uint64_t i = 0; i < members && in.ok(); ++i) {
-    PartitionMember member;
-    member.replica = ReplicaId{in.Varint()};
-    member.node = NodeId{in.Varint()};
-    member.kind = static_cast<MemberKind>(in.Fixed8());
-    record.members.push_back(member);
+  const uint64_t leader = byte >> 4;
+  record.leader = NodeId{leader == kLeaderFollows ? in.Varint() : 0};
+  const size_t members = (byte & 15) + size_t{1};
+  record.members.clear();
+  record.members.reserve(members);
+  uint64_t previous = 0;
+  while (record.members.size() < members && in.ok()) {
+    record.members.push_back(ReadMember(in, previous));
+    previous = ToUint(record.members.back().replica);
   }
+  if (leader == 0 || leader == kLeaderFollows) return;
+  if (leader > record.members.size()) return in.Fail();
+  record.leader = record.members[leader - 1].node;
 }
 
 void PutRest(std::string& out, const TableRecord& record) {
@@ -152,14 +202,16 @@ std::string Encode(const PartitionRecord& record) {
   PutFixed8(out, kPartitionFormat);
   PutVarint(out, ToUint(record.table));
   PutLengthPrefixed(out, record.first);
+  PutLengthPrefixed(out, record.end);
   PutRest(out, record);
   return out;
 }
 
 std::string EncodeValue(const PartitionRecord& record) {
   std::string out;
-  PutFixed8(out, kPartitionFormat);
+  out.reserve(64 + record.end.size());
   PutRest(out, record);
+  out += record.end;
   return out;
 }
 
@@ -168,19 +220,27 @@ absl::StatusOr<PartitionRecord> DecodePartitionRecord(std::string_view bytes) {
   if (in.Fixed8() != kPartitionFormat) in.Fail();
   PartitionRecord record{.table = TableId{in.Varint()}};
   record.first = in.LengthPrefixed();
+  record.end = in.LengthPrefixed();
   ReadRest(in, record);
   DYNLIB_RETURN_IF_ERROR(Check(in, record));
   if (bytes != Encode(record)) return NotCanonical();
   return record;
 }
 
+bool ReadPartitionValue(std::string_view bytes, PartitionRecord& record) {
+  ByteReader in(bytes);
+  ReadRest(in, record);
+  record.end = in.rest();
+  return in.ok();
+}
+
 absl::StatusOr<PartitionRecord> DecodePartitionValue(TableId table, std::string_view first,
                                                      std::string_view bytes) {
-  ByteReader in(bytes);
-  if (in.Fixed8() != kPartitionFormat) in.Fail();
   PartitionRecord record{.table = table};
   record.first = first;
+  ByteReader in(bytes);
   ReadRest(in, record);
+  if (in.ok()) record.end = in.Bytes(in.rest().size());
   DYNLIB_RETURN_IF_ERROR(Check(in, record));
   return record;
 }

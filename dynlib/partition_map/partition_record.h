@@ -36,6 +36,7 @@ struct PartitionMember {
   ReplicaId replica{};
   NodeId node{};
   MemberKind kind = MemberKind::kStorage;
+  uint32_t zone = 0;  // the cluster's number for the node's zone; 0 when it is not told
   friend auto operator<=>(const PartitionMember&, const PartitionMember&) = default;
 };
 
@@ -102,12 +103,17 @@ std::string Encode(const TableRecord& record);
 absl::StatusOr<PartitionRecord> DecodePartitionRecord(std::string_view bytes);
 absl::StatusOr<TableRecord> DecodeTableRecord(std::string_view bytes);
 
-// The same for where table and `first` are said already: in the keys of the map.
+// The same for where table and `first` are said already: in the keys of the map. A partition's
+// `end` comes last and as it is, so that the tree need not keep what the next key says
+// (perkle_leaf.h). About 17 bytes and the end, for three replicas.
 std::string EncodeValue(const PartitionRecord& record);
 std::string EncodeValue(const TableRecord& record);
 absl::StatusOr<PartitionRecord> DecodePartitionValue(TableId table, std::string_view first,
                                                      std::string_view bytes);
 absl::StatusOr<TableRecord> DecodeTableValue(TableId table, std::string_view bytes);
+// For values that were validated when they were put where they are: reads all but table and `first`
+// into a record, whose memory it uses again. False for what is malformed.
+bool ReadPartitionValue(std::string_view bytes, PartitionRecord& record);
 
 }  // namespace dynlib::partition_map
 

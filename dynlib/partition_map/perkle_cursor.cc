@@ -3,141 +3,108 @@
 
 namespace dynlib::partition_map {
 
-using internal::MatchNode;
+using internal::LeafBlock;
+using internal::LeafSlot;
+using internal::MatchBranch;
 using internal::NibbleAt;
-using internal::NodeNibble;
+using internal::Nibbles;
 using internal::PerkleNode;
+using internal::SlotOf;
 
-void PerkleCursor::Push(const PerkleNode* node, uint32_t start) {
-  frames_.push_back({node, start, kAtNode});
-  key_.resize(start / 2);
-  key_ += node->bytes();
+// At an entry, its key told by what is in the leaf before it.
+void PerkleCursor::Stand(const PerkleNode* leaf, const LeafSlot& slot) {
+  leaf_ = leaf;
+  slot_ = slot;
+  leaf->block().ReadKey(slot, key_);
+  ReadValue();
 }
 
-void PerkleCursor::PushChild(uint32_t index) {
-  Frame& top = frames_.back();
-  top.child = static_cast<int>(index);
-  Push(top.node->child(index), top.node->end);
+void PerkleCursor::ReadValue() {
+  rest_ = leaf_->block().ValueRest(slot_);
+  if (!rest_.empty()) joined_.assign(slot_.value).append(rest_);
 }
 
-// The key of the node on top, after those below it were left.
-void PerkleCursor::StopAtNode() {
-  frames_.back().child = kAtNode;
-  key_.resize(frames_.back().node->end / 2);
+void PerkleCursor::DescendFirst(const PerkleNode* node) {
+  while (!node->is_leaf()) {
+    frames_.push_back({node, 0});
+    node = node->child(0);
+  }
+  Stand(node, node->block().First());
 }
 
-// To the first key at or below the node on top: its own comes before its children's.
-void PerkleCursor::DescendFirst() {
-  while (!frames_.back().node->has_value()) PushChild(0);
-  StopAtNode();
+void PerkleCursor::DescendLast(const PerkleNode* node) {
+  while (!node->is_leaf()) {
+    const int last = static_cast<int>(node->child_count()) - 1;
+    frames_.push_back({node, last});
+    node = node->child(last);
+  }
+  Stand(node, node->block().Last());
 }
 
-void PerkleCursor::DescendLast() {
-  while (frames_.back().node->bitmap != 0) PushChild(frames_.back().node->child_count() - 1);
-  StopAtNode();
-}
-
-// From the node on top, all of whose keys are passed, to the next key.
+// From a subtree that is passed, to the next entry.
 void PerkleCursor::ClimbNext() {
-  frames_.pop_back();
+  leaf_ = nullptr;
   while (!frames_.empty()) {
-    const auto next = static_cast<uint32_t>(frames_.back().child + 1);
-    if (next < frames_.back().node->child_count()) {
-      PushChild(next);
-      return DescendFirst();
+    Frame& top = frames_.back();
+    if (++top.child < static_cast<int>(top.node->child_count())) {
+      return DescendFirst(top.node->child(top.child));
     }
     frames_.pop_back();
   }
 }
 
 void PerkleCursor::ClimbPrevious() {
-  frames_.pop_back();
+  leaf_ = nullptr;
   while (!frames_.empty()) {
-    const int previous = frames_.back().child - 1;
-    if (previous >= 0) {
-      PushChild(static_cast<uint32_t>(previous));
-      return DescendLast();
-    }
-    if (frames_.back().node->has_value()) return StopAtNode();
-    frames_.pop_back();
-  }
-}
-
-// Goes down as far as the key agrees with the tree. Afterwards the node on top is where it does so
-// no longer, with `child` the number of its children that are less than the key. The result says
-// how the key stands to that node's own place.
-PerkleCursor::Place PerkleCursor::Descend(std::string_view key) {
-  frames_.clear();
-  if (root_ == nullptr) return Place::kNowhere;
-  const auto length = static_cast<uint32_t>(2 * key.size());
-  Push(root_.get(), 0);
-  while (true) {
     Frame& top = frames_.back();
-    const uint32_t matched = MatchNode(key, length, *top.node, top.start);
-    if (matched < top.node->end) {
-      const bool before =
-          matched == length || NibbleAt(key, matched) < NodeNibble(*top.node, top.start, matched);
-      return before ? Place::kBefore : Place::kAfter;
-    }
-    if (matched == length) return Place::kAt;
-    const uint32_t nibble = NibbleAt(key, matched);
-    top.child = static_cast<int>(top.node->Rank(nibble));
-    if (!top.node->HasChild(nibble)) return Place::kAmongChildren;
-    PushChild(static_cast<uint32_t>(top.child));
+    if (--top.child >= 0) return DescendLast(top.node->child(top.child));
+    frames_.pop_back();
   }
 }
 
 void PerkleCursor::SeekFirst() {
   frames_.clear();
-  if (root_ == nullptr) return;
-  Push(root_.get(), 0);
-  DescendFirst();
+  leaf_ = nullptr;
+  if (!(root_ == nullptr)) DescendFirst(root_.get());
 }
 
 void PerkleCursor::SeekLast() {
   frames_.clear();
-  if (root_ == nullptr) return;
-  Push(root_.get(), 0);
-  DescendLast();
-}
-
-void PerkleCursor::SeekCeiling(std::string_view key) {
-  switch (Descend(key)) {
-    case Place::kNowhere:
-      return;
-    case Place::kBefore:
-    case Place::kAt:
-      return DescendFirst();
-    case Place::kAfter:
-      return ClimbNext();
-    case Place::kAmongChildren: {
-      const auto next = static_cast<uint32_t>(frames_.back().child);
-      if (next == frames_.back().node->child_count()) return ClimbNext();
-      PushChild(next);
-      return DescendFirst();
-    }
-  }
+  leaf_ = nullptr;
+  if (!(root_ == nullptr)) DescendLast(root_.get());
 }
 
 void PerkleCursor::SeekFloor(std::string_view key) {
-  switch (Descend(key)) {
-    case Place::kNowhere:
-      return;
-    case Place::kBefore:
-      return ClimbPrevious();
-    case Place::kAfter:
-      return DescendLast();
-    case Place::kAt:
-      return frames_.back().node->has_value() ? StopAtNode() : ClimbPrevious();
-    case Place::kAmongChildren: {
-      const int next = frames_.back().child;
-      if (next > 0) {
-        PushChild(static_cast<uint32_t>(next - 1));
-        return DescendLast();
-      }
-      return frames_.back().node->has_value() ? StopAtNode() : ClimbPrevious();
+  frames_.clear();
+  leaf_ = nullptr;
+  const PerkleNode* node = root_.get();
+  if (node == nullptr) return;
+  uint32_t start = 0;
+  while (!node->is_leaf()) {
+    const uint32_t matched = MatchBranch(key, Nibbles(key), *node, start);
+    if (matched < node->end) {
+      const bool less = matched == Nibbles(key) ||
+                        NibbleAt(key, matched) < NibbleAt(node->bytes(), matched - start / 2 * 2);
+      return less ? ClimbPrevious() : DescendLast(node);
     }
+    const uint32_t slot = SlotOf(key, node->end);
+    const int index = node->ChildAt(slot);
+    if (index < 0) return ClimbPrevious();
+    frames_.push_back({node, index});
+    const bool within = node->StartsAt(slot);
+    start = node->end;
+    node = node->child(index);
+    if (!within && !node->is_leaf()) return DescendLast(node);
   }
+  LeafBlock::Found found;
+  if (!node->block().Floor(key, found)) return ClimbPrevious();
+  Stand(node, found.slot);
+}
+
+void PerkleCursor::SeekCeiling(std::string_view key) {
+  SeekFloor(key);
+  if (!valid()) return SeekFirst();
+  if (this->key() != key) Next();
 }
 
 void PerkleCursor::SeekLess(std::string_view key) {
@@ -146,25 +113,24 @@ void PerkleCursor::SeekLess(std::string_view key) {
 }
 
 void PerkleCursor::SeekGreater(std::string_view key) {
-  SeekCeiling(key);
-  if (valid() && this->key() == key) Next();
-}
-
-std::string_view PerkleCursor::value() const {
-  DYNLIB_CHECK(valid());
-  return frames_.back().node->value();
+  SeekFloor(key);
+  if (!valid()) return SeekFirst();
+  Next();
 }
 
 void PerkleCursor::Next() {
   DYNLIB_CHECK(valid());
-  if (frames_.back().node->bitmap == 0) return ClimbNext();
-  PushChild(0);
-  DescendFirst();
+  if (!leaf_->block().Next(slot_, slot_)) return ClimbNext();
+  key_.resize(slot_.shared);
+  key_ += slot_.added;
+  ReadValue();
 }
 
 void PerkleCursor::Previous() {
   DYNLIB_CHECK(valid());
-  ClimbPrevious();
+  LeafSlot previous;
+  if (!leaf_->block().Previous(slot_, previous)) return ClimbPrevious();
+  Stand(leaf_, previous);
 }
 
 }  // namespace dynlib::partition_map

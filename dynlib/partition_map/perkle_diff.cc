@@ -1,5 +1,5 @@
-// Walks over whole trees or pairs of them: Diff, MemoryBytes, Verify. Stacks of their own instead
-// of recursion, since keys may be thousands of nibbles deep.
+// What differs between two trees. A stack of its own instead of recursion, since keys may be
+// thousands of nibbles deep.
 #include <algorithm>
 #include <utility>
 
@@ -7,165 +7,171 @@
 
 namespace dynlib::partition_map {
 
-using internal::ComputeDigest;
-using internal::NibbleAt;
+using internal::kSlots;
 using internal::PerkleNode;
 using internal::PerkleShape;
+using internal::SlotOf;
 
 namespace {
 
-// A node with the bytes from the root to where it branches.
-struct Placed {
+struct Part {
   const PerkleNode* node = nullptr;
-  std::string path;
-
-  explicit operator bool() const { return node != nullptr; }
+  Digest128 digest;
+  uint32_t start = 0;
+  // The slots of its parent that it covers.
+  uint32_t first = 0;
+  uint32_t after = 0;
 };
+// Subtrees in key order, next to each other.
+using Parts = std::vector<Part>;
 
-Placed PlaceChild(const Placed& parent, uint32_t nibble) {
-  if (!parent || !parent.node->HasChild(nibble)) return {};
-  const PerkleNode* child = parent.node->child(parent.node->Rank(nibble));
-  return {child, parent.path.substr(0, parent.node->end / 2).append(child->bytes())};
-}
-
-uint32_t CommonNibbles(const Placed& a, const Placed& b) {
-  const auto [at, other] =
-      std::mismatch(a.path.begin(), a.path.end(), b.path.begin(), b.path.end());
-  auto common = static_cast<uint32_t>(2 * (at - a.path.begin()));
-  if (at != a.path.end() && other != b.path.end() && static_cast<uint8_t>(*at ^ *other) < 16) {
-    ++common;
+Parts ChildrenOf(const Part& branch) {
+  Parts parts;
+  const PerkleNode& node = *branch.node;
+  const PerkleShape shape(node, branch.start);
+  int index = 0;
+  for (uint32_t slot = 0; slot < kSlots; ++slot) {
+    if (!node.StartsAt(slot)) continue;
+    Part part{.node = node.child(index), .digest = node.digest(index), .start = node.end};
+    PerkleShape::Block block{.first = slot};
+    const PerkleNode* leaf = nullptr;
+    if (part.node->is_leaf()) block = shape.BlockOf(slot, &leaf);
+    part.first = block.first;
+    part.after = block.first + block.size;
+    parts.push_back(part);
+    ++index;
   }
-  return std::min({common, uint32_t{a.node->end}, uint32_t{b.node->end}});
+  return parts;
 }
 
-std::optional<std::string_view> OwnValue(const Placed& placed) {
-  if (!placed || !placed.node->has_value()) return std::nullopt;
-  return placed.node->value();
+// A subtree as what is in one slot.
+Part InSlot(Part part, uint32_t slot) {
+  part.first = slot;
+  part.after = slot + 1;
+  return part;
 }
+
+// Visits the entries of subtrees next to each other.
+class Entries {
+ public:
+  explicit Entries(const Parts& parts) : parts_(parts) { Advance(); }
+  bool valid() const { return cursor_.valid(); }
+  const PerkleCursor& at() const { return cursor_; }
+  void Next() {
+    cursor_.Next();
+    Advance();
+  }
+
+ private:
+  void Advance() {
+    while (!cursor_.valid() && next_ < parts_.size()) {
+      cursor_ = PerkleCursor(parts_[next_++].node);
+      cursor_.SeekFirst();
+    }
+  }
+
+  const Parts& parts_;
+  size_t next_ = 0;
+  PerkleCursor cursor_{static_cast<const PerkleNode*>(nullptr)};
+};
 
 class Differ {
  public:
   explicit Differ(Perkle::DiffVisitor visit) : visit_(visit) {}
 
-  void Run(Placed a, Placed b) {
+  void Run(Parts a, Parts b) {
     Push(std::move(a), std::move(b));
     while (!pairs_.empty()) {
-      auto [left, right] = std::move(pairs_.back());
+      const auto [left, right] = std::move(pairs_.back());
       pairs_.pop_back();
       if (!Step(left, right)) return;
     }
   }
 
  private:
-  // Either may be null. The pair on top comes first in key order.
-  void Push(Placed a, Placed b) {
-    if (a.node == b.node) return;
-    if (a && b && a.node->digest == b.node->digest) return;
+  // The pair on top comes first in key order.
+  void Push(Parts a, Parts b) {
+    if (a.empty() && b.empty()) return;
+    if (a.size() == 1 && b.size() == 1 && a[0].digest == b[0].digest) return;
     pairs_.emplace_back(std::move(a), std::move(b));
   }
 
-  bool Step(Placed& a, Placed& b) {
-    if (!a || !b) return Level(a, b);
-    const uint32_t common = CommonNibbles(a, b);
-    if (common == a.node->end && common == b.node->end) return Level(a, b);
-    if (common == a.node->end) return Below(a, b, /*swapped=*/false);
-    if (common == b.node->end) return Below(b, a, /*swapped=*/true);
-    // No key in common: one side after the other.
-    const bool a_first = a.path < b.path;
-    if (a_first) {
-      pairs_.emplace_back(Placed{}, std::move(b));
-      pairs_.emplace_back(std::move(a), Placed{});
+  bool Step(const Parts& a, const Parts& b) {
+    const bool branches =
+        a.size() == 1 && b.size() == 1 && !a[0].node->is_leaf() && !b[0].node->is_leaf();
+    if (!branches) return VisitEntries(a, b);
+    std::string in_a, in_b;
+    internal::ReadFirstKey(a[0].node, in_a);
+    internal::ReadFirstKey(b[0].node, in_b);
+    const uint32_t a_end = a[0].node->end, b_end = b[0].node->end;
+    const uint32_t common = internal::CommonNibbles(in_a, in_b);
+    if (common < std::min(a_end, b_end)) {
+      // No key in common: one side after the other.
+      const bool a_first = in_a < in_b;
+      if (!a_first) Push(a, {});
+      Push({}, b);
+      if (a_first) Push(a, {});
+    } else if (a_end == b_end) {
+      PushChildren(ChildrenOf(a[0]), ChildrenOf(b[0]));
+    } else if (a_end < b_end) {
+      PushChildren(ChildrenOf(a[0]), {InSlot(b[0], SlotOf(in_b, a_end))});
     } else {
-      pairs_.emplace_back(std::move(a), Placed{});
-      pairs_.emplace_back(Placed{}, std::move(b));
+      PushChildren({InSlot(a[0], SlotOf(in_a, b_end))}, ChildrenOf(b[0]));
     }
     return true;
   }
 
-  // Both at the same place, or one of them null.
-  bool Level(const Placed& a, const Placed& b) {
-    if (!VisitOwn(a ? a.path : b.path, OwnValue(a), OwnValue(b))) return false;
-    for (uint32_t nibble = 16; nibble-- > 0;) {
-      Push(PlaceChild(a, nibble), PlaceChild(b, nibble));
+  // Cuts both where neither has a child across the cut.
+  void PushChildren(const Parts& a, const Parts& b) {
+    std::vector<std::pair<Parts, Parts>> groups;
+    auto in_a = a.begin(), in_b = b.begin();
+    while (in_a != a.end() || in_b != b.end()) {
+      std::pair<Parts, Parts> group;
+      uint32_t after = 0;
+      auto take = [&](Parts::const_iterator& at, Parts::const_iterator end, Parts& to) {
+        if (at == end || at->first >= after) return false;
+        after = std::max(after, at->after);
+        to.push_back(*at++);
+        return true;
+      };
+      after = 1 + std::min(in_a == a.end() ? kSlots : in_a->first,
+                           in_b == b.end() ? kSlots : in_b->first);
+      while (take(in_a, a.end(), group.first) || take(in_b, b.end(), group.second)) {
+      }
+      groups.push_back(std::move(group));
     }
-    return true;
+    for (auto group = groups.rbegin(); group != groups.rend(); ++group) {
+      Push(std::move(group->first), std::move(group->second));
+    }
   }
 
-  // All of `lower` is below one nibble of `upper`.
-  bool Below(const Placed& upper, Placed& lower, bool swapped) {
-    const std::optional<std::string_view> own = OwnValue(upper);
-    if (!(swapped ? VisitOwn(upper.path, std::nullopt, own)
-                  : VisitOwn(upper.path, own, std::nullopt))) {
-      return false;
-    }
-    const uint32_t lower_nibble = NibbleAt(lower.path, upper.node->end);
-    for (uint32_t nibble = 16; nibble-- > 0;) {
-      Placed child = PlaceChild(upper, nibble);
-      Placed other = nibble == lower_nibble ? std::move(lower) : Placed{};
-      if (swapped) std::swap(child, other);
-      Push(std::move(child), std::move(other));
+  // Where one side is leaves: entry by entry, which is one leaf's work more than what differs.
+  bool VisitEntries(const Parts& a, const Parts& b) {
+    Entries in_a(a), in_b(b);
+    while (in_a.valid() || in_b.valid()) {
+      const bool has_a = in_a.valid() && (!in_b.valid() || in_a.at().key() <= in_b.at().key());
+      const bool has_b = in_b.valid() && (!has_a || in_a.at().key() == in_b.at().key());
+      const auto value_a = has_a ? std::make_optional(in_a.at().value()) : std::nullopt;
+      const auto value_b = has_b ? std::make_optional(in_b.at().value()) : std::nullopt;
+      const std::string_view key = has_a ? in_a.at().key() : in_b.at().key();
+      if (value_a != value_b && !visit_(key, value_a, value_b)) return false;
+      if (has_a) in_a.Next();
+      if (has_b) in_b.Next();
     }
     return true;
-  }
-
-  bool VisitOwn(std::string_view key, std::optional<std::string_view> a,
-                std::optional<std::string_view> b) {
-    return a == b || visit_(key, a, b);
   }
 
   Perkle::DiffVisitor visit_;
-  std::vector<std::pair<Placed, Placed>> pairs_;
+  std::vector<std::pair<Parts, Parts>> pairs_;
 };
-
-Placed PlaceRoot(const PerkleNode* root) {
-  return root == nullptr ? Placed{} : Placed{root, std::string(root->bytes())};
-}
-
-bool IsSound(const Placed& placed) {
-  const PerkleNode& node = *placed.node;
-  uint64_t entries = node.has_value();
-  for (uint32_t i = 0; i < node.child_count(); ++i) entries += node.child(i)->entries;
-  const bool whole_byte = node.end % 2 == 0;
-  const bool padded = whole_byte || (placed.path.back() & 15) == 0;
-  return (node.has_value() || node.child_count() > 1) && (whole_byte || !node.has_value()) &&
-         padded && placed.path.size() == (node.end + 1u) / 2 && entries == node.entries &&
-         ComputeDigest(PerkleShape::Of(node), placed.path) == node.digest;
-}
 
 }  // namespace
 
 void Perkle::Diff(const Perkle& a, const Perkle& b, DiffVisitor visit) {
-  Differ(visit).Run(PlaceRoot(a.root_.get()), PlaceRoot(b.root_.get()));
-}
-
-size_t Perkle::MemoryBytes() const {
-  size_t bytes = 0;
-  std::vector<const PerkleNode*> nodes;
-  if (root_.get() != nullptr) nodes.push_back(root_.get());
-  while (!nodes.empty()) {
-    const PerkleNode* node = nodes.back();
-    nodes.pop_back();
-    bytes += node->MemoryBytes();
-    for (uint32_t i = 0; i < node->child_count(); ++i) nodes.push_back(node->child(i));
-  }
-  return bytes;
-}
-
-bool Perkle::Verify() const {
-  std::vector<Placed> nodes;
-  if (root_.get() != nullptr) nodes.push_back(PlaceRoot(root_.get()));
-  while (!nodes.empty()) {
-    const Placed placed = std::move(nodes.back());
-    nodes.pop_back();
-    if (!IsSound(placed)) return false;
-    for (uint32_t nibble = 0; nibble < 16; ++nibble) {
-      Placed child = PlaceChild(placed, nibble);
-      if (!child) continue;
-      if (NibbleAt(child.path, placed.node->end) != nibble) return false;
-      nodes.push_back(std::move(child));
-    }
-  }
-  return true;
+  auto parts = [](const Perkle& tree) {
+    return tree.empty() ? Parts() : Parts{{tree.root_.node.get(), tree.root_.digest}};
+  };
+  Differ(visit).Run(parts(a), parts(b));
 }
 
 }  // namespace dynlib::partition_map

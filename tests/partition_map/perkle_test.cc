@@ -54,7 +54,7 @@ std::optional<Pair> Before(const Model& model, Model::const_iterator it) {
 }
 std::optional<Pair> Got(const std::optional<Perkle::Entry>& entry) {
   if (!entry.has_value()) return std::nullopt;
-  return Pair(entry->key, std::string(entry->value));
+  return Pair(entry->key, entry->value);
 }
 
 std::vector<Pair> Scanned(const Perkle& tree, std::string_view first, std::string_view end,
