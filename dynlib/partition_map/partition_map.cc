@@ -163,7 +163,9 @@ using Ranges = std::vector<std::pair<std::string_view, std::string_view>>;
 Ranges KeysOf(const std::vector<PartitionRecord>& records) {
   Ranges keys;
   for (const PartitionRecord& record : records) {
-    if (keys.empty() || EndsBefore(keys.back().second, record.first)) {
+    const bool apart = keys.empty() || (!keys.back().second.empty() &&
+                                        keys.back().second < std::string_view(record.first));
+    if (apart) {
       keys.emplace_back(record.first, record.end);
     } else if (EndsBefore(keys.back().second, record.end)) {
       keys.back().second = record.end;

@@ -17,13 +17,24 @@ const TableRecord kOrders{
     .table = TableId{300}, .name = "orders", .version = 7, .descriptor = "schema"};
 
 TEST(PartitionRecord, EncodingIsWhatItWas) {
-  // Format, table, first, partition, end, generation, epoch, ballot, leader, three members.
+  // Format, table, first, end; three members, led by the first; partition, generation, epoch,
+  // ballot; members, the last a log replica.
   const std::string golden(
-      "\x01\x01\x01"
-      "c\x05\x01"
-      "g\x02\x03\x04\x01\x03\x01\x01\x01\x02\x02\x01\x03\x03\x02",
-      21);
+      "\x02\x01\x01"
+      "c\x01"
+      "g\x12\x05\x02\x03\x04\x00\x01\x00\x02\x01\x03",
+      17);
   EXPECT_EQ(Encode(MakeRecord(5, "c", "g", 2, 3, 4)), golden);
+  PartitionRecord unusual = MakeRecord(5, "c", "", 2, 3, 4);
+  unusual.leader = NodeId{9};
+  unusual.members = {{ReplicaId{300}, NodeId{7}, MemberKind::kLog, 2},
+                     {ReplicaId{5}, NodeId{8}, MemberKind::kStorage, 9}};
+  const std::string unusual_golden(
+      "\x02\x01\x01"
+      "c\x00\xf1\x05\x02\x03\x04\x09\xf5\xac\x02\x07\xfe\x02\x05\x08",
+      19);
+  EXPECT_EQ(Encode(unusual), unusual_golden);
+  EXPECT_THAT(DecodePartitionRecord(unusual_golden), IsOkAndHolds(unusual));
   const std::string golden_table("\x01\xac\x02\x06orders\x07\x00\x06schema", 19);
   EXPECT_EQ(Encode(kOrders), golden_table);
 }
@@ -34,6 +45,10 @@ TEST(PartitionRecord, DecodesWhatWasEncoded) {
     PartitionRecord record = RandomRecord(random);
     record.epoch = random.Next() >> random.Below(64);
     record.leader_ballot = random.Next() >> random.Below(64);
+    record.members[1].replica = ReplicaId{4 + random.Below(300)};
+    for (PartitionMember& member : record.members) {
+      member.zone = static_cast<uint32_t>(random.Below(12));
+    }
     EXPECT_THAT(DecodePartitionRecord(Encode(record)), IsOkAndHolds(record));
     EXPECT_THAT(DecodePartitionEntry(EntryKey(record.table, record.first), EncodeValue(record)),
                 IsOkAndHolds(record));
@@ -79,7 +94,7 @@ TEST(PartitionRecord, RandomBytesAreSafe) {
   for (int i = 0; i < 20'000; ++i) {
     std::string bytes(random.Below(40), '\0');
     for (char& byte : bytes) byte = static_cast<char>(random.Below(random.Chance(0.5) ? 4 : 256));
-    if (!bytes.empty()) bytes[0] = 1;
+    if (!bytes.empty()) bytes[0] = static_cast<char>(1 + random.Below(2));
     const auto partition = DecodePartitionRecord(bytes);
     if (partition.ok()) {
       EXPECT_THAT(Validate(*partition), IsOk());
@@ -93,7 +108,7 @@ TEST(PartitionRecord, RandomBytesAreSafe) {
 }
 
 TEST(PartitionRecord, ALengthThatLiesAllocatesNothing) {
-  const std::string bytes("\x01\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 11);
+  const std::string bytes("\x02\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 11);
   EXPECT_THAT(DecodePartitionRecord(bytes), StatusIs(absl::StatusCode::kDataLoss));
 }
 

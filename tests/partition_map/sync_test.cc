@@ -123,7 +123,7 @@ TEST(Sync, BothSidesEndWithTheJoinOfTheTwo) {
 
 TEST(Sync, AnEmptyNodeFetchesAllInBoundedMessagesAndAlsoGivesAll) {
   const auto full = NewNode(64 << 10), fetching = NewNode(64 << 10), given = NewNode(64 << 10);
-  for (uint64_t i = 0; i < 5'000; ++i) Push(*full, ManyRecord(i));
+  for (uint64_t i = 0; i < 3'000; ++i) Push(*full, ManyRecord(i));
   size_t contents = 0;
   full->view()->entries().Scan("", "", ScanOrder::kForward, [&](auto key, auto value) {
     contents += key.size() + value.size();
@@ -132,10 +132,10 @@ TEST(Sync, AnEmptyNodeFetchesAllInBoundedMessagesAndAlsoGivesAll) {
   for (const bool fetch : {true, false}) {
     const Sync sync = fetch ? RunSync(*fetching, *full) : RunSync(*full, *given);
     EXPECT_TRUE(sync.in_step);
-    EXPECT_EQ(fetch ? sync.counts.received : sync.counts.sent, 5'000u);
+    EXPECT_EQ(fetch ? sync.counts.received : sync.counts.sent, 3'000u);
     EXPECT_LE(sync.longest, size_t{64 << 10});
     EXPECT_LT(sync.bytes, contents * 12 / 10);
-    EXPECT_GE(sync.counts.requests, 5u);
+    EXPECT_GE(sync.counts.requests, 3u);
   }
   EXPECT_EQ(fetching->view()->digest(), full->view()->digest());
   EXPECT_EQ(given->view()->digest(), full->view()->digest());
@@ -143,7 +143,7 @@ TEST(Sync, AnEmptyNodeFetchesAllInBoundedMessagesAndAlsoGivesAll) {
 
 // The bytes are in proportion to the difference, not to the map.
 TEST(Sync, AFewDifferencesCostAFewEntriesWorth) {
-  constexpr uint64_t kEntries = 20'000, kDifferent = 40;
+  constexpr uint64_t kEntries = 10'000, kDifferent = 40;
   const auto a = NewNode(), b = NewNode();
   size_t entry_bytes = 0;
   for (uint64_t i = 0; i < kEntries; ++i) {
@@ -153,7 +153,7 @@ TEST(Sync, AFewDifferencesCostAFewEntriesWorth) {
   }
   entry_bytes /= kEntries;
   for (uint64_t i = 0; i < kDifferent; ++i) {
-    PartitionRecord moved = ManyRecord(i * 397);
+    PartitionRecord moved = ManyRecord(i * 241);
     moved.epoch = 5;
     Push(i % 2 == 0 ? *a : *b, moved);
   }
