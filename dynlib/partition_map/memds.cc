@@ -5,6 +5,7 @@
 
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/partition_map/perkle_snapshot.h"
 
 namespace dynlib::partition_map {
 namespace {
@@ -64,6 +65,22 @@ absl::StatusOr<std::unique_ptr<MemDs>> MemDs::Create(const MemDsOptions& options
   DYNLIB_RETURN_IF_ERROR(Validate(options));
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PartitionMap> map, PartitionMap::Create(options.map));
   return std::unique_ptr<MemDs>(new MemDs(options, std::move(map), now));
+}
+
+absl::StatusOr<std::unique_ptr<MemDs>> MemDs::Create(const MemDsOptions& options, Instant now,
+                                                     std::string_view snapshot) {
+  DYNLIB_RETURN_IF_ERROR(Validate(options));
+  DYNLIB_ASSIGN_OR_RETURN(Perkle entries, DecodeSnapshot(snapshot));
+  const size_t count = entries.size();
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PartitionMap> map,
+                          PartitionMap::Create(options.map, std::move(entries)));
+  std::unique_ptr<MemDs> memds(new MemDs(options, std::move(map), now));
+  memds->totals_.from_snapshot = count;
+  return memds;
+}
+
+absl::Status MemDs::WriteSnapshot(absl::FunctionRef<absl::Status(std::string_view)> write) const {
+  return partition_map::WriteSnapshot(view()->entries(), write);
 }
 
 MemDs::MemDs(const MemDsOptions& options, std::unique_ptr<PartitionMap> map, Instant now)

@@ -326,6 +326,44 @@ absl::StatusOr<std::unique_ptr<PartitionMap>> PartitionMap::Create(
   return std::unique_ptr<PartitionMap>(new PartitionMap(options));
 }
 
+absl::StatusOr<std::unique_ptr<PartitionMap>> PartitionMap::Create(
+    const PartitionMapOptions& options, Perkle entries) {
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PartitionMap> map, Create(options));
+  DYNLIB_RETURN_IF_ERROR(map->Adopt(std::move(entries)));
+  return map;
+}
+
+// What follows from the entries is made anew; what does not follow is not believed.
+absl::Status PartitionMap::Adopt(Perkle entries) {
+  PartitionMapView next;
+  PartitionRecord before;
+  PerkleCursor cursor(entries);
+  for (cursor.SeekFirst(); cursor.valid(); cursor.Next()) {
+    DYNLIB_ASSIGN_OR_RETURN(const MapEntry entry, DecodeEntry(cursor.key(), cursor.value()));
+    if (const auto* table = std::get_if<TableRecord>(&entry)) {
+      ++(table->dropped ? next.dropped_ : next.tables_);
+      if (!table->dropped) MustPut(next.names_, NameKey(*table), "");
+      continue;
+    }
+    const auto& record = std::get<PartitionRecord>(entry);
+    if (record.table == before.table && Reaches(before.end, record.first)) {
+      return absl::DataLossError(Cat("partitions ", before.partition, " and ", record.partition,
+                                     " overlap at ", Escape(record.first)));
+    }
+    before = record;
+    ++next.partitions_;
+  }
+  if (next.partitions_ > options_.partitions_max) {
+    return AtBound("partitions", options_.partitions_max);
+  }
+  if (next.tables_ + next.dropped_ > options_.tables_max) {
+    return AtBound("tables", options_.tables_max);
+  }
+  next.entries_ = std::move(entries);
+  Publish(std::move(next));
+  return absl::OkStatus();
+}
+
 PartitionMap::PartitionMap(const PartitionMapOptions& options)
     : options_(options),
       published_(std::make_unique<Version>(Version{std::make_shared<const PartitionMapView>()})) {}

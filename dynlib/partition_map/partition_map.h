@@ -129,6 +129,11 @@ class PartitionMap {
  public:
   // kInvalidArgument for an option out of its range.
   static absl::StatusOr<std::unique_ptr<PartitionMap>> Create(const PartitionMapOptions& options);
+  // With the entries of another one's view, as a snapshot kept them (perkle_snapshot.h).
+  //   kDataLoss           they are not what a map has: the message says which
+  //   kResourceExhausted  more than the bounds
+  static absl::StatusOr<std::unique_ptr<PartitionMap>> Create(const PartitionMapOptions& options,
+                                                              Perkle entries);
   PartitionMap(const PartitionMap&) = delete;
   PartitionMap& operator=(const PartitionMap&) = delete;
 
@@ -173,6 +178,7 @@ class PartitionMap {
   void Publish(PartitionMapView next);
   absl::StatusOr<Upserted> Join(const PartitionRecord& record, PartitionMapView& next) const;
   static void RemovePartitions(TableId table, PartitionMapView& next);
+  absl::Status Adopt(Perkle entries);
 
   const PartitionMapOptions options_;
   Published<Version> published_;
