@@ -38,8 +38,8 @@ SyncAnswer AnswerBranch(const Perkle& entries, const SyncAsk& ask) {
     answer.entries.push_back({branch->entry->key, std::string(branch->entry->value)});
   }
   for (const Perkle::Subtree& child : branch->children) {
-    answer.children.push_back(
-        {static_cast<uint8_t>(child.path.At(child.path.nibbles - 1)), child.digest, child.entries});
+    answer.children.push_back({static_cast<uint8_t>(child.path.At(child.path.nibbles - 1)),
+                               ShortDigest(child.digest), child.entries});
   }
   return answer;
 }

@@ -1,10 +1,10 @@
 // One node of the routing directory: all routing metadata in memory, looked up by routers, pushed
 // by storage nodes, kept in step with its peers (MemDS of Elhemali et al., 2022).
 //
-// A pure object: calls and the time in, answers out. A node that starts does so from a snapshot that
-// it wrote before, if it has one, and then fetches from a peer what has changed since; without one it
-// fetches all (an empty map lists the peer's in bulk). From the storage nodes it hears all again
-// within a push period.
+// A pure object: calls and the time in, answers out. A node that starts does so from a snapshot
+// that it wrote before, if it has one, and then fetches from a peer what has changed since; without
+// one it fetches all (an empty map lists the peer's in bulk). From the storage nodes it hears all
+// again within a push period.
 //
 //   DYNLIB_ASSIGN_OR_RETURN(auto memds, MemDs::Create({}, clock.Now()));
 //   PushResult result = memds->Push(from, records, clock.Now());       // what storage nodes send
@@ -13,8 +13,8 @@
 //   SyncSession session = memds->StartSync();                          // now and then, with each
 //   ... memds->OnSynced(peer, session, clock.Now());                   // peer in turn
 //
-// Threads: LookUp..., view() and WriteSnapshot from any thread, never waiting for a change. Everything else on one
-// executor.
+// Threads: LookUp..., view() and WriteSnapshot from any thread, never waiting for a change.
+// Everything else on one executor.
 //
 // What a look-up may say of a key that it does not find depends on whether the node is ready: since
 // a session with a peer ended in step, or since `warm_up` after its start. Before that it says
@@ -124,8 +124,8 @@ class MemDs {
  public:
   // kInvalidArgument naming the option that is out of its range.
   static absl::StatusOr<std::unique_ptr<MemDs>> Create(const MemDsOptions& options, Instant now);
-  // With what a snapshot has. That may be old, so it does not make the node ready; but what it finds
-  // it answers at once. kDataLoss when it is damaged: start without it then.
+  // With what a snapshot has. That may be old, so it does not make the node ready; but what it
+  // finds it answers at once. kDataLoss when it is damaged: start without it then.
   static absl::StatusOr<std::unique_ptr<MemDs>> Create(const MemDsOptions& options, Instant now,
                                                        std::string_view snapshot);
   MemDs(const MemDs&) = delete;
@@ -151,8 +151,8 @@ class MemDs {
   // For each peer that was ever seen equal: when last.
   const std::map<NodeId, Instant>& in_step_at() const { return in_step_at_; }
 
-  // All that it knows, piece by piece (perkle_snapshot.h). Any thread, at any time, for as long as it
-  // takes: changes go on meanwhile.
+  // All that it knows, piece by piece (perkle_snapshot.h). Any thread, at any time, for as long as
+  // it takes: changes go on meanwhile.
   absl::Status WriteSnapshot(absl::FunctionRef<absl::Status(std::string_view)> write) const;
 
   MemDsStatus status(Instant now) const;

@@ -176,6 +176,7 @@ class PartitionMap {
   explicit PartitionMap(const PartitionMapOptions& options);
   const PartitionMapView& newest() const { return *published_.newest().view; }
   void Publish(PartitionMapView next);
+  static std::optional<Upserted> JoinInPlace(const PartitionRecord& record, PartitionMapView& next);
   absl::StatusOr<Upserted> Join(const PartitionRecord& record, PartitionMapView& next) const;
   static void RemovePartitions(TableId table, PartitionMapView& next);
   absl::Status Adopt(Perkle entries);

@@ -234,6 +234,12 @@ bool ReadPartitionValue(std::string_view bytes, PartitionRecord& record) {
   return in.ok();
 }
 
+PartitionId PartitionOfValue(std::string_view bytes) {
+  ByteReader in(bytes);
+  in.Fixed8();
+  return PartitionId{in.Varint()};
+}
+
 absl::StatusOr<PartitionRecord> DecodePartitionValue(TableId table, std::string_view first,
                                                      std::string_view bytes) {
   PartitionRecord record{.table = table};

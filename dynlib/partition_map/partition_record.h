@@ -114,6 +114,8 @@ absl::StatusOr<TableRecord> DecodeTableValue(TableId table, std::string_view byt
 // For values that were validated when they were put where they are: reads all but table and `first`
 // into a record, whose memory it uses again. False for what is malformed.
 bool ReadPartitionValue(std::string_view bytes, PartitionRecord& record);
+// And only whose it is.
+PartitionId PartitionOfValue(std::string_view bytes);
 
 }  // namespace dynlib::partition_map
 

@@ -25,9 +25,7 @@ constexpr size_t kFrameBytesMax = kFrameBytes + Perkle::kKeyBytesMax + Perkle::k
 // Ids and keys are random mostly, so more effort gains nothing.
 constexpr int kZstdLevel = 1;
 
-absl::Status Damaged(std::string_view what) {
-  return absl::DataLossError(Cat("snapshot: ", what));
-}
+absl::Status Damaged(std::string_view what) { return absl::DataLossError(Cat("snapshot: ", what)); }
 
 std::string EncodeHeader(const Perkle& tree) {
   std::string out(kMagic);
@@ -163,7 +161,8 @@ absl::StatusOr<Perkle> DecodeSnapshot(std::string_view bytes) {
   while (!bytes.empty()) {
     DYNLIB_ASSIGN_OR_RETURN(std::string unpacked, DecodeFrame(bytes, frames.size()));
     frames.push_back(std::make_unique<Frame>(std::move(unpacked)));
-    if (!frames.back()->Read(pairs)) return Damaged(Cat("frame ", frames.size(), " has entries that are none"));
+    if (!frames.back()->Read(pairs))
+      return Damaged(Cat("frame ", frames.size(), " has entries that are none"));
   }
   if (pairs.size() != entries) {
     return Damaged(Cat("it has ", pairs.size(), " of ", entries, " entries"));

@@ -11,7 +11,8 @@
 //   header  "DYNPERK1", entries (8), digest (16), checksum of these (8)
 //   frames  unpacked size (4), packed size (4), checksum of these and of what follows, seeded with
 //           the frame's number (8); zstd of the entries of about 1 MiB, in key order: what the key
-//           shares with the one before it in the frame, what it adds, the value (each size a varint)
+//           shares with the one before it in the frame, what it adds, the value (each size a
+//           varint)
 //
 // Numbers are little-endian.
 #ifndef DYNLIB_PARTITION_MAP_PERKLE_SNAPSHOT_H_
@@ -27,9 +28,9 @@
 
 namespace dynlib::partition_map {
 
-// Piece by piece, of about a mebibyte at most (an entry may be larger than that by 80 KiB). An error
-// of `write` ends it and is returned. Threads: any; the tree may be a copy that a writer goes on
-// from.
+// Piece by piece, of about a mebibyte at most (an entry may be larger than that by 80 KiB). An
+// error of `write` ends it and is returned. Threads: any; the tree may be a copy that a writer goes
+// on from.
 absl::Status WriteSnapshot(const Perkle& tree,
                            absl::FunctionRef<absl::Status(std::string_view)> write);
 std::string EncodeSnapshot(const Perkle& tree);

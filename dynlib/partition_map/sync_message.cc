@@ -6,10 +6,10 @@
 namespace dynlib::partition_map {
 namespace {
 
-constexpr uint8_t kFormat = 1;
+constexpr uint8_t kFormat = 2;
 
 constexpr size_t kVarintBytesMax = 10;
-constexpr size_t kChildBytesMax = 1 + sizeof(Digest128) + kVarintBytesMax;
+constexpr size_t kChildBytesMax = 1 + sizeof(uint64_t) + kVarintBytesMax;
 
 // Flags of asks and answers.
 constexpr uint8_t kList = 1;
@@ -71,14 +71,14 @@ SyncAsk ReadAsk(ByteReader& in) {
 
 void Put(std::string& out, const SyncChild& child) {
   PutFixed8(out, child.nibble);
-  Put(out, child.digest);
+  PutFixed64(out, child.digest);
   PutVarint(out, child.entries);
 }
 SyncChild ReadChild(ByteReader& in) {
   SyncChild child;
   child.nibble = in.Fixed8();
   if (child.nibble > 15) in.Fail();
-  child.digest = ReadDigest(in);
+  child.digest = in.Fixed64();
   child.entries = in.Varint();
   return child;
 }
