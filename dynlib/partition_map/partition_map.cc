@@ -209,9 +209,9 @@ absl::Status CheckAdjacent(std::span<const PartitionRecord> records) {
     if (records[i].first == before.end) continue;
     const bool gap = EndsBefore(before.end, records[i].first);
     return absl::InvalidArgumentError(
-        Cat("partition ", records[i].partition, " begins at ", Escape(records[i].first), ": a ",
-            gap ? "gap after" : "overlap with", " partition ", before.partition, ", which ends at ",
-            before.end.empty() ? "the end of the table" : Escape(before.end)));
+        Cat("partition ", records[i].partition, " begins at ", Escape(records[i].first), ": ",
+            gap ? "a gap after" : "an overlap with", " partition ", before.partition,
+            ", which ends at ", before.end.empty() ? "the end of the table" : Escape(before.end)));
   }
   return absl::OkStatus();
 }

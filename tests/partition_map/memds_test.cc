@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "dynlib/base/ids.h"
@@ -112,6 +114,54 @@ TEST(MemDs, ABatchIsAnsweredInItsOrder) {
   EXPECT_EQ(answers[1].outcome, LookUpOutcome::kNoTable);
   EXPECT_EQ(answers[2].record->partition, PartitionId{1});
   EXPECT_TRUE(node->LookUpBatch({}, kWarm).empty());
+}
+
+TEST(MemDs, StartsFromASnapshotAndFetchesOnlyWhatChangedSince) {
+  const auto peer = NewNode();
+  std::vector<PartitionRecord> records;
+  for (uint64_t i = 1; i <= 500; ++i) {
+    records.push_back(MakeRecord(i, "", "", 1));
+    records.back().table = TableId{i * 7919};
+  }
+  Push(*peer, records);
+  peer->PushTables({{TableRecord{.table = kTable, .name = "orders", .version = 1}}});
+  peer->PushTables({{TableRecord{.table = TableId{2}, .version = 1, .dropped = true}}});
+  std::string snapshot;
+  EXPECT_THAT(peer->WriteSnapshot([&](std::string_view piece) {
+    snapshot += piece;
+    return absl::OkStatus();
+  }),
+              IsOk());
+  PartitionRecord moved = records[3];
+  moved.epoch = 9;
+  Push(*peer, {moved});
+
+  auto node = MemDs::Create({}, kStart, snapshot);
+  ASSERT_THAT(node, IsOk());
+  // What it has it answers; of what it has not it does not know yet.
+  EXPECT_EQ((*node)->LookUp(records[7].table, "k", kStart).outcome, LookUpOutcome::kFound);
+  EXPECT_EQ((*node)->LookUpTable("orders", kStart).outcome, LookUpOutcome::kFound);
+  EXPECT_EQ((*node)->LookUp(TableId{2}, "k", kStart).outcome, LookUpOutcome::kDropped);
+  EXPECT_EQ((*node)->LookUp(TableId{3}, "k", kStart).outcome, LookUpOutcome::kNotReady);
+  const MemDsStatus status = (*node)->status(kStart);
+  EXPECT_EQ(status.from_snapshot, 502u);
+  EXPECT_EQ(status.partitions, 500u);
+  EXPECT_EQ(status.tables, 1u);
+  EXPECT_EQ(status.dropped, 1u);
+  EXPECT_FALSE(status.ready);
+  EXPECT_FALSE(status.since_in_step.has_value());
+  SyncSession session = (*node)->StartSync();
+  while (auto request = session.Next()) {
+    ASSERT_THAT(session.OnReply(peer->AnswerSync(*request)), IsOk());
+  }
+  EXPECT_TRUE(session.in_step());
+  EXPECT_LE(session.counts().received, 3u);
+  EXPECT_EQ((*node)->LookUp(moved.table, "k", kStart).record->epoch, 9u);
+
+  snapshot[snapshot.size() / 2] = static_cast<char>(snapshot[snapshot.size() / 2] ^ 1);
+  EXPECT_THAT(MemDs::Create({}, kStart, snapshot), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(MemDs::Create({.sources_max = 0}, kStart, snapshot),
+              StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
 TEST(MemDs, StatusSaysHowOldWhatItKnowsMayBe) {

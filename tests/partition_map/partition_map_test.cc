@@ -3,14 +3,20 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <span>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "dynlib/base/checksum.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/random.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/partition_map/map_entry.h"
 #include "dynlib/partition_map/partition_record.h"
+#include "dynlib/partition_map/perkle.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -207,6 +213,99 @@ TEST(PartitionMap, SplitsAndMergesEndWithTheNewestPartitions) {
     }
     ASSERT_EQ(All(*map), lineage.last) << round;
   }
+}
+
+TEST(PartitionMap, TheRecordsOfAChangeAreSeenTogetherOrNotAtAll) {
+  const auto map = NewMap();
+  const PartitionRecord parent = MakeRecord(1, "c", "", 1);
+  EXPECT_THAT(map->Replace({{parent}}), IsOk());
+  const auto before = map->view();
+  // A split.
+  const PartitionRecord left = MakeRecord(2, "c", "m", 2), right = MakeRecord(3, "m", "", 2);
+  EXPECT_THAT(map->Replace({{left, right}}), IsOk());
+  EXPECT_THAT(All(*map), ElementsAre(left, right));
+  EXPECT_EQ(before->Find(kTable, "x")->partition, PartitionId{1});
+  // A move, and a merge.
+  PartitionRecord moved = right;
+  moved.epoch = 7;
+  moved.members[1].node = NodeId{9};
+  EXPECT_THAT(map->Replace({{moved}}), IsOk());
+  EXPECT_EQ(map->Find(kTable, "x")->members[1].node, NodeId{9});
+  const PartitionRecord merged = MakeRecord(4, "c", "", 3);
+  EXPECT_THAT(map->Replace({{merged}}), IsOk());
+  EXPECT_THAT(All(*map), ElementsAre(merged));
+
+  const Digest128 digest = map->view()->digest();
+  auto refused = [&](const std::vector<PartitionRecord>& records, absl::StatusCode code,
+                     std::string_view why) {
+    EXPECT_THAT(map->Replace(records), StatusIs(code, HasSubstr(std::string(why))));
+    EXPECT_EQ(map->view()->digest(), digest);
+  };
+  const auto kInvalid = absl::StatusCode::kInvalidArgument;
+  refused({MakeRecord(5, "c", "h", 9), MakeRecord(6, "k", "", 9)}, kInvalid,
+          "partition 6 begins at k: a gap after partition 5, which ends at h");
+  refused({MakeRecord(5, "c", "h", 9), MakeRecord(6, "g", "", 9)}, kInvalid,
+          "partition 6 begins at g: an overlap with partition 5, which ends at h");
+  refused({MakeRecord(5, "c", "", 9), MakeRecord(6, "g", "", 9)}, kInvalid, "overlap");
+  PartitionRecord other = MakeRecord(6, "h", "", 9);
+  other.table = TableId{2};
+  refused({MakeRecord(5, "c", "h", 9), other}, kInvalid, "tables 1 and 2");
+  refused({MakeRecord(5, "h", "c", 9)}, kInvalid, "end is c");
+  // One of two is older than what is there.
+  refused({MakeRecord(5, "a", "h", 9), MakeRecord(6, "h", "", 2)},
+          absl::StatusCode::kFailedPrecondition, "partition 6 from h");
+  EXPECT_EQ(*map->DropTable(kTable, 1), UpsertOutcome::kApplied);
+  EXPECT_THAT(map->Replace({{MakeRecord(7, "c", "", 9)}}),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+// One leaf and many, found side by side as one by one.
+TEST(PartitionMap, ABatchFindsWhatSingleLookUpsFind) {
+  Random random(8);
+  const auto map = NewMap();
+  std::vector<PartitionKey> keys;
+  std::vector<std::string> bytes;
+  for (uint64_t i = 0; i < 2'000; ++i) bytes.push_back(TestKey(random.Below(kTestKeys)) + "5");
+  for (uint64_t i = 0; i < bytes.size(); ++i) {
+    PartitionRecord record = RandomRecord(random);
+    record.table = TableId{1 + random.Below(300)};
+    Put(*map, record);
+    keys.push_back({TableId{1 + random.Below(320)}, bytes[i]});
+  }
+  for (const size_t count : {size_t{0}, size_t{1}, size_t{31}, size_t{33}, keys.size()}) {
+    const auto view = map->view();
+    const std::vector<PartitionPtr> found = view->FindBatch(std::span(keys).first(count));
+    ASSERT_EQ(found.size(), count);
+    PartitionRecord single;
+    for (size_t i = 0; i < count; ++i) {
+      const bool holds = map->Find(keys[i].table, keys[i].key, single);
+      ASSERT_EQ(found[i] != nullptr, holds) << i;
+      if (holds) {
+        ASSERT_EQ(*found[i], single);
+      }
+    }
+  }
+}
+
+TEST(PartitionMap, EntriesOfNoMapAreNotAdopted) {
+  const auto map = NewMap();
+  Put(*map, MakeRecord(1, "", "m", 1));
+  Put(*map, MakeRecord(2, "m", "", 1));
+  EXPECT_THAT(map->Upsert(TableRecord{.table = kTable, .name = "orders"}), IsOk());
+  const auto again = PartitionMap::Create({}, map->view()->entries());
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ((*again)->view()->digest(), map->view()->digest());
+  EXPECT_EQ((*again)->view()->partitions(), 2u);
+  EXPECT_EQ((*again)->FindTable("orders")->table, kTable);
+  EXPECT_THAT(PartitionMap::Create({.partitions_max = 1}, map->view()->entries()),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  Perkle entries = map->view()->entries();
+  EXPECT_THAT(entries.Put("nonsense", "value"), IsOk());
+  EXPECT_THAT(PartitionMap::Create({}, entries), StatusIs(absl::StatusCode::kDataLoss));
+  entries = map->view()->entries();
+  EXPECT_THAT(entries.Put(EntryKey(kTable, "k"), EncodeValue(MakeRecord(3, "k", "p", 1))), IsOk());
+  EXPECT_THAT(PartitionMap::Create({}, entries),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("overlap at k")));
 }
 
 TEST(PartitionMap, GapsAreFound) {

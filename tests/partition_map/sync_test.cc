@@ -96,7 +96,7 @@ TEST(Sync, EqualMapsExchangeTwoShortMessages) {
 // What either lacks it gets, and the contents are those of a node that received everything.
 TEST(Sync, BothSidesEndWithTheJoinOfTheTwo) {
   Random random(1);
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 200; ++round) {
     const auto a = NewNode(), b = NewNode(), all = NewNode();
     for (uint64_t i = random.Below(40); i > 0; --i) {
       const PartitionRecord record = RandomRecord(random);
@@ -143,7 +143,7 @@ TEST(Sync, AnEmptyNodeFetchesAllInBoundedMessagesAndAlsoGivesAll) {
 
 // The bytes are in proportion to the difference, not to the map.
 TEST(Sync, AFewDifferencesCostAFewEntriesWorth) {
-  constexpr uint64_t kEntries = 10'000, kDifferent = 40;
+  constexpr uint64_t kEntries = 6'000, kDifferent = 40;
   const auto a = NewNode(), b = NewNode();
   size_t entry_bytes = 0;
   for (uint64_t i = 0; i < kEntries; ++i) {
@@ -153,7 +153,7 @@ TEST(Sync, AFewDifferencesCostAFewEntriesWorth) {
   }
   entry_bytes /= kEntries;
   for (uint64_t i = 0; i < kDifferent; ++i) {
-    PartitionRecord moved = ManyRecord(i * 241);
+    PartitionRecord moved = ManyRecord(i * 149);
     moved.epoch = 5;
     Push(i % 2 == 0 ? *a : *b, moved);
   }
@@ -196,7 +196,7 @@ TEST(Sync, ADroppedTablesPartitionsAreNotExchanged) {
 // Updates go on at both sides meanwhile: the session does its part and ends, the next one the rest.
 TEST(Sync, UpdatesDuringASessionAreLeftToTheNext) {
   Random random(2);
-  for (int round = 0; round < 50; ++round) {
+  for (int round = 0; round < 25; ++round) {
     const auto a = NewNode(), b = NewNode();
     for (uint64_t i = 0; i < 200; ++i) {
       Push(random.Chance(0.5) ? *a : *b, ManyRecord(random.Below(300)));
