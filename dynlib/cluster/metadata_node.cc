@@ -15,6 +15,7 @@
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/gac_service.h"
+#include "dynlib/cluster/metadata_snapshot.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/partition_map/partition_record.h"
 #include "dynlib/partition_map/sync_message.h"
@@ -31,6 +32,9 @@ using partition_map::TableRecord;
 constexpr Duration kMillisecond = std::chrono::milliseconds(1);
 constexpr Duration kTimeMax = std::chrono::minutes(10);
 constexpr size_t kPushBytesMax = 4 << 20;
+constexpr int kLookUpKeysMax = 1000;
+constexpr Duration kSnapshotIntervalMin = std::chrono::seconds(1);
+constexpr Duration kSnapshotIntervalMax = std::chrono::hours(24);
 
 absl::Status CheckTime(std::string_view field, Duration value) {
   if (value >= kMillisecond && value <= kTimeMax) return absl::OkStatus();
@@ -69,13 +73,20 @@ absl::Status Validate(const MetadataNodeOptions& options) {
   if (options.rpc.max_serving < 1)
     return absl::InvalidArgumentError("rpc.max_serving is 0; allowed: at least 1");
   DYNLIB_RETURN_IF_ERROR(CheckTime("sync_interval", options.sync_interval));
-  return CheckTime("sync_timeout", options.sync_timeout);
+  DYNLIB_RETURN_IF_ERROR(CheckTime("sync_timeout", options.sync_timeout));
+  const Duration snapshots = options.snapshot_interval;
+  if (snapshots >= kSnapshotIntervalMin && snapshots <= kSnapshotIntervalMax) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(Cat("snapshot_interval is ", ToMicros(snapshots),
+                                        " us; allowed: ", ToMicros(kSnapshotIntervalMin), " to ",
+                                        ToMicros(kSnapshotIntervalMax)));
 }
 
 class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Impl> {
  public:
   Impl(const MetadataNodeOptions& options, const ClusterConfig& config,
-       const Environment& environment, std::unique_ptr<MemDs> map)
+       const Environment& environment, std::shared_ptr<MemDs> map)
       : options_(options),
         env_(environment),
         map_(std::move(map)),
@@ -103,6 +114,7 @@ class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Imp
   template <typename Request>
   void Handle(Rpc::Method method, void (Impl::*serve)(NodeId, const Request&, Rpc::Reply));
   void LookUp(NodeId from, const wire::LookUpRequest& request, Rpc::Reply reply);
+  void LookUpBatch(NodeId from, const wire::LookUpBatchRequest& request, Rpc::Reply reply);
   void DescribeTable(NodeId from, const wire::DescribeTableRequest& request, Rpc::Reply reply);
   void Push(NodeId from, const wire::PushRequest& request, Rpc::Reply reply);
   void Sync(NodeId from, const wire::MetadataSyncRequest& request, Rpc::Reply reply);
@@ -115,10 +127,12 @@ class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Imp
   void OnSyncReply(absl::StatusOr<std::string> result);
   absl::Status TakeSyncReply(absl::StatusOr<std::string> result);
   void EndSync(const absl::Status& status);
+  void SaveNext();
+  void OnSaved(const absl::Status& status);
 
   const MetadataNodeOptions options_;
   const Environment env_;
-  const std::unique_ptr<MemDs> map_;
+  const std::shared_ptr<MemDs> map_;  // also of a snapshot that is being saved
   const Instant started_;
   const uint64_t incarnation_;
   std::vector<NodeId> peers_;
@@ -129,6 +143,8 @@ class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Imp
   uint64_t pushes_ = 0;
 
   Executor::TimerId timer_ = Executor::kNoTimer;
+  Executor::TimerId save_timer_ = Executor::kNoTimer;
+  bool saving_ = false;
   size_t turn_ = 0;  // of the peers
   NodeId peer_{};    // of session_
   bool peer_ready_ = false;
@@ -154,11 +170,13 @@ absl::Status MetadataNode::Impl::Start() {
                       env_.executor, env_.clock, env_.metrics));
   admission_->Register(rpc_.get());
   Handle(kLookUp, &Impl::LookUp);
+  Handle(kLookUpBatch, &Impl::LookUpBatch);
   Handle(kDescribeTable, &Impl::DescribeTable);
   Handle(kPush, &Impl::Push);
   Handle(kMetadataSync, &Impl::Sync);
   Handle(kMetadataStatus, &Impl::Status);
   if (!peers_.empty()) SyncNext();
+  if (env_.disk != nullptr) SaveNext();
   return absl::OkStatus();
 }
 
@@ -172,6 +190,7 @@ std::optional<TableThroughput> MetadataNode::Impl::ThroughputOf(TableId table) c
 
 void MetadataNode::Impl::Close() {
   env_.executor->Cancel(timer_);
+  env_.executor->Cancel(save_timer_);
   admission_ = nullptr;
   rpc_ = nullptr;
 }
@@ -193,6 +212,33 @@ void MetadataNode::Impl::LookUp(NodeId, const wire::LookUpRequest& request, Rpc:
   if (answer.outcome != LookUpOutcome::kFound)
     return Send(reply, std::move(message), Absent(answer.outcome, "the key's partition"));
   message.set_record(partition_map::Encode(*answer.record));
+  Send(reply, std::move(message), absl::OkStatus());
+}
+
+void MetadataNode::Impl::LookUpBatch(NodeId, const wire::LookUpBatchRequest& request,
+                                     Rpc::Reply reply) {
+  wire::LookUpBatchReply message;
+  if (request.keys_size() > kLookUpKeysMax) {
+    return Send(reply, std::move(message),
+                absl::InvalidArgumentError(Cat("the request has ", request.keys_size(),
+                                               " keys; allowed: up to ", kLookUpKeysMax)));
+  }
+  look_ups_ += static_cast<uint64_t>(request.keys_size());
+  env_.metrics->Count("metadata.look_ups", request.keys_size());
+  std::vector<partition_map::LookUpKey> keys;
+  for (const wire::LookUpRequest& key : request.keys()) {
+    keys.push_back({TableId{key.table()}, key.key()});
+  }
+  for (const partition_map::LookUpAnswer& found : map_->LookUpBatch(keys, env_.clock->Now())) {
+    wire::LookUpReply& answer = *message.add_answers();
+    if (found.outcome == LookUpOutcome::kFound) {
+      answer.set_record(partition_map::Encode(*found.record));
+      continue;
+    }
+    const absl::Status status = Absent(found.outcome, "the key's partition");
+    answer.mutable_outcome()->set_code(static_cast<int>(status.code()));
+    answer.mutable_outcome()->set_message(std::string(ToStd(status.message())));
+  }
   Send(reply, std::move(message), absl::OkStatus());
 }
 
@@ -272,6 +318,14 @@ void MetadataNode::Impl::Status(NodeId, const wire::MetadataStatusRequest&, Rpc:
   PutFixed64(digest, now.digest.high);
   message.set_digest(std::move(digest));
   message.set_ready(now.ready);
+  if (now.since_in_step.has_value()) {
+    message.set_since_in_step_us(static_cast<uint64_t>(ToMicros(*now.since_in_step)));
+  }
+  if (now.sources > 0) {
+    message.set_oldest_source_age_us(static_cast<uint64_t>(ToMicros(now.oldest_source_age)));
+  }
+  message.set_sources(now.sources);
+  message.set_from_snapshot(now.from_snapshot);
   Send(reply, std::move(message), absl::OkStatus());
 }
 
@@ -325,13 +379,58 @@ void MetadataNode::Impl::EndSync(const absl::Status& status) {
   session_.reset();
 }
 
+// One save each interval; one that takes longer is not joined by another.
+void MetadataNode::Impl::SaveNext() {
+  save_timer_ = env_.executor->RunAt(env_.clock->Now() + options_.snapshot_interval,
+                                     [weak = weak_from_this()] {
+                                       if (auto self = weak.lock()) self->SaveNext();
+                                     });
+  if (saving_ || map_->view()->entries().empty()) return;
+  saving_ = true;
+  env_.disk_executor->Post(
+      [weak = weak_from_this(), map = map_, disk = env_.disk, executor = env_.executor] {
+        absl::Status status = SaveMetadataSnapshot(*map, disk);
+        executor->Post([weak, status = std::move(status)] {
+          if (auto self = weak.lock()) self->OnSaved(status);
+        });
+      });
+}
+
+void MetadataNode::Impl::OnSaved(const absl::Status& status) {
+  saving_ = false;
+  env_.metrics->Count(status.ok() ? "metadata.snapshots" : "metadata.snapshots_failed", 1);
+}
+
+namespace {
+
+// From the snapshot, if there is a sound one.
+absl::StatusOr<std::unique_ptr<MemDs>> StartMap(const MetadataNodeOptions& options,
+                                                const MetadataNode::Environment& environment) {
+  const Instant now = environment.clock->Now();
+  if (environment.disk == nullptr) return MemDs::Create(options.map, now);
+  const absl::StatusOr<std::string> snapshot = LoadMetadataSnapshot(environment.disk);
+  if (snapshot.ok()) {
+    absl::StatusOr<std::unique_ptr<MemDs>> map = MemDs::Create(options.map, now, *snapshot);
+    // What is wrong with the options is said below.
+    if (map.ok()) return map;
+  }
+  if (snapshot.status().code() != absl::StatusCode::kNotFound) {
+    environment.metrics->Count("metadata.snapshots_unusable", 1);
+  }
+  return MemDs::Create(options.map, now);
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<MetadataNode>> MetadataNode::Create(
     const MetadataNodeOptions& options, const ClusterConfig& config,
     const Environment& environment) {
   DYNLIB_RETURN_IF_ERROR(Validate(options));
   DYNLIB_RETURN_IF_ERROR(Check(config, options.id));
-  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<MemDs> map,
-                          MemDs::Create(options.map, environment.clock->Now()));
+  if ((environment.disk == nullptr) != (environment.disk_executor == nullptr)) {
+    return absl::InvalidArgumentError("disk and disk_executor: both or none");
+  }
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<MemDs> map, StartMap(options, environment));
   auto impl = std::make_shared<Impl>(options, config, environment, std::move(map));
   DYNLIB_RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<MetadataNode>(new MetadataNode(std::move(impl)));

@@ -7,20 +7,22 @@
 //       {.transport = &transport, .clock = &clock, .executor = &main}));
 //   ... node->rpc()->Handle(...);   // other services of the process, on the same channel
 //
-// It keeps nothing on disk. A node that starts asks its peers for the map at once, and hears all of
-// it again from the storage nodes within a push period. Until either is done it does not claim that
-// something is absent: it answers UNAVAILABLE, and routers go by what another says. A peer vouches
-// for it only when that peer is ready itself, so metadata nodes that all start together wait out
-// `warm_up` (map.warm_up: more than two push periods).
+// A node that starts has what its last snapshot had, if it has a disk; asks its peers at once for
+// what it lacks; and hears all of it again from the storage nodes within a push period. Until
+// either of the two is done it answers what it knows, and does not claim that something is absent:
+// it answers UNAVAILABLE, and routers go by what another says. A peer vouches for it only when that
+// peer is ready itself, so metadata nodes that all start together wait out `warm_up` (map.warm_up:
+// more than two push periods).
 //
 // What it answers (messages of cluster.proto, methods of service.h):
 //   kLookUp, kDescribeTable   OK; NOT_FOUND: there is none; UNAVAILABLE: not known here, and this
 //                             node may not know everything yet
+//   kLookUpBatch              up to 1,000 look-ups at once, each answered so
 //   kPush                     OK, also when some records are older than what is held; INVALID_
 //                             ARGUMENT when one does not parse or is refused (the others count).
 //                             The incarnation in the reply is new when the node has forgotten all
 //   kMetadataSync             one exchange of a session that another metadata node leads
-//   kMetadataStatus           counts, and the digest of the whole map
+//   kMetadataStatus           counts, the digest of the whole map, and how stale it may be
 //
 // It also serves global admission control (gac_service.h): kAdmissionReport, by routers.
 //
@@ -28,7 +30,8 @@
 //
 // Counted: "metadata.look_ups", "metadata.describes", "metadata.pushes", "metadata.records"
 // (pushed), "metadata.records_refused", "metadata.malformed", "metadata.syncs",
-// "metadata.syncs_failed", "gac.reports", "gac.refused".
+// "metadata.syncs_failed", "metadata.snapshots", "metadata.snapshots_failed",
+// "metadata.snapshots_unusable", "gac.reports", "gac.refused".
 //
 // Threads: everything on `executor`, which never blocks here. Ownership: transport, clock, executor
 // and metrics outlive it.
@@ -48,6 +51,7 @@
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/partition_map/memds.h"
 #include "dynlib/runtime/clock.h"
+#include "dynlib/runtime/disk.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/rpc.h"
 #include "dynlib/runtime/transport.h"
@@ -63,6 +67,8 @@ struct MetadataNodeOptions {
   admission::GacServer::Options admission;                 // generation 0: taken from the clock
   Duration sync_interval = std::chrono::seconds(1);        // 1 ms to 10 min
   Duration sync_timeout = std::chrono::milliseconds(500);  // of one exchange; 1 ms to 10 min
+  // How often the map is saved, if there is a disk. 1 s to 1 d.
+  Duration snapshot_interval = std::chrono::minutes(5);
 };
 // kInvalidArgument naming the field, its value and what is allowed. What `map` and `admission`
 // allow is checked by Create.
@@ -75,9 +81,14 @@ class MetadataNode {
     const Clock* clock = nullptr;
     Executor* executor = nullptr;
     MetricsSink* metrics = MetricsSink::None();
+    // To start from a snapshot, and to save one now and then; both or none. Create blocks on the
+    // disk, and is called on the executor of the disk then.
+    Disk* disk = nullptr;
+    Executor* disk_executor = nullptr;
   };
 
-  // Serves from then on. kInvalidArgument: an option, or a configuration that does not name it.
+  // Serves from then on. kInvalidArgument: an option, or a configuration that does not name it. A
+  // snapshot that is damaged or cannot be read is counted, and the node starts without it.
   static absl::StatusOr<std::unique_ptr<MetadataNode>> Create(const MetadataNodeOptions& options,
                                                               const ClusterConfig& config,
                                                               const Environment& environment);

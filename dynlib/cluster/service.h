@@ -61,6 +61,7 @@ inline constexpr Rpc::Method kPush{22};
 inline constexpr Rpc::Method kMetadataSync{23};
 inline constexpr Rpc::Method kAdmissionReport{24};
 inline constexpr Rpc::Method kMetadataStatus{25};
+inline constexpr Rpc::Method kLookUpBatch{26};
 
 // The catalogue is a table like others, of one partition, that every cluster is born with: table
 // "catalogue", partition key "name" (string); attribute "table" (binary) holds the encoded

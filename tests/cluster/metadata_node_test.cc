@@ -1,6 +1,7 @@
 #include "dynlib/cluster/metadata_node.h"
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,9 +14,11 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/metadata_snapshot.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/partition_map/partition_record.h"
+#include "dynlib/runtime/disk.h"
 #include "dynlib/runtime/rpc.h"
 #include "dynlib/sim/world.h"
 #include "dynlib/testing/status_matchers.h"
@@ -65,11 +68,28 @@ class MetadataNodeTest : public ::testing::Test {
   void Start(NodeId id) {
     options_.id = id;
     sim::Node* node = world_.node(id);
-    DYNLIB_ASSERT_OK_AND_ASSIGN(nodes_[id],
-                                MetadataNode::Create(options_, config_,
-                                                     {.transport = node->transport(),
-                                                      .clock = node->clock(),
-                                                      .executor = node->NewExecutor("main")}));
+    MetadataNode::Environment environment{.transport = node->transport(),
+                                          .clock = node->clock(),
+                                          .executor = node->NewExecutor("main")};
+    if (!with_disk_) {
+      DYNLIB_ASSERT_OK_AND_ASSIGN(nodes_[id], MetadataNode::Create(options_, config_, environment));
+      return;
+    }
+    RunBlocking(id, [&](Disk* disk) {
+      environment.disk = disk;
+      environment.disk_executor = node->NewBlockingExecutor("disk");
+      DYNLIB_ASSERT_OK_AND_ASSIGN(nodes_[id], MetadataNode::Create(options_, config_, environment));
+    });
+  }
+  void RunBlocking(NodeId id, const std::function<void(Disk*)>& task) {
+    bool done = false;
+    sim::Node* node = world_.node(id);
+    node->NewBlockingExecutor("test")->Post([&] {
+      task(node->disk());
+      done = true;
+    });
+    world_.RunUntil([&] { return done; }, seconds(5));
+    EXPECT_TRUE(done);
   }
   void Kill(NodeId id) {
     world_.node(id)->Crash();
@@ -130,6 +150,7 @@ class MetadataNodeTest : public ::testing::Test {
   sim::World world_;
   ClusterConfig config_;
   MetadataNodeOptions options_;
+  bool with_disk_ = false;
   std::map<NodeId, std::unique_ptr<MetadataNode>> nodes_;
   std::unique_ptr<Rpc> rpc_;
 };
@@ -254,9 +275,75 @@ TEST_F(MetadataNodeTest, ABadRecordDoesNotKeepTheOthersOut) {
   EXPECT_EQ(Found(kA, "a"), Record(20, "", "m"));
 }
 
+TEST_F(MetadataNodeTest, ABatchIsAnsweredKeyByKey) {
+  Start(kA);
+  Push(kA, {Record(20, "", "m"), Record(21, "m", "t")});
+  wire::LookUpBatchRequest request;
+  for (const char* key : {"n", "a", "z"}) {
+    request.add_keys()->set_table(ToUint(kTable));
+    request.mutable_keys()->rbegin()->set_key(key);
+  }
+  auto reply = Ask<wire::LookUpBatchReply>(kA, kLookUpBatch, request);
+  EXPECT_EQ(CodeOf(reply), absl::StatusCode::kOk);
+  ASSERT_EQ(reply.answers_size(), 3);
+  EXPECT_THAT(partition_map::DecodePartitionRecord(reply.answers(0).record()),
+              IsOkAndHolds(Record(21, "m", "t")));
+  EXPECT_THAT(partition_map::DecodePartitionRecord(reply.answers(1).record()),
+              IsOkAndHolds(Record(20, "", "m")));
+  EXPECT_EQ(CodeOf(reply.answers(2)), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Status(kA).look_ups(), 3u);
+
+  for (int i = 0; i < 1000; ++i) request.add_keys();
+  reply = Ask<wire::LookUpBatchReply>(kA, kLookUpBatch, request);
+  EXPECT_EQ(CodeOf(reply), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(reply.outcome().message(), HasSubstr("1003 keys; allowed: up to 1000"));
+}
+
+TEST_F(MetadataNodeTest, StatusSaysHowStaleItMayBe) {
+  Start(kA);
+  EXPECT_FALSE(Status(kA).has_since_in_step_us());
+  EXPECT_FALSE(Status(kA).has_oldest_source_age_us());
+  Start(kB);
+  Push(kA, {Record(20, "", "m")});
+  world_.RunFor(seconds(1));
+  EXPECT_LT(Status(kA).since_in_step_us(), 500'000u);
+  Kill(kB);
+  world_.RunFor(seconds(7));
+  const wire::MetadataStatusReply status = Status(kA);
+  EXPECT_GE(status.since_in_step_us(), 6'500'000u);
+  EXPECT_EQ(status.sources(), 1u);
+  EXPECT_GE(status.oldest_source_age_us(), 7'500'000u);
+}
+
+// A node that comes back alone has what it saved, and does not claim to know more.
+TEST_F(MetadataNodeTest, ItStartsFromItsSnapshot) {
+  with_disk_ = true;
+  options_.snapshot_interval = seconds(2);
+  Start(kA);
+  Push(kA, {Record(20, "", "m"), Record(21, "m", "t")}, {Table()});
+  world_.RunFor(seconds(5));
+  Restart(kA);
+  EXPECT_EQ(Found(kA, "n"), Record(21, "m", "t"));
+  EXPECT_EQ(CodeOf(LookUp(kA, "z")), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(CodeOf(Describe(kA, "letters")), absl::StatusCode::kOk);
+  EXPECT_EQ(Status(kA).from_snapshot(), 3u);
+
+  // Damaged, it is not used.
+  RunBlocking(kA, [&](Disk* disk) {
+    const auto file = disk->Open(kMetadataSnapshotPath, OpenMode::kReadWrite);
+    DYNLIB_ASSERT_OK(file);
+    DYNLIB_EXPECT_OK((*file)->WriteAt(60, "x"));
+    DYNLIB_EXPECT_OK((*file)->Sync());
+  });
+  Restart(kA);
+  EXPECT_EQ(Status(kA).from_snapshot(), 0u);
+  EXPECT_EQ(CodeOf(LookUp(kA, "n")), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(MetadataNodeTest, RequestsThatDoNotParseAreRefused) {
   Start(kA);
-  for (Rpc::Method method : {kLookUp, kDescribeTable, kPush, kMetadataSync, kMetadataStatus}) {
+  for (Rpc::Method method :
+       {kLookUp, kLookUpBatch, kDescribeTable, kPush, kMetadataSync, kMetadataStatus}) {
     absl::StatusOr<std::string> bytes = Call(kA, method, "\xff\xff\xff");
     DYNLIB_ASSERT_OK(bytes);
     wire::LookUpReply reply;
@@ -298,6 +385,12 @@ TEST_F(MetadataNodeTest, OptionsAreChecked) {
   EXPECT_THAT(message([](auto& o, auto&) { o.sync_interval = {}; }), HasSubstr("sync_interval"));
   EXPECT_THAT(message([](auto& o, auto&) { o.sync_timeout = std::chrono::hours(1); }),
               HasSubstr("sync_timeout"));
+  EXPECT_THAT(message([](auto& o, auto&) { o.snapshot_interval = seconds(0); }),
+              HasSubstr("snapshot_interval is 0 us; allowed: 1000000 to"));
+  MetadataNode::Environment half = environment;
+  half.disk = node->disk();
+  EXPECT_THAT(MetadataNode::Create(options_, config_, half),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("disk_executor")));
   EXPECT_THAT(message([](auto& o, auto&) { o.map.sources_max = 0; }), HasSubstr("sources_max"));
   EXPECT_THAT(message([](auto&, auto& c) { c.metadata_nodes.resize(17, kA); }),
               HasSubstr("metadata_nodes"));
