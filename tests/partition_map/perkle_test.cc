@@ -156,7 +156,7 @@ TEST(Perkle, LimitsAreRefusedAndNothingChanges) {
 // PERKLE_OPERATIONS asks for more of them than a build has time for.
 int Operations() {
   const char* wanted = std::getenv("PERKLE_OPERATIONS");
-  return std::max(200, wanted != nullptr ? std::atoi(wanted) : 30'000);
+  return std::max(200, wanted != nullptr ? std::atoi(wanted) : 20'000);
 }
 
 // Every query kind against a sorted map, while keys come and go.
