@@ -458,7 +458,7 @@ void AutoAdmin::Impl::Run(const WritePlan& action) {
 
 void AutoAdmin::Impl::Run(const UpdateTable& action) {
   router_->Put(std::string(kCatalogueName), EncodeTableItem(action.table),
-               FollowsVersion(action.table.version),
+               TableIs(action.table.id, action.table.version - 1),
                Guard([name = action.table.name](Impl& self, absl::Status status) {
                  self.Done(status, "admin.table_changed", {{"table", name}});
                }));
@@ -467,10 +467,10 @@ void AutoAdmin::Impl::Run(const UpdateTable& action) {
 // Its id is noted first: see PastName.
 void AutoAdmin::Impl::Run(const RemoveTable& action) {
   const TableInfo& table = action.table;
-  auto remove = [name = table.name, version = table.version](Impl& self, absl::Status noted) {
+  auto remove = [name = table.name, still_there = TableIs(table.id, table.version)](
+                    Impl& self, absl::Status noted) {
     if (!noted.ok()) return self.Done(noted, "", {{"table", name}});
-    self.router_->Delete(std::string(kCatalogueName), CatalogueKey(name),
-                         FollowsVersion(version + 1),
+    self.router_->Delete(std::string(kCatalogueName), CatalogueKey(name), still_there,
                          self.Guard([name](Impl& admin, absl::Status status) {
                            admin.Done(status, "admin.table_removed", {{"table", name}});
                          }));

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/check.h"
+#include "dynlib/base/coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/cluster.pb.h"
@@ -58,6 +59,12 @@ absl::StatusOr<PartitionInfo> FromWire(const wire::Partition& from) {
   }
   partition.generation = from.generation();
   return partition;
+}
+
+Value IdValue(TableId id) {
+  std::string bytes;
+  PutFixed64(bytes, ToUint(id));
+  return Value::Binary(std::move(bytes));
 }
 
 // From the first key to the last, without gap or overlap.
@@ -157,7 +164,17 @@ Item EncodeTableItem(const TableInfo& table) {
   item[std::string(kCatalogueKey)] = Value::String(table.name);
   item[kTableAttribute] = Value::Binary(to.SerializeAsString());
   item[std::string(kVersionAttribute)] = Value::Number(static_cast<int64_t>(table.version));
+  item[std::string(kTableIdAttribute)] = IdValue(table.id);
   return item;
+}
+
+Condition TableIs(TableId id, uint64_t version) {
+  return Condition{{{.attribute = std::string(kTableIdAttribute),
+                     .op = Clause::Op::kEqual,
+                     .operand = IdValue(id)},
+                    {.attribute = std::string(kVersionAttribute),
+                     .op = Clause::Op::kEqual,
+                     .operand = Value::Number(static_cast<int64_t>(version))}}};
 }
 
 absl::StatusOr<TableInfo> DecodeTableItem(const Item& item) {

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
+#include "dynlib/cluster/condition.h"
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/table_schema.h"
 
@@ -27,6 +28,8 @@ inline constexpr std::string_view kCatalogueName = "catalogue";
 inline constexpr std::string_view kCatalogueKey = "name";
 // Of every item: how often it was written.
 inline constexpr std::string_view kVersionAttribute = "version";
+// Of a table's: its id, 8 bytes, so that a condition can name it.
+inline constexpr std::string_view kTableIdAttribute = "table_id";
 
 struct PartitionMember {
   ReplicaId replica{};
@@ -76,6 +79,11 @@ TableInfo CatalogueTable(const std::vector<NodeId>& catalogue_nodes);
 Item EncodeTableItem(const TableInfo& table);
 // Safe on anything. Errors: kDataLoss naming what is wrong.
 absl::StatusOr<TableInfo> DecodeTableItem(const Item& item);
+
+// Holds while the entry is that of the table `id` at `version`: versions of another table that got
+// the same name count from 1 again, so the version alone would let a late write of somebody who
+// knew the one before replace or remove it.
+Condition TableIs(TableId id, uint64_t version);
 
 // A table without its partitions, as metadata nodes and routers keep it.
 std::string EncodeDescriptor(const TableInfo& table);

@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
+#include "dynlib/cluster/condition.h"
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/table_schema.h"
 #include "dynlib/testing/status_matchers.h"
@@ -26,6 +27,16 @@ TableInfo Sample() {
 
 TEST(CatalogueTest, ATableComesBackAsItWasEntered) {
   EXPECT_THAT(DecodeTableItem(EncodeTableItem(Sample())), IsOkAndHolds(Sample()));
+}
+
+TEST(CatalogueTest, AConditionNamesTheTableBesidesItsVersion) {
+  TableInfo table = Sample();
+  table.version = 3;
+  const Item entry = EncodeTableItem(table);
+  EXPECT_TRUE(Holds(TableIs(table.id, 3), &entry));
+  EXPECT_FALSE(Holds(TableIs(table.id, 2), &entry));
+  EXPECT_FALSE(Holds(TableIs(TableId{6}, 3), &entry)) << "another table of the name";
+  EXPECT_FALSE(Holds(TableIs(table.id, 3), nullptr));
 }
 
 TEST(CatalogueTest, EveryKeyHasItsPartition) {

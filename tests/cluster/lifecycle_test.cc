@@ -4,7 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "dynlib/base/ids.h"
 #include "dynlib/cluster/admin_planner.h"
+#include "dynlib/cluster/catalogue.h"
+#include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/key.h"
+#include "dynlib/cluster/service.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -236,6 +242,40 @@ TEST(LifecycleTest, EveryPartitionOfADeadNodeIsOnThreeDisksWithinSeconds) {
     return true;
   }));
   EXPECT_LE(cluster.world().Now() - dead, seconds(3));
+}
+
+TEST(LifecycleTest, WhatADeposedAdminDoesLateLeavesTheNextTableOfTheNameAlone) {
+  SimCluster cluster(3);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  DYNLIB_ASSERT_OK(cluster.DeleteTable("users"));
+  const TableInfo first = *cluster.Table("users");
+  ASSERT_TRUE(cluster.Until([&] { return !cluster.Table("users").has_value(); }));
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  const TableId second = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, second, 1); }));
+  const SimCluster::Seen leader = cluster.Leaders(second).begin()->second;
+  wire::SplitRequest split;
+  split.set_partition(leader.status.partition());
+  split.set_at(HashBoundary(uint64_t{1} << 63));
+  split.set_left(ToUint(ChildOf(PartitionId{split.partition()}, false)));
+  split.set_right(ToUint(ChildOf(PartitionId{split.partition()}, true)));
+  DYNLIB_ASSERT_OK(cluster.Call<wire::SplitReply>(leader.node, kSplit, split));
+  ASSERT_TRUE(cluster.Until([&] { return cluster.Table("users")->version == first.version; }));
+  // The removal, and a change that was on its way, of the first table.
+  std::vector<absl::Status> done;
+  auto note = [&](absl::Status status) { done.push_back(std::move(status)); };
+  cluster.client()->Post([&] {
+    cluster.router().Delete(std::string(kCatalogueName),
+                            {.partition = Value::String("users"), .sort = {}},
+                            TableIs(first.id, first.version), note);
+    cluster.router().Put(std::string(kCatalogueName), EncodeTableItem(first),
+                         TableIs(first.id, first.version), note);
+  });
+  ASSERT_TRUE(cluster.RunUntil([&] { return done.size() == 2; }));
+  for (const absl::Status& status : done) EXPECT_THAT(status, StatusIs(absl::StatusCode::kAborted));
+  ASSERT_TRUE(cluster.Table("users").has_value());
+  EXPECT_EQ(cluster.Table("users")->id, second);
 }
 
 TEST(LifecycleTest, ADeletedTableLeavesNothing) {
