@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,7 +29,8 @@ namespace {
 constexpr size_t kNameBytesMin = 3;
 constexpr size_t kNameBytesMax = 255;
 constexpr size_t kZones = 3;
-constexpr size_t kParallel = 16;  // replicas being made at a time, by one creation
+constexpr int kDeletionTries = 10;  // of a table whose entry changes all the time
+constexpr size_t kParallel = 16;    // replicas being made at a time, by one creation
 
 using Done = absl::AnyInvocable<void(absl::Status)>;
 
@@ -99,9 +102,37 @@ std::vector<PartitionMember> PlacePartition(const Zones& zones, uint64_t number)
   return members;
 }
 
-bool SameTable(const TableInfo& table, const TableSpec& spec) {
-  const bool as_made = table.version > 1 || table.partitions.size() == spec.partitions;
-  return table.schema == spec.schema && table.throughput == spec.throughput && as_made;
+std::string Describe(const KeyAttribute& key) {
+  const std::string_view type = key.type == KeyType::kNumber   ? "number"
+                                : key.type == KeyType::kString ? "string"
+                                                               : "binary";
+  return Cat("'", Escape(key.name), "' (", type, ")");
+}
+
+std::string Describe(const TableSchema& schema) {
+  return Cat("partition key ", Describe(schema.partition_key), " and ",
+             schema.sort_key.has_value() ? Cat("sort key ", Describe(*schema.sort_key))
+                                         : std::string("no sort key"));
+}
+
+std::string Describe(const Throughput& throughput) {
+  if (throughput.on_demand) return "on demand";
+  return Cat(throughput.read_units, " read and ", throughput.write_units, " write units a second");
+}
+
+// In what the table is not as the spec says, with both values; empty: it is the same.
+std::string Difference(const TableInfo& table, const TableSpec& spec) {
+  std::string differences;
+  auto note = [&](std::string_view what, const std::string& is, const std::string& asked) {
+    if (is != asked)
+      differences += Cat(differences.empty() ? "" : "; ", what, " is ", is, ", asked for ", asked);
+  };
+  note("schema", Describe(table.schema), Describe(spec.schema));
+  note("throughput", Describe(table.throughput), Describe(spec.throughput));
+  const bool as_made = std::all_of(table.partitions.begin(), table.partitions.end(),
+                                   [](const PartitionInfo& p) { return p.generation == 0; });
+  if (as_made) note("number of partitions", Cat(table.partitions.size()), Cat(spec.partitions));
+  return differences;
 }
 
 }  // namespace
@@ -160,6 +191,8 @@ class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
     std::string last_failure;
   };
 
+  void TryDelete(std::string name, Done done, int tries);
+  void Mark(TableInfo table, Done done, int tries);
   Creation* Find(CreationId id);
   void LookUp(CreationId id);
   void OnFound(CreationId id, absl::StatusOr<std::optional<Item>> item);
@@ -202,8 +235,13 @@ void TableAdmin::Impl::CreateTable(TableSpec spec, Done done) {
 }
 
 void TableAdmin::Impl::DeleteTable(std::string name, Done done) {
-  auto marked = [weak = weak_from_this(), name,
-                 done = std::move(done)](absl::StatusOr<std::optional<Item>> item) mutable {
+  TryDelete(std::move(name), std::move(done), kDeletionTries);
+}
+
+// Reads the entry and marks it. One that changes in between, by a split, say, is read again.
+void TableAdmin::Impl::TryDelete(std::string name, Done done, int tries) {
+  auto mark = [weak = weak_from_this(), name, tries,
+               done = std::move(done)](absl::StatusOr<std::optional<Item>> item) mutable {
     auto admin = weak.lock();
     if (admin == nullptr || admin->router_ == nullptr)
       return done(absl::CancelledError("the table admin was destroyed"));
@@ -212,14 +250,26 @@ void TableAdmin::Impl::DeleteTable(std::string name, Done done) {
       return done(absl::NotFoundError(Cat("no table is called '", Escape(name), "'")));
     absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
     if (!table.ok() || table->deleting) return done(table.status());
-    table->deleting = true;
-    ++table->version;
-    admin->router_->Put(std::string(kCatalogueName), EncodeTableItem(*table),
-                        FollowsVersion(table->version), std::move(done));
+    admin->Mark(*std::move(table), std::move(done), tries);
   };
   router_->Get(std::string(kCatalogueName),
                {.partition = Value::String(std::move(name)), .sort = {}}, Consistency::kStrong,
-               std::move(marked));
+               std::move(mark));
+}
+
+void TableAdmin::Impl::Mark(TableInfo table, Done done, int tries) {
+  Condition unchanged = TableIs(table.id, table.version);
+  table.deleting = true;
+  ++table.version;
+  router_->Put(std::string(kCatalogueName), EncodeTableItem(table), std::move(unchanged),
+               [weak = weak_from_this(), name = table.name, tries,
+                done = std::move(done)](absl::Status status) mutable {
+                 auto admin = weak.lock();
+                 const bool again = absl::IsAborted(status) && tries > 1 && admin != nullptr &&
+                                    admin->router_ != nullptr;
+                 if (!again) return done(std::move(status));
+                 admin->TryDelete(std::move(name), std::move(done), tries - 1);
+               });
 }
 
 void TableAdmin::Impl::Close() {
@@ -253,10 +303,10 @@ void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>
     return Finish(
         id, absl::UnavailableError(Cat("table '", creation->spec.name, "' is being deleted")));
   }
-  if (SameTable(*table, creation->spec)) return Finish(id, absl::OkStatus());
-  Finish(id, absl::AlreadyExistsError(Cat(
-                 "table '", creation->spec.name, "' exists with ", table->partitions.size(),
-                 " partitions, and another schema, throughput or number of them was asked for")));
+  const std::string difference = Difference(*table, creation->spec);
+  if (difference.empty()) return Finish(id, absl::OkStatus());
+  Finish(id, absl::AlreadyExistsError(
+                 Cat("table '", creation->spec.name, "' exists, but its ", difference)));
 }
 
 void TableAdmin::Impl::LookUpPredecessor(CreationId id) {

@@ -24,10 +24,10 @@
 // Errors of CreateTable: kInvalidArgument (a name that is not 3 to 255 characters of a-z A-Z 0-9 _
 // - . as DynamoDB's, or is "catalogue"; a bad schema or throughput; not 1 to 2,000 partitions;
 // neither one node nor three zones in the cluster), kAlreadyExists (a table of that name with
-// another schema, throughput or, when it was not split or merged since, number of partitions; the
-// same again is OK), kUnavailable (it is being deleted), kDeadlineExceeded (not finished within the
-// options' timeout: ask again), kFailedPrecondition (a node refused a replica), kCancelled
-// (destroyed).
+// another schema, throughput or, when it was not split or merged since, number of partitions: which
+// of them, and both values, are in the message; the same again is OK), kUnavailable (it is being
+// deleted), kDeadlineExceeded (not finished within the options' timeout: ask again),
+// kFailedPrecondition (a node refused a replica), kCancelled (destroyed).
 //
 // Threads: everything on `executor`; callbacks run there, exactly once, never inline.
 #ifndef DYNLIB_CLUSTER_TABLE_ADMIN_H_
@@ -76,7 +76,8 @@ class TableAdmin {
   ~TableAdmin();
 
   void CreateTable(TableSpec spec, absl::AnyInvocable<void(absl::Status)> done);
-  // OK when the table is marked, also if it was before. kNotFound: no table is called so.
+  // OK when the table is marked, also if it was before. kNotFound: no table is called so; kAborted:
+  // its entry was changed by others between every one of ten reads and writes.
   void DeleteTable(std::string name, absl::AnyInvocable<void(absl::Status)> done);
 
  private:

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/cluster.pb.h"
@@ -74,6 +75,15 @@ class FakeStorage {
   void AddTable(const TableInfo& table) {
     items_[kCataloguePartition][KeyOfTable(table.name)] = EncodeItem(EncodeTableItem(table));
     for (const PartitionInfo& partition : table.partitions) Place(partition);
+  }
+  // The catalogue's, itself among them.
+  std::vector<TableInfo> Tables() {
+    std::vector<TableInfo> tables;
+    for (const auto& [key, bytes] : items_[kCataloguePartition]) {
+      absl::StatusOr<TableInfo> table = DecodeTableItem(*DecodeItem(bytes));
+      if (table.ok()) tables.push_back(*std::move(table));
+    }
+    return tables;
   }
   void Place(const PartitionInfo& partition) {
     std::vector<NodeId> nodes;

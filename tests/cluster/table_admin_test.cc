@@ -135,6 +135,18 @@ class TableAdminTest : public ::testing::Test {
     EXPECT_TRUE(world_.RunUntil([&] { return result.has_value(); }, std::chrono::minutes(1)));
     return *result;
   }
+  absl::Status Delete(const std::string& name) {
+    std::optional<absl::Status> result;
+    admin_->DeleteTable(name, [&](absl::Status status) { result = std::move(status); });
+    EXPECT_TRUE(world_.RunUntil([&] { return result.has_value(); }, std::chrono::minutes(1)));
+    return *result;
+  }
+  std::optional<TableInfo> Entry(const std::string& name) {
+    for (const TableInfo& table : storage_.Tables()) {
+      if (table.name == name) return table;
+    }
+    return std::nullopt;
+  }
   size_t tables() { return storage_.items(kCataloguePartition) - 1; }
 
   sim::World world_;
@@ -168,10 +180,52 @@ TEST_F(TableAdminTest, TheSameAgainIsOk) {
 
 TEST_F(TableAdminTest, AnotherTableOfTheNameAlreadyExists) {
   DYNLIB_ASSERT_OK(Create(Spec(4)));
-  EXPECT_THAT(Create(Spec(5)), StatusIs(absl::StatusCode::kAlreadyExists));
+  auto refusal = [&](const TableSpec& spec) {
+    const absl::Status status = Create(spec);
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kAlreadyExists));
+    return std::string(status.message());
+  };
+  EXPECT_EQ(refusal(Spec(5)),
+            "table 'users' exists, but its number of partitions is 4, asked for 5");
   TableSpec other = Spec(4);
   other.schema.partition_key.type = KeyType::kNumber;
-  EXPECT_THAT(Create(other), StatusIs(absl::StatusCode::kAlreadyExists));
+  EXPECT_EQ(refusal(other),
+            "table 'users' exists, but its schema is partition key 'id' (string) and no sort key, "
+            "asked for partition key 'id' (number) and no sort key");
+  other = Spec(4);
+  other.throughput = {.on_demand = false, .read_units = 5, .write_units = 6};
+  EXPECT_EQ(refusal(other),
+            "table 'users' exists, but its throughput is on demand, asked for 5 read and 6 write "
+            "units a second");
+}
+
+TEST_F(TableAdminTest, ATableThatChangesWhileItIsDeletedIsReadAgain) {
+  DYNLIB_ASSERT_OK(Create(Spec(4)));
+  int changes = 0;
+  storage_.SetHook([&](const FakeRequest& request) {
+    if (request.method == kWrite && changes++ < 3) {
+      TableInfo table = *Entry("users");
+      ++table.version;
+      storage_.AddTable(table);
+    }
+    return FakeFault{};
+  });
+  DYNLIB_EXPECT_OK(Delete("users"));
+  EXPECT_EQ(changes, 4);
+  EXPECT_TRUE(Entry("users")->deleting);
+}
+
+TEST_F(TableAdminTest, ATableThatChangesForEverIsLeftInTheEnd) {
+  DYNLIB_ASSERT_OK(Create(Spec(4)));
+  storage_.SetHook([&](const FakeRequest& request) {
+    if (request.method == kWrite) {
+      TableInfo table = *Entry("users");
+      ++table.version;
+      storage_.AddTable(table);
+    }
+    return FakeFault{};
+  });
+  EXPECT_THAT(Delete("users"), StatusIs(absl::StatusCode::kAborted));
 }
 
 TEST_F(TableAdminTest, ACreationThatWasCutCanBeRepeated) {
@@ -227,15 +281,9 @@ TEST_F(TableAdminTest, ARefusalEndsIt) {
 
 TEST_F(TableAdminTest, ADeletedTableIsMarkedForTheAutoAdmin) {
   DYNLIB_ASSERT_OK(Create(Spec(4)));
-  auto erase = [&](const std::string& name) {
-    std::optional<absl::Status> result;
-    admin_->DeleteTable(name, [&](absl::Status status) { result = std::move(status); });
-    EXPECT_TRUE(world_.RunUntil([&] { return result.has_value(); }, std::chrono::minutes(1)));
-    return *result;
-  };
-  EXPECT_THAT(erase("other"), StatusIs(absl::StatusCode::kNotFound));
-  DYNLIB_EXPECT_OK(erase("users"));
-  DYNLIB_EXPECT_OK(erase("users"));
+  EXPECT_THAT(Delete("other"), StatusIs(absl::StatusCode::kNotFound));
+  DYNLIB_EXPECT_OK(Delete("users"));
+  DYNLIB_EXPECT_OK(Delete("users"));
   EXPECT_THAT(Create(Spec(4)), StatusIs(absl::StatusCode::kUnavailable));
 }
 
