@@ -642,7 +642,9 @@ void Planner::DeleteTable(const TableInfo& table) {
       Drop(replica.node, *replica.status, /*force=*/true);
     }
   }
-  for (const auto& [id, node] : view_.nodes) any = any || !node.alive;  // It may hold some.
+  // A silent one may hold some; what a dead one holds is dropped when it comes back
+  // (orphan_replicas.h).
+  for (const auto& [id, node] : view_.nodes) any = any || (!node.alive && !node.dead);
   if (any) return;
   for (const auto& [id, plan] : view_.plans) {
     if (plan.table == table.id) actions_.push_back(RemovePlan{plan});

@@ -15,9 +15,11 @@
 #include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/orphan_replicas.h"
 #include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/router.h"
 #include "dynlib/cluster/service.h"
+#include "dynlib/cluster/table_ids.h"
 #include "dynlib/partition_map/partition_record.h"
 
 namespace dynlib::cluster {
@@ -103,6 +105,10 @@ absl::Status Validate(const AutoAdminOptions& options) {
     return bad("busy_interval", ToMicros(options.busy_interval), "1 ms to interval, in us");
   if (options.death_after < 2 * options.interval || options.death_after > std::chrono::hours(1))
     return bad("death_after", ToMicros(options.death_after), "twice interval to 1 h, in us");
+  if (options.give_up_after < std::chrono::seconds(1) ||
+      options.give_up_after > std::chrono::hours(24)) {
+    return bad("give_up_after", ToMicros(options.give_up_after), "1 s to 24 h, in us");
+  }
   if (options.call_timeout < std::chrono::milliseconds(1) || options.call_timeout > kMost)
     return bad("call_timeout", ToMicros(options.call_timeout), "1 ms to 10 min, in us");
   if (options.actions_max < 1 || options.actions_max > 10'000)
@@ -143,6 +149,7 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
   void JudgeNodes();
   void FindMissing(AdminView& view);
   void FindRefused(AdminView& view);
+  void GiveUpCreations(std::vector<AdminAction>& actions);
   void Act();
   void TellTables();
   void Done(const absl::Status& status, std::string_view event,
@@ -184,11 +191,17 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
     Instant last;
   };
   std::map<std::pair<PartitionId, NodeId>, Refusals> refusals_;  // to make a replica
+  std::set<TableId> shown_before_;  // in earlier rounds
+  // Creations as they were entered, and since when.
+  std::map<std::pair<TableId, uint64_t>, Instant> created_since_;
 
   // Of the round.
   size_t awaited_ = 0;  // answers, then actions
   bool catalogue_ok_ = false;
   std::vector<TableInfo> tables_;
+  std::vector<TableInfo> creations_;  // entries of tables that are not there yet
+  KnownTables known_;
+  bool unreadable_ = false;  // some entry is
   std::map<PartitionId, PartitionPlan> plans_;
   bool progress_ = false;
 };
@@ -221,6 +234,8 @@ void AutoAdmin::Impl::Round() {
     missing_since_.clear();
     caught_up_.clear();
     refusals_.clear();
+    shown_before_.clear();
+    created_since_.clear();
     return Schedule(options_.interval);
   }
   metrics_->Count("admin.rounds", 1);
@@ -228,7 +243,10 @@ void AutoAdmin::Impl::Round() {
   catalogue_ok_ = false;
   progress_ = false;
   tables_.clear();
+  creations_.clear();
   plans_.clear();
+  known_ = {};
+  unreadable_ = false;
   AskNodes();
   ReadCatalogue("");
 }
@@ -277,8 +295,14 @@ void AutoAdmin::Impl::OnCatalogue(absl::StatusOr<CataloguePage> page) {
     if (IsPlanName(name->second.string())) {
       if (absl::StatusOr<PartitionPlan> plan = DecodePlanItem(item); plan.ok())
         plans_[plan->partition] = *std::move(plan);
+    } else if (name->second.string() == kTableIdsName) {
+      if (absl::StatusOr<TableIds> given = DecodeTableIdsItem(item); given.ok())
+        known_.given = *given;
     } else if (absl::StatusOr<TableInfo> table = DecodeTableItem(item); table.ok()) {
-      tables_.push_back(*std::move(table));
+      known_.entries.insert(table->id);
+      (table->creating ? creations_ : tables_).push_back(*std::move(table));
+    } else {
+      unreadable_ = true;
     }
   }
   if (!page->next.empty()) return ReadCatalogue(std::move(page->next));
@@ -341,6 +365,22 @@ void AutoAdmin::Impl::FindRefused(AdminView& view) {
   }
 }
 
+// Of whom nobody has written anything for long: what they made goes the way of a deleted table's.
+void AutoAdmin::Impl::GiveUpCreations(std::vector<AdminAction>& actions) {
+  std::map<std::pair<TableId, uint64_t>, Instant> since;
+  for (const TableInfo& table : creations_) {
+    const std::pair key(table.id, table.version);
+    const auto before = created_since_.find(key);
+    since[key] = before == created_since_.end() ? clock_->Now() : before->second;
+    if (clock_->Now() - since[key] < options_.give_up_after) continue;
+    TableInfo given_up = table;
+    given_up.creating = false;
+    ++given_up.version;
+    actions.push_back(UpdateTable{std::move(given_up)});
+  }
+  created_since_ = std::move(since);
+}
+
 void AutoAdmin::Impl::Act() {
   AdminView view{.config = &config_,
                  .tables = tables_,
@@ -355,6 +395,12 @@ void AutoAdmin::Impl::Act() {
   FindMissing(view);
   FindRefused(view);
   std::vector<AdminAction> actions = PlanAdmin(options_.planner, view);
+  GiveUpCreations(actions);
+  const std::set<TableId> shown_before = std::exchange(shown_before_, TablesShown(view.nodes));
+  if (!unreadable_) {
+    for (AdminCall<wire::DropReplicaRequest>& drop : DropOrphans(known_, shown_before, view.nodes))
+      actions.push_back(std::move(drop));
+  }
   if (actions.size() > options_.actions_max) actions.resize(options_.actions_max);
   awaited_ = 1;
   for (const AdminAction& action : actions) {
@@ -464,19 +510,13 @@ void AutoAdmin::Impl::Run(const UpdateTable& action) {
                }));
 }
 
-// Its id is noted first: see PastName.
 void AutoAdmin::Impl::Run(const RemoveTable& action) {
   const TableInfo& table = action.table;
-  auto remove = [name = table.name, still_there = TableIs(table.id, table.version)](
-                    Impl& self, absl::Status noted) {
-    if (!noted.ok()) return self.Done(noted, "", {{"table", name}});
-    self.router_->Delete(std::string(kCatalogueName), CatalogueKey(name), still_there,
-                         self.Guard([name](Impl& admin, absl::Status status) {
-                           admin.Done(status, "admin.table_removed", {{"table", name}});
-                         }));
-  };
-  router_->Put(std::string(kCatalogueName), EncodePastItem(table.name, table.id), {},
-               Guard(std::move(remove)));
+  router_->Delete(std::string(kCatalogueName), CatalogueKey(table.name),
+                  TableIs(table.id, table.version),
+                  Guard([name = table.name](Impl& self, absl::Status status) {
+                    self.Done(status, "admin.table_removed", {{"table", name}});
+                  }));
 }
 
 void AutoAdmin::Impl::Run(const RemovePlan& action) {

@@ -11,6 +11,10 @@
 // something to do, and at `interval` otherwise, with the same work in each: nodes asked, catalogue
 // read, tables told to metadata nodes.
 //
+// Besides, it tidies up after creations of tables (table_admin.h). One whose entry nobody has
+// written for `give_up_after` is given up, as if its table had been deleted. Replicas of tables
+// that the catalogue does not know any more are dropped (orphan_replicas.h says when that is safe).
+//
 // Two that act at a time, for a leader that does not know yet that it was deposed, harm nothing:
 // see the planner.
 //
@@ -48,6 +52,8 @@ struct AutoAdminOptions {
   // A node that has answered nothing for this long is dead: its replicas are replaced. At least
   // twice the interval, up to 1 hour.
   Duration death_after = std::chrono::seconds(2);
+  // A creation of which nothing was heard for so long is given up. 1 s to 24 h.
+  Duration give_up_after = std::chrono::minutes(1);
   Duration call_timeout = std::chrono::milliseconds(500);  // of one request; 1 ms to 10 min
   size_t actions_max = 1000;                               // a round; 1 to 10,000
 };

@@ -41,6 +41,7 @@ void ToWire(const TableInfo& table, wire::Table& to) {
   to.mutable_throughput()->set_write_units(table.throughput.write_units);
   to.set_version(table.version);
   to.set_deleting(table.deleting);
+  to.set_creating(table.creating);
 }
 
 absl::StatusOr<PartitionInfo> FromWire(const wire::Partition& from) {
@@ -99,6 +100,9 @@ absl::StatusOr<TableInfo> FromWire(const wire::Table& from) {
   }
   table.version = from.version();
   table.deleting = from.deleting();
+  table.creating = from.creating();
+  if (table.creating && !table.deleting)
+    return absl::DataLossError("it is being created, and yet to be shown");
   return table;
 }
 

@@ -67,6 +67,9 @@ struct TableInfo {
   Throughput throughput;
   uint64_t version = 1;   // counts the changes of its entry
   bool deleting = false;  // gone for routers; its replicas are being dropped
+  // Not there yet: its replicas are being made. Then `deleting` is set as well, for all who only
+  // need to know whether the table can be used.
+  bool creating = false;
 
   const PartitionInfo& PartitionOf(std::string_view storage_key) const;
   friend bool operator==(const TableInfo&, const TableInfo&) = default;

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "dynlib/base/coding.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/cluster.pb.h"
 
@@ -12,8 +11,6 @@ namespace {
 
 constexpr std::string_view kPrefix = "plan/";
 constexpr char kPlanAttribute[] = "plan";
-constexpr std::string_view kPastPrefix = "past/";
-constexpr char kPastAttribute[] = "table_id";
 
 }  // namespace
 
@@ -21,30 +18,8 @@ bool IsPlanName(std::string_view catalogue_name) { return catalogue_name.starts_
 
 std::string PlanName(PartitionId partition) { return Cat(kPrefix, partition); }
 
-std::string PastName(std::string_view table) { return Cat(kPastPrefix, table); }
-
 bool IsTableName(std::string_view catalogue_name) {
   return catalogue_name.find('/') == std::string_view::npos;
-}
-
-Item EncodePastItem(std::string_view table, TableId id) {
-  std::string bytes;
-  PutFixed64(bytes, ToUint(id));
-  Item item;
-  item[std::string(kCatalogueKey)] = Value::String(PastName(table));
-  item[kPastAttribute] = Value::Binary(std::move(bytes));
-  return item;
-}
-
-absl::StatusOr<TableId> DecodePastItem(const Item& item) {
-  const auto bytes = item.find(kPastAttribute);
-  if (bytes == item.end() || !bytes->second.is(ValueType::kBinary))
-    return absl::DataLossError("what the catalogue keeps of a deleted table has no id");
-  ByteReader in(bytes->second.binary());
-  const TableId id{in.Fixed64()};
-  if (!in.done())
-    return absl::DataLossError("what the catalogue keeps of a deleted table does not parse");
-  return id;
 }
 
 Item EncodePlanItem(const PartitionPlan& plan) {

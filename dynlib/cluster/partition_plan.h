@@ -40,12 +40,6 @@ struct PartitionPlan {
 bool IsPlanName(std::string_view catalogue_name);
 std::string PlanName(PartitionId partition);
 
-// What is kept of the table that last had a name and was deleted: its id, so that the next one gets
-// another. A metadata node never shows a table again that it was told is gone.
-std::string PastName(std::string_view table);
-Item EncodePastItem(std::string_view table, TableId id);
-absl::StatusOr<TableId> DecodePastItem(const Item& item);
-
 // Whether an item of the catalogue is a table: the names of others have a slash.
 bool IsTableName(std::string_view catalogue_name);
 

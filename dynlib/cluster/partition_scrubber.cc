@@ -61,24 +61,6 @@ std::string_view Why(const scrub::Finding& finding, const scrub::Copy& copy) {
 
 }  // namespace
 
-void AskNodeStatuses(const std::vector<NodeId>& nodes, Rpc* rpc, Duration timeout,
-                     absl::AnyInvocable<void(NodeStatuses)> done) {
-  struct Asking {
-    size_t open;
-    NodeStatuses statuses;
-    absl::AnyInvocable<void(NodeStatuses)> done;
-  };
-  auto asking = std::make_shared<Asking>(Asking{nodes.size(), {}, std::move(done)});
-  for (NodeId node : nodes) {
-    rpc->Call(node, kNodeStatus, wire::NodeStatusRequest().SerializeAsString(), timeout,
-              [asking, node](absl::StatusOr<std::string> result) {
-                absl::StatusOr<wire::NodeStatusReply> status = Parse<wire::NodeStatusReply>(result);
-                if (status.ok()) asking->statuses[node] = *std::move(status);
-                if (--asking->open == 0) asking->done(std::move(asking->statuses));
-              });
-  }
-}
-
 PartitionScrubber::PartitionScrubber(Parts parts, PartitionId partition,
                                      absl::AnyInvocable<void(PartitionScrub)> done)
     : parts_(std::move(parts)), done_(std::move(done)) {

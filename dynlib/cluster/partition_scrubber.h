@@ -21,6 +21,7 @@
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/node_statuses.h"
 #include "dynlib/cluster/scrubber.h"
 #include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/executor.h"
@@ -29,12 +30,6 @@
 #include "dynlib/scrub/types.h"
 
 namespace dynlib::cluster {
-
-using NodeStatuses = std::map<NodeId, wire::NodeStatusReply>;
-
-// What every node that answers says of its replicas.
-void AskNodeStatuses(const std::vector<NodeId>& nodes, Rpc* rpc, Duration timeout,
-                     absl::AnyInvocable<void(NodeStatuses)> done);
 
 class PartitionScrubber : public std::enable_shared_from_this<PartitionScrubber> {
  public:

@@ -4,103 +4,35 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "dynlib/base/checksum.h"
-#include "dynlib/base/coding.h"
 #include "dynlib/base/ids.h"
-#include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/base/time.h"
+#include "dynlib/cluster/admin_planner.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/condition.h"
 #include "dynlib/cluster/item.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/node_statuses.h"
 #include "dynlib/cluster/partition_plan.h"
+#include "dynlib/cluster/placement.h"
 #include "dynlib/cluster/service.h"
+#include "dynlib/cluster/table_ids.h"
 #include "dynlib/partition_map/partition_record.h"
 
 namespace dynlib::cluster {
 namespace {
 
-constexpr size_t kNameBytesMin = 3;
-constexpr size_t kNameBytesMax = 255;
-constexpr size_t kZones = 3;
+constexpr int kCallsLost = 2;       // in a row, to one node: it is silent, and others are sought
 constexpr int kDeletionTries = 10;  // of a table whose entry changes all the time
 constexpr size_t kParallel = 16;    // replicas being made at a time, by one creation
 
 using Done = absl::AnyInvocable<void(absl::Status)>;
-
-bool IsNameByte(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-         c == '-' || c == '.';
-}
-
-absl::Status ValidateSpec(const TableSpec& spec) {
-  if (spec.name.size() < kNameBytesMin || spec.name.size() > kNameBytesMax ||
-      !std::all_of(spec.name.begin(), spec.name.end(), IsNameByte)) {
-    return absl::InvalidArgumentError(Cat("name is '", Escape(spec.name),
-                                          "'; allowed: ", kNameBytesMin, " to ", kNameBytesMax,
-                                          " characters of a-z A-Z 0-9 _ - ."));
-  }
-  if (spec.name == kCatalogueName)
-    return absl::InvalidArgumentError(
-        Cat("name is '", kCatalogueName, "', which every cluster has"));
-  if (spec.partitions < 1 || spec.partitions > kTablePartitionsMax) {
-    return absl::InvalidArgumentError(
-        Cat("partitions is ", spec.partitions, "; allowed: 1 to ", kTablePartitionsMax));
-  }
-  DYNLIB_RETURN_IF_ERROR(Validate(spec.throughput));
-  return ValidateSchema(spec.schema);
-}
-
-// The nodes of each zone, zones by name, nodes by id.
-using Zones = std::vector<std::vector<NodeId>>;
-
-absl::StatusOr<Zones> ZonesOf(const ClusterConfig& config) {
-  std::map<std::string, std::vector<NodeId>> by_name;
-  for (const NodeInfo& node : config.nodes) by_name[node.location.zone].push_back(node.id);
-  if (by_name.size() < kZones && config.nodes.size() != 1) {
-    return absl::InvalidArgumentError(Cat("the cluster has ", config.nodes.size(), " nodes in ",
-                                          by_name.size(), " zones; allowed: ", kZones,
-                                          " zones or more, or a single node"));
-  }
-  Zones zones;
-  for (auto& [name, nodes] : by_name) {
-    std::sort(nodes.begin(), nodes.end());
-    zones.push_back(std::move(nodes));
-  }
-  return zones;
-}
-
-// Never 0, nor one of the small ids that every cluster is born with.
-uint64_t DrawId(const TableSpec& spec, TableId predecessor, uint64_t number) {
-  std::string seed;
-  PutLengthPrefixed(seed, spec.name);
-  PutLengthPrefixed(seed, EncodeSchema(spec.schema));
-  PutVarint(seed, spec.partitions);
-  PutFixed64(seed, ToUint(predecessor));
-  PutVarint(seed, number);
-  return Checksum(seed) | uint64_t{1} << 63;
-}
-
-// The least hash of partition `index`: the hash space in equal parts.
-uint64_t FirstHash(size_t index, size_t partitions) {
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(index) << 64) / partitions);
-}
-
-std::vector<PartitionMember> PlacePartition(const Zones& zones, uint64_t number) {
-  std::vector<PartitionMember> members;
-  const size_t replicas = std::min(kZones, zones.size());
-  for (size_t i = 0; i < replicas; ++i) {
-    const std::vector<NodeId>& nodes = zones[(number + i) % zones.size()];
-    members.push_back({ReplicaId{i + 1}, nodes[number / zones.size() % nodes.size()]});
-  }
-  return members;
-}
 
 std::string Describe(const KeyAttribute& key) {
   const std::string_view type = key.type == KeyType::kNumber   ? "number"
@@ -135,30 +67,20 @@ std::string Difference(const TableInfo& table, const TableSpec& spec) {
   return differences;
 }
 
-}  // namespace
-
-absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec,
-                                     TableId predecessor) {
-  DYNLIB_RETURN_IF_ERROR(ValidateSpec(spec));
-  DYNLIB_ASSIGN_OR_RETURN(const Zones zones, ZonesOf(config));
-  TableInfo table{.id = TableId{DrawId(spec, predecessor, 0)},
-                  .name = spec.name,
-                  .schema = spec.schema,
-                  .partitions = {},
-                  .throughput = spec.throughput};
-  // Tables of one partition shall not all be led in the same zone.
-  const uint64_t start = Checksum(spec.name) % (uint64_t{1} << 32);
-  for (size_t i = 0; i < spec.partitions; ++i) {
-    PartitionInfo partition{.id = PartitionId{DrawId(spec, predecessor, i + 1)},
-                            .first = {},
-                            .end = {},
-                            .members = PlacePartition(zones, start + i)};
-    if (i > 0) partition.first = HashBoundary(FirstHash(i, spec.partitions));
-    if (i + 1 < spec.partitions) partition.end = HashBoundary(FirstHash(i + 1, spec.partitions));
-    table.partitions.push_back(std::move(partition));
+bool AllAlive(const TableInfo& table, const std::vector<PlacementNode>& nodes) {
+  std::set<NodeId> alive;
+  for (const PlacementNode& node : nodes) {
+    if (node.alive) alive.insert(node.info.id);
   }
-  return table;
+  for (const PartitionInfo& partition : table.partitions) {
+    for (const PartitionMember& member : partition.members) {
+      if (!alive.contains(member.node)) return false;
+    }
+  }
+  return true;
 }
+
+}  // namespace
 
 class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
  public:
@@ -178,30 +100,45 @@ class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
  private:
   using CreationId = uint64_t;
 
-  // Looks the table up, makes the replicas, enters the table.
+  // Looks the table up, asks nodes what they have, places the table, enters it as one being
+  // created, makes the replicas, and enters it as one that is there.
   struct Creation {
     CreationId id;
     TableSpec spec;
-    TableInfo table;
     Done done;
     Instant deadline;
+    std::optional<TableInfo> entry;  // as it was last read or written
+    bool entered = false;            // by this creation
+    size_t attempt = 0;              // to make the replicas; what comes of earlier ones is ignored
     std::vector<std::pair<size_t, size_t>> to_make;  // partition, member: the last first
     size_t making = 0;
-    size_t telling = 0;  // metadata nodes
+    std::map<NodeId, int> lost;  // calls since it last answered
+    size_t telling = 0;          // metadata nodes
     std::string last_failure;
   };
 
   void TryDelete(std::string name, Done done, int tries);
   void Mark(TableInfo table, Done done, int tries);
   Creation* Find(CreationId id);
+  bool Expired(Creation& creation);
+  void Again(CreationId id, std::string why, void (Impl::*step)(CreationId));
   void LookUp(CreationId id);
   void OnFound(CreationId id, absl::StatusOr<std::optional<Item>> item);
-  void LookUpPredecessor(CreationId id);
-  void OnPredecessor(CreationId id, absl::StatusOr<std::optional<Item>> item);
+  void OnFoundCreation(Creation& creation, TableInfo table);
+  void AskNodes(CreationId id);
+  void OnNodes(CreationId id, const NodeStatuses& statuses);
+  std::vector<PlacementNode> NodesFor(const Creation& creation, const NodeStatuses& statuses,
+                                      bool around_silent) const;
+  void DrawId(CreationId id, TableInfo table);
+  void OnIds(CreationId id, TableInfo table, absl::StatusOr<std::optional<Item>> item);
+  void EnterCreation(CreationId id, TableInfo table);
+  void StartMaking(Creation& creation);
   void MakeReplicas(Creation& creation);
   void MakeReplica(Creation& creation, std::pair<size_t, size_t> what);
-  void OnMade(CreationId id, std::pair<size_t, size_t> what, absl::StatusOr<std::string> result);
-  void MakeAgain(CreationId id, std::pair<size_t, size_t> what, std::string why);
+  void OnMade(CreationId id, size_t attempt, std::pair<size_t, size_t> what,
+              absl::StatusOr<std::string> result);
+  void OnLost(Creation& creation, std::pair<size_t, size_t> what, std::string why);
+  void MakeAgain(Creation& creation, std::pair<size_t, size_t> what, std::string why);
   void Enter(Creation& creation);
   void OnEntered(CreationId id, const absl::Status& status);
   void TellMetadata(Creation& creation);
@@ -219,16 +156,15 @@ class TableAdmin::Impl : public std::enable_shared_from_this<TableAdmin::Impl> {
 };
 
 void TableAdmin::Impl::CreateTable(TableSpec spec, Done done) {
-  absl::StatusOr<TableInfo> table = PlaceTable(config_, spec);
-  if (!table.ok()) {
-    return executor_->Post(
-        [done = std::move(done), status = table.status()]() mutable { done(std::move(status)); });
+  if (absl::Status status = Validate(spec, config_); !status.ok()) {
+    return executor_->Post([done = std::move(done), status = std::move(status)]() mutable {
+      done(std::move(status));
+    });
   }
   const CreationId id = ++last_creation_;
   Creation& creation = creations_[id];
   creation.id = id;
   creation.spec = std::move(spec);
-  creation.table = *std::move(table);
   creation.done = std::move(done);
   creation.deadline = clock_->Now() + options_.timeout;
   LookUp(id);
@@ -249,7 +185,7 @@ void TableAdmin::Impl::TryDelete(std::string name, Done done, int tries) {
     if (!item->has_value())
       return done(absl::NotFoundError(Cat("no table is called '", Escape(name), "'")));
     absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
-    if (!table.ok() || table->deleting) return done(table.status());
+    if (!table.ok() || (table->deleting && !table->creating)) return done(table.status());
     admin->Mark(*std::move(table), std::move(done), tries);
   };
   router_->Get(std::string(kCatalogueName),
@@ -260,6 +196,7 @@ void TableAdmin::Impl::TryDelete(std::string name, Done done, int tries) {
 void TableAdmin::Impl::Mark(TableInfo table, Done done, int tries) {
   Condition unchanged = TableIs(table.id, table.version);
   table.deleting = true;
+  table.creating = false;
   ++table.version;
   router_->Put(std::string(kCatalogueName), EncodeTableItem(table), std::move(unchanged),
                [weak = weak_from_this(), name = table.name, tries,
@@ -283,10 +220,29 @@ TableAdmin::Impl::Creation* TableAdmin::Impl::Find(CreationId id) {
   return found == creations_.end() ? nullptr : &found->second;
 }
 
+bool TableAdmin::Impl::Expired(Creation& creation) {
+  if (clock_->Now() < creation.deadline) return false;
+  Finish(creation.id,
+         absl::DeadlineExceededError(Cat("table '", creation.spec.name, "' is not finished after ",
+                                         ToMicros(options_.timeout) / 1000,
+                                         " ms; last: ", creation.last_failure)));
+  return true;
+}
+
+// A step that failed for now, after a while.
+void TableAdmin::Impl::Again(CreationId id, std::string why, void (Impl::*step)(CreationId)) {
+  creations_.at(id).last_failure = std::move(why);
+  executor_->RunAt(clock_->Now() + options_.retry_delay_max, [weak = weak_from_this(), id, step] {
+    auto admin = weak.lock();
+    if (admin != nullptr && admin->Find(id) != nullptr) (admin.get()->*step)(id);
+  });
+}
+
 void TableAdmin::Impl::LookUp(CreationId id) {
-  const std::string& name = creations_.at(id).spec.name;
-  router_->Get(std::string(kCatalogueName), {.partition = Value::String(name), .sort = {}},
-               Consistency::kStrong,
+  Creation& creation = creations_.at(id);
+  if (Expired(creation)) return;
+  router_->Get(std::string(kCatalogueName),
+               {.partition = Value::String(creation.spec.name), .sort = {}}, Consistency::kStrong,
                [weak = weak_from_this(), id](absl::StatusOr<std::optional<Item>> item) {
                  if (auto admin = weak.lock()) admin->OnFound(id, std::move(item));
                });
@@ -296,9 +252,13 @@ void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>
   Creation* creation = Find(id);
   if (creation == nullptr) return;
   if (!item.ok()) return Finish(id, item.status());
-  if (!item->has_value()) return LookUpPredecessor(id);
+  if (!item->has_value()) {
+    creation->entry = std::nullopt;
+    return AskNodes(id);
+  }
   absl::StatusOr<TableInfo> table = DecodeTableItem(**item);
   if (!table.ok()) return Finish(id, table.status());
+  if (table->creating) return OnFoundCreation(*creation, *std::move(table));
   if (table->deleting) {
     return Finish(
         id, absl::UnavailableError(Cat("table '", creation->spec.name, "' is being deleted")));
@@ -309,29 +269,136 @@ void TableAdmin::Impl::OnFound(CreationId id, absl::StatusOr<std::optional<Item>
                  Cat("table '", creation->spec.name, "' exists, but its ", difference)));
 }
 
-void TableAdmin::Impl::LookUpPredecessor(CreationId id) {
+// Of the same table: it is gone on with, whoever began it. Of another: perhaps it was cut, and then
+// it must not stand in the way; the later of two that are not cut wins.
+void TableAdmin::Impl::OnFoundCreation(Creation& creation, TableInfo table) {
+  const std::string difference = Difference(table, creation.spec);
+  if (!difference.empty() && creation.entered) {
+    return Finish(creation.id,
+                  absl::AlreadyExistsError(Cat("table '", creation.spec.name,
+                                               "' is being created anew, but its ", difference)));
+  }
+  creation.entry = std::move(table);
+  AskNodes(creation.id);
+}
+
+void TableAdmin::Impl::AskNodes(CreationId id) {
+  Creation& creation = creations_.at(id);
+  if (Expired(creation)) return;
+  std::vector<NodeId> nodes;
+  for (const NodeInfo& node : config_.nodes) nodes.push_back(node.id);
+  AskNodeStatuses(nodes, rpc_,
+                  std::min(options_.attempt_timeout, creation.deadline - clock_->Now()),
+                  [weak = weak_from_this(), id](NodeStatuses statuses) {
+                    if (auto admin = weak.lock()) admin->OnNodes(id, statuses);
+                  });
+}
+
+std::vector<PlacementNode> TableAdmin::Impl::NodesFor(const Creation& creation,
+                                                      const NodeStatuses& statuses,
+                                                      bool around_silent) const {
+  std::map<NodeId, NodeView> views;
+  for (const auto& [node, status] : statuses) {
+    const auto lost = creation.lost.find(node);
+    const bool silent = lost != creation.lost.end() && lost->second >= kCallsLost;
+    views[node] = {.alive = !(silent && around_silent), .dead = false, .status = status};
+  }
+  std::vector<PlacementNode> nodes = PlacementNodes(config_, views);
+  for (const auto& [id, other] : creations_) {
+    if (id != creation.id && other.entry.has_value()) CountTable(*other.entry, nodes);
+  }
+  return nodes;
+}
+
+// Silent nodes are placed around if there are others in their zones; else they are asked again.
+void TableAdmin::Impl::OnNodes(CreationId id, const NodeStatuses& statuses) {
+  Creation* creation = Find(id);
+  if (creation == nullptr) return;
+  absl::Status unplaced;
+  for (bool around_silent : {true, false}) {
+    const std::vector<PlacementNode> nodes = NodesFor(*creation, statuses, around_silent);
+    if (creation->entry.has_value() && Difference(*creation->entry, creation->spec).empty() &&
+        AllAlive(*creation->entry, nodes)) {
+      return StartMaking(*creation);
+    }
+    absl::StatusOr<TableInfo> table = PlaceTable(nodes, creation->spec, TableId{});
+    if (table.ok()) return DrawId(id, *std::move(table));
+    unplaced = table.status();
+  }
+  Again(id, std::string(ToStd(unplaced.message())), &Impl::AskNodes);
+}
+
+void TableAdmin::Impl::DrawId(CreationId id, TableInfo table) {
+  if (Expired(creations_.at(id))) return;
   router_->Get(std::string(kCatalogueName),
-               {.partition = Value::String(PastName(creations_.at(id).spec.name)), .sort = {}},
+               {.partition = Value::String(std::string(kTableIdsName)), .sort = {}},
                Consistency::kStrong,
-               [weak = weak_from_this(), id](absl::StatusOr<std::optional<Item>> item) {
-                 if (auto admin = weak.lock()) admin->OnPredecessor(id, std::move(item));
+               [weak = weak_from_this(), id,
+                table = std::move(table)](absl::StatusOr<std::optional<Item>> item) mutable {
+                 if (auto admin = weak.lock()) admin->OnIds(id, std::move(table), std::move(item));
                });
 }
 
-void TableAdmin::Impl::OnPredecessor(CreationId id, absl::StatusOr<std::optional<Item>> item) {
-  Creation* creation = Find(id);
-  if (creation == nullptr) return;
+void TableAdmin::Impl::OnIds(CreationId id, TableInfo table,
+                             absl::StatusOr<std::optional<Item>> item) {
+  if (Find(id) == nullptr) return;
   if (!item.ok()) return Finish(id, item.status());
+  TableIds given;
   if (item->has_value()) {
-    const absl::StatusOr<TableId> predecessor = DecodePastItem(**item);
-    if (!predecessor.ok()) return Finish(id, predecessor.status());
-    creation->table = *PlaceTable(config_, creation->spec, *predecessor);
+    absl::StatusOr<TableIds> decoded = DecodeTableIdsItem(**item);
+    if (!decoded.ok()) return Finish(id, decoded.status());
+    given = *decoded;
   }
-  for (size_t i = creation->table.partitions.size(); i > 0; --i) {
-    for (size_t j = creation->table.partitions[i - 1].members.size(); j > 0; --j)
-      creation->to_make.emplace_back(i - 1, j - 1);
+  const TableIds next = WithNext(given, ToUint(options_.client));
+  router_->Put(std::string(kCatalogueName), EncodeTableIdsItem(next), FollowsVersion(next.version),
+               [weak = weak_from_this(), id, drawn = next.last,
+                table = std::move(table)](const absl::Status& status) mutable {
+                 auto admin = weak.lock();
+                 if (admin == nullptr || admin->Find(id) == nullptr) return;
+                 // Somebody else drew one.
+                 if (absl::IsAborted(status)) return admin->DrawId(id, std::move(table));
+                 if (!status.ok()) return admin->Finish(id, status);
+                 SetIds(drawn, table);
+                 admin->EnterCreation(id, std::move(table));
+               });
+}
+
+// From here on the table's replicas are wanted.
+void TableAdmin::Impl::EnterCreation(CreationId id, TableInfo table) {
+  const std::optional<TableInfo>& before = creations_.at(id).entry;
+  table.creating = true;
+  table.deleting = true;
+  table.version = before.has_value() ? before->version + 1 : 1;
+  Condition unchanged =
+      before.has_value() ? TableIs(before->id, before->version) : FollowsVersion(1);
+  Item item = EncodeTableItem(table);
+  router_->Put(
+      std::string(kCatalogueName), std::move(item), std::move(unchanged),
+      [weak = weak_from_this(), id, table = std::move(table)](const absl::Status& status) mutable {
+        auto admin = weak.lock();
+        Creation* creation = admin == nullptr ? nullptr : admin->Find(id);
+        if (creation == nullptr) return;
+        if (absl::IsAborted(status)) return admin->LookUp(id);
+        if (!status.ok()) return admin->Finish(id, status);
+        creation->entry = std::move(table);
+        creation->entered = true;
+        admin->StartMaking(*creation);
+      });
+}
+
+void TableAdmin::Impl::StartMaking(Creation& creation) {
+  creation.attempt++;
+  creation.making = 0;
+  creation.to_make.clear();
+  const std::vector<PartitionInfo>& partitions = creation.entry->partitions;
+  for (size_t i = partitions.size(); i > 0; --i) {
+    for (size_t j = partitions[i - 1].members.size(); j > 0; --j) {
+      creation.to_make.emplace_back(i - 1, j - 1);
+      // A node that is needed all the same is given time again; others stay placed around.
+      creation.lost.erase(partitions[i - 1].members[j - 1].node);
+    }
   }
-  MakeReplicas(*creation);
+  MakeReplicas(creation);
 }
 
 void TableAdmin::Impl::MakeReplicas(Creation& creation) {
@@ -345,26 +412,27 @@ void TableAdmin::Impl::MakeReplicas(Creation& creation) {
 }
 
 void TableAdmin::Impl::MakeReplica(Creation& creation, std::pair<size_t, size_t> what) {
-  const PartitionInfo& partition = creation.table.partitions[what.first];
-  const Duration left = creation.deadline - clock_->Now();
+  const PartitionInfo& partition = creation.entry->partitions[what.first];
   rpc_->Call(partition.members[what.second].node, kCreateReplica,
-             EncodeCreateReplica(creation.table, partition),
-             std::min(options_.attempt_timeout, left),
-             [weak = weak_from_this(), id = creation.id, what](absl::StatusOr<std::string> result) {
-               if (auto admin = weak.lock()) admin->OnMade(id, what, std::move(result));
+             EncodeCreateReplica(*creation.entry, partition),
+             std::min(options_.attempt_timeout, creation.deadline - clock_->Now()),
+             [weak = weak_from_this(), id = creation.id, attempt = creation.attempt,
+              what](absl::StatusOr<std::string> result) {
+               if (auto admin = weak.lock()) admin->OnMade(id, attempt, what, std::move(result));
              });
 }
 
-void TableAdmin::Impl::OnMade(CreationId id, std::pair<size_t, size_t> what,
+void TableAdmin::Impl::OnMade(CreationId id, size_t attempt, std::pair<size_t, size_t> what,
                               absl::StatusOr<std::string> result) {
   Creation* creation = Find(id);
-  if (creation == nullptr) return;
-  const PartitionInfo& partition = creation->table.partitions[what.first];
-  const std::string where =
-      Cat("partition ", partition.id, " on node ", partition.members[what.second].node, ": ");
-  if (!result.ok()) return MakeAgain(id, what, Cat(where, ToStd(result.status().message())));
+  if (creation == nullptr || creation->attempt != attempt) return;
+  const PartitionInfo& partition = creation->entry->partitions[what.first];
+  const NodeId node = partition.members[what.second].node;
+  const std::string where = Cat("partition ", partition.id, " on node ", node, ": ");
+  if (!result.ok()) return OnLost(*creation, what, Cat(where, ToStd(result.status().message())));
+  creation->lost.erase(node);
   wire::CreateReplicaReply reply;
-  if (!reply.ParseFromString(*result)) return MakeAgain(id, what, Cat(where, "malformed reply"));
+  if (!reply.ParseFromString(*result)) return MakeAgain(*creation, what, where + "malformed reply");
   const std::string why = Cat(where, reply.outcome().message());
   switch (static_cast<absl::StatusCode>(reply.outcome().code())) {
     case absl::StatusCode::kOk:
@@ -375,28 +443,36 @@ void TableAdmin::Impl::OnMade(CreationId id, std::pair<size_t, size_t> what,
     case absl::StatusCode::kFailedPrecondition:
       return Finish(id, absl::FailedPreconditionError(why));
     default:
-      return MakeAgain(id, what, why);
+      return MakeAgain(*creation, what, why);
   }
 }
 
-void TableAdmin::Impl::MakeAgain(CreationId id, std::pair<size_t, size_t> what, std::string why) {
-  creations_.at(id).last_failure = std::move(why);
-  executor_->RunAt(clock_->Now() + options_.retry_delay_max, [weak = weak_from_this(), id, what] {
-    auto admin = weak.lock();
-    Creation* creation = admin == nullptr ? nullptr : admin->Find(id);
-    if (creation == nullptr) return;
-    if (admin->clock_->Now() < creation->deadline) return admin->MakeReplica(*creation, what);
-    admin->Finish(
-        id, absl::DeadlineExceededError(Cat(
-                "table '", creation->spec.name, "' is not finished after ",
-                ToMicros(admin->options_.timeout) / 1000, " ms; last: ", creation->last_failure)));
-  });
+void TableAdmin::Impl::OnLost(Creation& creation, std::pair<size_t, size_t> what, std::string why) {
+  const NodeId node = creation.entry->partitions[what.first].members[what.second].node;
+  if (++creation.lost[node] < kCallsLost) return MakeAgain(creation, what, std::move(why));
+  creation.attempt++;
+  creation.last_failure = std::move(why);
+  AskNodes(creation.id);
+}
+
+void TableAdmin::Impl::MakeAgain(Creation& creation, std::pair<size_t, size_t> what,
+                                 std::string why) {
+  creation.last_failure = std::move(why);
+  executor_->RunAt(clock_->Now() + options_.retry_delay_max,
+                   [weak = weak_from_this(), id = creation.id, attempt = creation.attempt, what] {
+                     auto admin = weak.lock();
+                     Creation* found = admin == nullptr ? nullptr : admin->Find(id);
+                     if (found == nullptr || found->attempt != attempt) return;
+                     if (!admin->Expired(*found)) admin->MakeReplica(*found, what);
+                   });
 }
 
 void TableAdmin::Impl::Enter(Creation& creation) {
-  Condition is_new{
-      {{.attribute = std::string(kCatalogueKey), .op = Clause::Op::kNotExists, .operand = {}}}};
-  router_->Put(std::string(kCatalogueName), EncodeTableItem(creation.table), std::move(is_new),
+  Condition unchanged = TableIs(creation.entry->id, creation.entry->version);
+  creation.entry->creating = false;
+  creation.entry->deleting = false;
+  creation.entry->version++;
+  router_->Put(std::string(kCatalogueName), EncodeTableItem(*creation.entry), std::move(unchanged),
                [weak = weak_from_this(), id = creation.id](absl::Status status) {
                  if (auto admin = weak.lock()) admin->OnEntered(id, status);
                });
@@ -412,11 +488,11 @@ void TableAdmin::Impl::OnEntered(CreationId id, const absl::Status& status) {
 }
 
 void TableAdmin::Impl::TellMetadata(Creation& creation) {
-  const partition_map::TableRecord record{.table = creation.table.id,
-                                          .name = creation.table.name,
-                                          .version = creation.table.version,
+  const partition_map::TableRecord record{.table = creation.entry->id,
+                                          .name = creation.entry->name,
+                                          .version = creation.entry->version,
                                           .dropped = false,
-                                          .descriptor = EncodeDescriptor(creation.table)};
+                                          .descriptor = EncodeDescriptor(*creation.entry)};
   wire::PushRequest request;
   request.add_tables(partition_map::Encode(record));
   creation.telling = config_.metadata_nodes.size();

@@ -1,70 +1,57 @@
-// Creates and deletes tables. Creating places their partitions, makes the replicas, and enters the
-// table into the catalogue, in that order, so that every table in the catalogue can be used.
+// Creates and deletes tables. Creating makes every replica before the table is shown, so that every
+// table that routers see can be used.
 //
 //   TableAdmin admin(config, {.client = ..., .catalogue_nodes = config.catalogue_nodes}, &rpc,
 //                    executor, clock);
 //   admin.CreateTable({.name = "users", .schema = schema, .partitions = 4},
 //                     [](absl::Status status) { ... });
 //
-// Placement: each partition gets one replica in each of three zones (one replica when the cluster
-// has one node), on different nodes of each zone in turn; the first member, which leads at first,
-// rotates over the zones.
-//
-// Ids: a table's id and its partitions' ids are drawn from its name, schema, number of partitions,
-// and the id of the table that last had the name and was deleted (a hash), so that a creation that
-// was cut can be repeated by anybody, every step being idempotent, and one that was cut and given
-// up does not stand in the way of another.
-//
-// Before a creation is answered the metadata nodes are told of the table, so that a router finds it
-// at once; those that do not answer hear of it from the auto admin.
+// Creation, step by step:
+//  1. The catalogue is asked for the name, and every node for what it has.
+//  2. The partitions are placed on nodes that answered (table_placement.h), and an id is drawn for
+//     the table (table_ids.h), never used before or after.
+//  3. The table is entered as one being created, which nobody but admins sees: from here on its
+//     replicas are wanted.
+//  4. The nodes make the replicas. One that lost two requests in a row is placed around, from step
+//  1
+//     on, under another id, if its zone has another node, or there is a zone to spare.
+//  5. The entry becomes that of a table, if it still is what step 3 wrote.
+//  6. The metadata nodes are told of the table, so that a router finds it at once; those that do
+//  not
+//     answer hear of it from the auto admin.
+// A creation that was cut is gone on with by whoever asks for the same table; asked for another
+// table of the name, it takes the place of the one that was cut. Of two at once that differ the
+// later wins. If nobody asks, the auto admin gives it up (auto_admin.h). What was made for an entry
+// that is no more is dropped when a node shows it (orphan_replicas.h).
 //
 // Deleting marks the table in the catalogue: routers that read it there find it no more, and the
 // auto admin drops the replicas and then the entry. Until then no table of the name can be created.
+// Nodes that are dead are not waited for: they drop what they have when they come back.
 //
-// Errors of CreateTable: kInvalidArgument (a name that is not 3 to 255 characters of a-z A-Z 0-9 _
-// - . as DynamoDB's, or is "catalogue"; a bad schema or throughput; not 1 to 2,000 partitions;
-// neither one node nor three zones in the cluster), kAlreadyExists (a table of that name with
-// another schema, throughput or, when it was not split or merged since, number of partitions: which
-// of them, and both values, are in the message; the same again is OK), kUnavailable (it is being
-// deleted), kDeadlineExceeded (not finished within the options' timeout: ask again),
-// kFailedPrecondition (a node refused a replica), kCancelled (destroyed).
+// Errors of CreateTable: kInvalidArgument (see Validate of a TableSpec), kAlreadyExists (a table of
+// that name with another schema, throughput or, when it was not split or merged since, number of
+// partitions: which of them, and both values, are in the message; the same again is OK),
+// kUnavailable (it is being deleted), kDeadlineExceeded (not finished within the options' timeout:
+// ask again), kFailedPrecondition (a node refused a replica), kCancelled (destroyed).
 //
 // Threads: everything on `executor`; callbacks run there, exactly once, never inline.
 #ifndef DYNLIB_CLUSTER_TABLE_ADMIN_H_
 #define DYNLIB_CLUSTER_TABLE_ADMIN_H_
 
-#include <cstddef>
 #include <memory>
 #include <string>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "dynlib/base/ids.h"
-#include "dynlib/cluster/catalogue.h"
 #include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/router.h"
 #include "dynlib/cluster/router_options.h"
-#include "dynlib/cluster/table_schema.h"
+#include "dynlib/cluster/table_placement.h"
 #include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/rpc.h"
 
 namespace dynlib::cluster {
-
-inline constexpr size_t kTablePartitionsMax = 2000;
-
-struct TableSpec {
-  std::string name;
-  TableSchema schema;
-  size_t partitions = 1;
-  Throughput throughput;
-};
-
-// Where the table's partitions go in this cluster: a function of both, and of the table that last
-// had the name, 0 for none. kInvalidArgument as above.
-absl::StatusOr<TableInfo> PlaceTable(const ClusterConfig& config, const TableSpec& spec,
-                                     TableId predecessor = {});
 
 class TableAdmin {
  public:
@@ -76,8 +63,9 @@ class TableAdmin {
   ~TableAdmin();
 
   void CreateTable(TableSpec spec, absl::AnyInvocable<void(absl::Status)> done);
-  // OK when the table is marked, also if it was before. kNotFound: no table is called so; kAborted:
-  // its entry was changed by others between every one of ten reads and writes.
+  // OK when the table is marked, also if it was before; a creation under way is given up.
+  // kNotFound: no table is called so; kAborted: its entry was changed by others between every one
+  // of ten reads and writes.
   void DeleteTable(std::string name, absl::AnyInvocable<void(absl::Status)> done);
 
  private:

@@ -45,7 +45,7 @@ absl::StatusOr<Setup> SetUp(const RunOptions& options) {
       .name = kRecordsTable, .schema = setup.data.schema(), .partitions = options.partitions};
   // Says what is wrong with it.
   DYNLIB_RETURN_IF_ERROR(
-      cluster::PlaceTable(ConfigOf(options.nodes, /*metadata_nodes=*/0), setup.spec).status());
+      cluster::Validate(setup.spec, ConfigOf(options.nodes, /*metadata_nodes=*/0)));
   const Digest128 digest = setup.data.digest();
   setup.wanted = {.nodes = options.nodes,
                   .partitions = options.partitions,

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "dynlib/cluster/table_admin.h"
+#include "dynlib/cluster/table_placement.h"
 #include "examples/mini_cluster/client.h"
 #include "examples/mini_cluster/data_set.h"
 #include "examples/mini_cluster/manifest.h"

@@ -382,6 +382,9 @@ TEST_F(AdminPlannerTest, ADeletedTableIsDroppedWholeBeforeItsEntry) {
   for (auto& [id, node] : view_.nodes) node.status.Clear();
   view_.nodes[NodeId{9}].alive = false;
   EXPECT_THAT(Of<RemoveTable>(Plan()), IsEmpty()) << "a silent node may hold some";
+  view_.nodes[NodeId{9}].dead = true;
+  EXPECT_THAT(Of<RemoveTable>(Plan()), SizeIs(1)) << "one that is dead is not waited for";
+  view_.nodes[NodeId{9}].dead = false;
   view_.nodes[NodeId{9}].alive = true;
   EXPECT_THAT(Of<RemoveTable>(Plan()), SizeIs(1));
 }

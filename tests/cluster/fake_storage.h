@@ -69,6 +69,11 @@ class FakeStorage {
     rpc->Handle(kCreateReplica, [this, id](NodeId, Instant, std::string bytes, Rpc::Reply reply) {
       CreateReplica(id, bytes, std::move(reply));
     });
+    rpc->Handle(kNodeStatus, [this, id](NodeId, Instant, const std::string&, Rpc::Reply reply) {
+      requests_[{id, kNodeStatus}]++;
+      if (hook_ && hook_({id, kNodeStatus, {}, true}).lose_request) return Lose(std::move(reply));
+      reply(statuses_[id].SerializeAsString());
+    });
     rpcs_.push_back(std::move(rpc));
   }
 
@@ -115,6 +120,8 @@ class FakeStorage {
     EXPECT_TRUE(map_->Upsert(record).ok());
   }
 
+  // What it says of itself; of nothing when nothing is set.
+  wire::NodeStatusReply& status(NodeId node) { return statuses_[node]; }
   void SetLeader(PartitionId partition, NodeId node) { leader_[partition] = node; }
   void SetHook(std::function<FakeFault(const FakeRequest&)> hook) { hook_ = std::move(hook); }
 
@@ -270,6 +277,7 @@ class FakeStorage {
   std::vector<wire::WriteRequest> writes_;  // that a leader took
   std::map<std::pair<NodeId, Rpc::Method>, uint64_t> requests_;
   std::map<std::pair<NodeId, PartitionId>, std::string> replicas_;
+  std::map<NodeId, wire::NodeStatusReply> statuses_;
   uint64_t applied_ = 0;
 };
 

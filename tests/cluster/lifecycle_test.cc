@@ -1,5 +1,6 @@
 // Partitions split, merged, healed and deleted, in whole simulated clusters.
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -242,6 +243,93 @@ TEST(LifecycleTest, EveryPartitionOfADeadNodeIsOnThreeDisksWithinSeconds) {
     return true;
   }));
   EXPECT_LE(cluster.world().Now() - dead, seconds(3));
+}
+
+// The tables of the replicas that are anywhere, but the catalogue.
+std::set<uint64_t> TablesHeld(SimCluster& cluster) {
+  std::set<uint64_t> tables;
+  for (const SimCluster::Seen& seen : cluster.Replicas()) tables.insert(seen.status.table());
+  tables.erase(ToUint(kCatalogueTable));
+  return tables;
+}
+
+// Returns when the replicas are being made, of enough partitions that they are not soon.
+void StartCreation(SimCluster& cluster, const std::string& name, size_t partitions,
+                   std::optional<absl::Status>& created) {
+  cluster.StartCreate(name, partitions, [&](absl::Status status) { created = std::move(status); });
+  while (!created.has_value() && !cluster.Table(name).has_value()) {
+  }
+  ASSERT_FALSE(created.has_value());
+}
+
+TEST(LifecycleTest, TablesComeAndGoWithANodeGoneForGood) {
+  SimCluster cluster(9);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 3));
+  cluster.PowerOff(NodeId{9});
+  cluster.RunFor(seconds(60));
+  DYNLIB_ASSERT_OK(cluster.CreateTable("others", 9));
+  const TableId others = cluster.Table("others")->id;
+  EXPECT_TRUE(cluster.Until([&] { return Whole(cluster, others, 9); }));
+  DYNLIB_ASSERT_OK(cluster.DeleteTable("users"));
+  EXPECT_TRUE(cluster.Until([&] { return !cluster.Table("users").has_value(); }));
+  DYNLIB_EXPECT_OK(cluster.CreateTable("users", 3));
+}
+
+TEST(LifecycleTest, ANodeThatComesBackDropsWhatWasDeletedMeanwhile) {
+  SimCluster cluster(3);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 3));
+  DYNLIB_ASSERT_OK(cluster.CreateTable("others", 3));
+  const uint64_t others = ToUint(cluster.Table("others")->id);
+  cluster.PowerOff(NodeId{3});
+  DYNLIB_ASSERT_OK(cluster.DeleteTable("users"));
+  ASSERT_TRUE(cluster.Until([&] { return !cluster.Table("users").has_value(); }));
+  DYNLIB_ASSERT_OK(cluster.Restart(NodeId{3}));
+  EXPECT_EQ(TablesHeld(cluster).size(), 2u);
+  EXPECT_TRUE(cluster.Until([&] { return TablesHeld(cluster) == std::set<uint64_t>{others}; }));
+  EXPECT_TRUE(cluster.Until([&] { return Whole(cluster, TableId{others}, 3); }));
+}
+
+TEST(LifecycleTest, ACreationPlacesAroundANodeThatFallsSilentAndLeavesNothingBehind) {
+  SimCluster cluster(6);
+  cluster.options().auto_admin.give_up_after = seconds(20);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  // It answers when it is asked what it has, and is gone when it is to make its replicas.
+  std::optional<absl::Status> created;
+  StartCreation(cluster, "users", 300, created);
+  const TableId first = cluster.Table("users")->id;
+  cluster.PowerOff(NodeId{6});
+  ASSERT_TRUE(cluster.RunUntil([&] { return created.has_value(); }));
+  DYNLIB_EXPECT_OK(*created);
+  const TableInfo table = *cluster.Table("users");
+  EXPECT_NE(table.id, first);
+  for (const PartitionInfo& partition : table.partitions) {
+    for (const PartitionMember& member : partition.members) EXPECT_NE(member.node, NodeId{6});
+  }
+  const std::set<uint64_t> only = {ToUint(table.id)};
+  EXPECT_TRUE(cluster.Until([&] { return TablesHeld(cluster) == only; }));
+  DYNLIB_ASSERT_OK(cluster.Restart(NodeId{6}));
+  EXPECT_TRUE(cluster.Until([&] { return TablesHeld(cluster) == only; }));
+}
+
+TEST(LifecycleTest, ACreationThatNobodyGoesOnWithIsGivenUp) {
+  SimCluster cluster(3);
+  cluster.options().auto_admin.give_up_after = seconds(20);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  cluster.PowerOff(NodeId{3});
+  cluster.RunFor(milliseconds(100));
+  EXPECT_THAT(cluster.CreateTable("users", 3), StatusIs(absl::StatusCode::kDeadlineExceeded))
+      << "there is no third zone";
+  DYNLIB_ASSERT_OK(cluster.Restart(NodeId{3}));
+  std::optional<absl::Status> created;
+  StartCreation(cluster, "users", 300, created);
+  cluster.PowerOff(NodeId{3});
+  ASSERT_TRUE(cluster.RunUntil([&] { return created.has_value(); }));
+  EXPECT_THAT(*created, StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_TRUE(cluster.Table("users")->creating);
+  EXPECT_TRUE(cluster.Until(
+      [&] { return !cluster.Table("users").has_value() && TablesHeld(cluster).empty(); }));
 }
 
 TEST(LifecycleTest, WhatADeposedAdminDoesLateLeavesTheNextTableOfTheNameAlone) {

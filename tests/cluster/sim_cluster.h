@@ -175,6 +175,12 @@ class SimCluster {
                           std::move(done));
     });
   }
+  void StartCreate(const std::string& name, size_t partitions,
+                   std::function<void(absl::Status)> done) {
+    client_->Post([=, this] {
+      admin_->CreateTable({.name = name, .schema = Schema(), .partitions = partitions}, done);
+    });
+  }
   absl::Status DeleteTable(const std::string& name) {
     return Await<absl::Status>([&](auto done) { admin_->DeleteTable(name, std::move(done)); });
   }

@@ -47,68 +47,6 @@ TableSpec Spec(size_t partitions, const std::string& name = "users") {
           .partitions = partitions};
 }
 
-TEST(PlaceTableTest, EveryPartitionHasAReplicaInEachZone) {
-  const ClusterConfig config = Cluster(6);
-  DYNLIB_ASSERT_OK_AND_ASSIGN(TableInfo table, PlaceTable(config, Spec(12)));
-  ASSERT_THAT(table.partitions, SizeIs(12));
-  std::map<NodeId, int> replicas, firsts;
-  std::set<PartitionId> ids;
-  for (const PartitionInfo& partition : table.partitions) {
-    std::set<std::string> zones;
-    ids.insert(partition.id);
-    firsts[partition.members[0].node]++;
-    for (const PartitionMember& member : partition.members) {
-      zones.insert(config.nodes[ToUint(member.node) - 1].location.zone);
-      replicas[member.node]++;
-    }
-    EXPECT_THAT(zones, SizeIs(3));
-  }
-  EXPECT_THAT(ids, SizeIs(12));
-  for (const NodeInfo& node : config.nodes) {
-    EXPECT_EQ(replicas[node.id], 6);
-    EXPECT_EQ(firsts[node.id], 2);
-  }
-}
-
-TEST(PlaceTableTest, ThePartitionsDivideTheKeysEvenly) {
-  for (size_t count : {1, 2, 3, 7, 2000}) {
-    DYNLIB_ASSERT_OK_AND_ASSIGN(TableInfo table, PlaceTable(Cluster(3), Spec(count)));
-    // Decoding checks that there is neither gap nor overlap.
-    EXPECT_THAT(DecodeTableItem(EncodeTableItem(table)), IsOkAndHolds(table));
-    for (size_t i = 1; i < count; ++i) {
-      const double part = static_cast<double>(HashOfStorageKey(table.partitions[i].first)) / 0x1p64;
-      EXPECT_NEAR(part, static_cast<double>(i) / static_cast<double>(count), 1e-9);
-    }
-  }
-}
-
-TEST(PlaceTableTest, OneNodeIsAClusterToo) {
-  DYNLIB_ASSERT_OK_AND_ASSIGN(TableInfo table, PlaceTable(Cluster(1), Spec(2)));
-  for (const PartitionInfo& partition : table.partitions) EXPECT_THAT(partition.members, SizeIs(1));
-}
-
-TEST(PlaceTableTest, BadArgumentsAreNamed) {
-  auto message = [](const ClusterConfig& config, const TableSpec& spec) {
-    const absl::Status status = PlaceTable(config, spec).status();
-    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument));
-    return std::string(status.message());
-  };
-  const ClusterConfig good = Cluster(3);
-  EXPECT_THAT(message(good, Spec(0)), HasSubstr("partitions is 0"));
-  EXPECT_THAT(message(good, Spec(2001)), HasSubstr("partitions is 2001"));
-  EXPECT_THAT(message(good, Spec(1, "ab")), HasSubstr("'ab'"));
-  EXPECT_THAT(message(good, Spec(1, "a b c")), HasSubstr("'a b c'"));
-  EXPECT_THAT(message(good, Spec(1, std::string(256, 'x'))), HasSubstr("name"));
-  EXPECT_THAT(message(good, Spec(1, "catalogue")), HasSubstr("catalogue"));
-  EXPECT_THAT(message(Cluster(2), Spec(1)), HasSubstr("2 zones"));
-  TableSpec starved = Spec(1);
-  starved.throughput = {.on_demand = false, .read_units = 0, .write_units = 5};
-  EXPECT_THAT(message(good, starved), HasSubstr("throughput.read_units is 0"));
-  TableSpec spec = Spec(1);
-  spec.schema.partition_key.name = "";
-  message(good, spec);
-}
-
 class TableAdminTest : public ::testing::Test {
  protected:
   TableAdminTest() : world_(1), storage_(&world_), config_(Cluster(3)) {
@@ -147,7 +85,26 @@ class TableAdminTest : public ::testing::Test {
     }
     return std::nullopt;
   }
-  size_t tables() { return storage_.items(kCataloguePartition) - 1; }
+  // Those that routers see, without the catalogue.
+  size_t tables() {
+    size_t count = 0;
+    for (const TableInfo& table : storage_.Tables()) count += !table.deleting;
+    return count - 1;
+  }
+  // Six nodes, two a zone.
+  void Grow() {
+    config_ = Cluster(6);
+    for (uint64_t id = 4; id <= 6; ++id) storage_.AddNode(NodeId{id});
+    admin_ = NewAdmin(9);
+  }
+  std::set<NodeId> NodesOf(const std::string& name) {
+    std::set<NodeId> nodes;
+    const std::optional<TableInfo> table = Entry(name);
+    for (const PartitionInfo& partition : table->partitions) {
+      for (const PartitionMember& member : partition.members) nodes.insert(member.node);
+    }
+    return nodes;
+  }
 
   sim::World world_;
   FakeStorage storage_;
@@ -160,12 +117,15 @@ class TableAdminTest : public ::testing::Test {
 
 TEST_F(TableAdminTest, MakesEveryReplicaThenEntersTheTable) {
   storage_.SetHook([&](const FakeRequest& request) {
-    if (request.method == kWrite) {
-      EXPECT_THAT(storage_.replicas(), SizeIs(12));
+    const std::optional<TableInfo> entry = Entry("users");
+    if (request.method == kCreateReplica) {
+      EXPECT_TRUE(entry.has_value() && entry->creating && entry->deleting) << "nobody's replica";
     }
+    EXPECT_EQ(tables(), 0u);
     return FakeFault{};
   });
   DYNLIB_ASSERT_OK(Create(Spec(4)));
+  EXPECT_FALSE(Entry("users")->creating);
   EXPECT_THAT(storage_.replicas(), SizeIs(12));
   EXPECT_EQ(tables(), 1u);
 }
@@ -247,6 +207,94 @@ TEST_F(TableAdminTest, OneThatWasCutDoesNotStandInTheWayOfAnother) {
   EXPECT_THAT(Create(Spec(4)), StatusIs(absl::StatusCode::kDeadlineExceeded));
   storage_.SetHook(nullptr);
   DYNLIB_ASSERT_OK(Create(Spec(8)));
+}
+
+TEST_F(TableAdminTest, NodesThatAreSilentGetNoReplicas) {
+  Grow();
+  storage_.SetHook([](const FakeRequest& request) {
+    return FakeFault{.lose_request = request.node == NodeId{5}};
+  });
+  DYNLIB_ASSERT_OK(Create(Spec(8)));
+  EXPECT_EQ(NodesOf("users"), (std::set{NodeId{1}, NodeId{2}, NodeId{3}, NodeId{4}, NodeId{6}}));
+}
+
+TEST_F(TableAdminTest, FullNodesGetFewerReplicas) {
+  Grow();
+  storage_.status(NodeId{4}).set_used_bytes(uint64_t{1} << 39);
+  DYNLIB_ASSERT_OK(Create(Spec(8)));
+  EXPECT_EQ(NodesOf("users"), (std::set{NodeId{1}, NodeId{2}, NodeId{3}, NodeId{5}, NodeId{6}}));
+}
+
+TEST_F(TableAdminTest, ANodeThatFallsSilentIsPlacedAroundUnderAnotherId) {
+  Grow();
+  std::set<TableId> ids;
+  storage_.SetHook([&](const FakeRequest& request) {
+    if (request.method == kCreateReplica) ids.insert(Entry("users")->id);
+    return FakeFault{.lose_request = request.method == kCreateReplica && request.node == NodeId{5}};
+  });
+  DYNLIB_ASSERT_OK(Create(Spec(8)));
+  EXPECT_FALSE(NodesOf("users").contains(NodeId{5}));
+  EXPECT_THAT(ids, SizeIs(2));
+}
+
+TEST_F(TableAdminTest, WithoutANodeToSpareASilentOneIsWaitedFor) {
+  int lost = 0;
+  storage_.SetHook([&](const FakeRequest& request) {
+    const bool lose = request.node == NodeId{3} && request.method != kRead && lost++ < 6;
+    return FakeFault{.lose_request = lose};
+  });
+  DYNLIB_ASSERT_OK(Create(Spec(1)));
+  EXPECT_GE(lost, 6);
+}
+
+TEST_F(TableAdminTest, IdsAreNeverDrawnTwice) {
+  std::set<TableId> tables;
+  std::set<PartitionId> partitions;
+  std::vector<std::unique_ptr<TableAdmin>> admins;
+  size_t done = 0;
+  for (uint64_t i = 0; i < 10; ++i) {
+    admins.push_back(NewAdmin(100 + i));
+    admins.back()->CreateTable(Spec(2, "table" + std::to_string(i)), [&](absl::Status status) {
+      DYNLIB_EXPECT_OK(status);
+      ++done;
+    });
+  }
+  ASSERT_TRUE(world_.RunUntil([&] { return done == 10; }, std::chrono::seconds(30)));
+  for (const TableInfo& table : storage_.Tables()) {
+    tables.insert(table.id);
+    for (const PartitionInfo& partition : table.partitions) partitions.insert(partition.id);
+  }
+  EXPECT_THAT(tables, SizeIs(11));
+  EXPECT_THAT(partitions, SizeIs(21));
+}
+
+TEST_F(TableAdminTest, OfTwoDifferentAtOnceOneIsMadeAndTheOtherIsTold) {
+  const std::unique_ptr<TableAdmin> other = NewAdmin(2);
+  std::vector<absl::Status> results;
+  auto note = [&](absl::Status status) { results.push_back(std::move(status)); };
+  admin_->CreateTable(Spec(4), note);
+  other->CreateTable(Spec(5), note);
+  EXPECT_TRUE(world_.RunUntil([&] { return results.size() == 2; }, std::chrono::seconds(30)));
+  EXPECT_EQ(results[0].ok() + results[1].ok(), 1);
+  const absl::Status& refused = results[0].ok() ? results[1] : results[0];
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kAlreadyExists));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("number of partitions"));
+  EXPECT_EQ(tables(), 1u);
+}
+
+TEST_F(TableAdminTest, ACreationThatIsDeletedEnds) {
+  storage_.SetHook([](const FakeRequest& request) {
+    return FakeFault{.lose_request = request.method == kCreateReplica && request.node == NodeId{2}};
+  });
+  std::optional<absl::Status> created;
+  admin_->CreateTable(Spec(4), [&](absl::Status status) { created = std::move(status); });
+  ASSERT_TRUE(world_.RunUntil([&] { return Entry("users").has_value(); }, std::chrono::seconds(5)));
+  DYNLIB_EXPECT_OK(Delete("users"));
+  storage_.SetHook(nullptr);
+  ASSERT_TRUE(world_.RunUntil([&] { return created.has_value(); }, std::chrono::seconds(30)));
+  EXPECT_THAT(*created, StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_TRUE(Entry("users")->deleting);
+  EXPECT_FALSE(Entry("users")->creating);
 }
 
 TEST_F(TableAdminTest, TwoAtOnceMakeOneTable) {
