@@ -26,7 +26,8 @@
 //    RetryAfter (retry_after.h) says when to come back, the table or the partition has no capacity
 //    left, and nothing changed
 //  - kDeadlineExceeded: `timeout` passed. Not known whether it was applied, or whether it will yet
-//    be, unless the message says that nothing was sent
+//    be, unless the message says that nothing was sent. Also of a write that had no answer once and
+//    found no capacity from then on
 //  - kCancelled: the router was destroyed; not known whether it was applied
 // Status of a read: the same but kAborted, and kDataLoss (no replica that answered has an undamaged
 // copy; of a strong read: the leader has none). An absent item is an empty optional.

@@ -241,9 +241,7 @@ void RouterEngine::OnOutcome(Request& request, const RouterOperation::Reply& rep
     case absl::StatusCode::kDataLoss:
       return OnDamage(request, outcome);
     case absl::StatusCode::kResourceExhausted:
-      // Want of capacity is for the caller to know; another bound is this router's to wait out.
-      if (RetryAfter(outcome).has_value()) return Finish(request, outcome);
-      return Retry(request);
+      return OnExhausted(request, outcome);
     default:
       request.uncertain = true;
       route.Unable(node);
@@ -264,7 +262,17 @@ void RouterEngine::OnDamage(Request& request, const absl::Status& outcome) {
   Attempt(request.id);
 }
 
-void RouterEngine::Retry(Request& request) {
+// Want of capacity is for the caller to know; another bound is this router's to wait out. So is
+// want of capacity when an earlier attempt may have been applied: the caller is promised that
+// nothing changed, and replicas ask for capacity before they look into the exactly-once table.
+void RouterEngine::OnExhausted(Request& request, const absl::Status& outcome) {
+  const std::optional<Duration> retry_after = RetryAfter(outcome);
+  const bool may_be_applied = request.operation->method() == kWrite && request.uncertain;
+  if (retry_after.has_value() && !may_be_applied) return Finish(request, outcome);
+  Retry(request, retry_after.value_or(Duration(0)));
+}
+
+void RouterEngine::Retry(Request& request, Duration delay_min) {
   metrics_->Count("router.retries", 1);
   const Duration whole =
       std::min(options_.retry_delay * (int64_t{1} << std::min(request.failures, 20)),
@@ -275,7 +283,8 @@ void RouterEngine::Retry(Request& request) {
   if (request.record != nullptr && request.failures % (2 * request.record->members.size()) == 0)
     Doubt(request);
   const int64_t half = whole.count() / 2;
-  AttemptAt(request, clock_->Now() + Duration(random_.Between(half, whole.count())));
+  const Duration delay(random_.Between(half, whole.count()));
+  AttemptAt(request, clock_->Now() + std::max(delay, delay_min));
 }
 
 // At the deadline at the latest, when there is nothing left but to expire.

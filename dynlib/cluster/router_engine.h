@@ -125,7 +125,9 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
   void OnNoReply(Request& request, const absl::Status& why);
   void OnOutcome(Request& request, const RouterOperation::Reply& reply);
   void OnDamage(Request& request, const absl::Status& outcome);
-  void Retry(Request& request);
+  void OnExhausted(Request& request, const absl::Status& outcome);
+  // After a while, which is `delay_min` at the least.
+  void Retry(Request& request, Duration delay_min = Duration(0));
   void AttemptAt(Request& request, Instant when);
   void Expire(Request& request);
   void Finish(Request& request, absl::Status status);

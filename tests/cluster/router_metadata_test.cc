@@ -153,7 +153,7 @@ class RouterMetadataTest : public ::testing::Test {
       bool done = false;
       rpc_->Call(node, kPush, request.SerializeAsString(), seconds(1),
                  [&](absl::StatusOr<std::string> reply) {
-                   DYNLIB_EXPECT_OK(reply);
+                   DYNLIB_ASSERT_OK(reply);
                    done = true;
                  });
       world_.RunUntil([&] { return done; }, seconds(2));
@@ -258,7 +258,7 @@ TEST_F(RouterMetadataTest, AConventionalCacheAsksWhenItMissesAlone) {
   int answers = 0;
   for (int i = 0; i < 100; ++i) {
     router().Put(kTable, Letter(low, std::to_string(i)), {}, [&](absl::Status status) {
-      DYNLIB_EXPECT_OK(status);
+      DYNLIB_ASSERT_OK(status);
       ++answers;
     });
   }
@@ -382,7 +382,7 @@ TEST_F(RouterMetadataTest, ASplitIsSeenThroughHintsAndAWriteUnderWayTakesEffectO
   storage_.Know(RecordOf(left));
   storage_.Know(RecordOf(right));
   ASSERT_TRUE(world_.RunUntil([&] { return result.has_value(); }, seconds(5)));
-  DYNLIB_EXPECT_OK(*result) << "a second application would not be new";
+  DYNLIB_ASSERT_OK(*result) << "a second application would not be new";
   EXPECT_EQ(storage_.applied(), 2u);
   const wire::WriteRequest retried = storage_.writes().back();
   EXPECT_EQ(retried.sequence(), 2u);
@@ -472,6 +472,34 @@ TEST_F(RouterMetadataTest, AThrottledRequestEndsAndSaysWhenToComeBack) {
   EXPECT_EQ(storage_.writes().back().acknowledged(), 1u);
 }
 
+TEST_F(RouterMetadataTest, AWriteThatMayBeAppliedIsNotThrottledButSentAgainWhenThereIsCapacity) {
+  const std::string low = CategoryIn(kLow);
+  int n = 0;
+  storage_.SetHook([&](const FakeRequest&) {
+    if (++n == 1) return FakeFault{.lose_reply = true};
+    if (n > 3) return FakeFault();
+    return FakeFault{.code = absl::StatusCode::kResourceExhausted, .retry_after_us = 300'000};
+  });
+  const Instant begun = world_.Now();
+  DYNLIB_ASSERT_OK(Put(Letter(low, "a")));
+  EXPECT_EQ(storage_.applied(), 1u);
+  EXPECT_EQ(Attempts(), 4u);
+  EXPECT_GE(world_.Now() - begun, milliseconds(600));  // As it was told, twice.
+}
+
+TEST_F(RouterMetadataTest, AWriteThatMayBeAppliedAndFindsNoCapacityIsNotKnownToBeApplied) {
+  const std::string low = CategoryIn(kLow);
+  int n = 0;
+  storage_.SetHook([&](const FakeRequest&) {
+    if (++n == 1) return FakeFault{.lose_reply = true};
+    return FakeFault{.code = absl::StatusCode::kResourceExhausted, .retry_after_us = 7000};
+  });
+  const absl::Status status = Put(Letter(low, "a"));
+  EXPECT_EQ(storage_.applied(), 1u);
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_FALSE(RetryAfter(status).has_value()) << status;
+}
+
 TEST_F(RouterMetadataTest, ASessionIsNeverBegunAgainWhenItsPartitionWasForgotten) {
   const std::string low = CategoryIn(kLow), high = CategoryIn(kHigh);
   DYNLIB_ASSERT_OK(Put(Letter(low, "a")));
@@ -506,7 +534,7 @@ TEST_F(RouterMetadataTest, AnUnknownTableIsNotFoundAndOneThatIsMadeLaterIsFound)
   Tell(table, {kB});  // one that knows it is enough, in time
   absl::Status status = absl::NotFoundError("");
   for (int i = 0; i < 3 && !status.ok(); ++i) status = Put(Letter("L", "a"), {}, "later");
-  DYNLIB_EXPECT_OK(status);
+  DYNLIB_ASSERT_OK(status);
 }
 
 TEST_F(RouterMetadataTest, ADeletedTableIsNotFoundAndALaggingNodeDeletesNothing) {
@@ -555,7 +583,7 @@ TEST_F(RouterMetadataTest, TheCatalogueIsReachedWithoutMetadata) {
   StopAllMetadata();
   const auto page = Await<absl::StatusOr<CataloguePage>>(
       [&](auto done) { router().ReadCatalogue("", std::move(done)); });
-  DYNLIB_EXPECT_OK(page);
+  DYNLIB_ASSERT_OK(page);
   EXPECT_EQ(sink_["router.look_ups"], 0);
 }
 
@@ -565,7 +593,7 @@ TEST_F(RouterMetadataTest, WhatIsForgottenAmidRequestsIsAskedForAgain) {
   for (int i = 0; i < 200; ++i) {
     router().Put(kTable, Letter(i % 2 == 0 ? low : high, std::to_string(i)), {},
                  [&](absl::Status status) {
-                   DYNLIB_EXPECT_OK(status);
+                   DYNLIB_ASSERT_OK(status);
                    ++answers;
                  });
     if (i % 20 == 7) router().ForgetRoutes();
@@ -598,7 +626,7 @@ TEST_F(RouterMetadataTest, SurvivesANetworkThatLosesRepeatsAndReorders) {
   for (int i = 0; i < 200; ++i) {
     router().Put(kTable, Letter("c" + std::to_string(i % 7), std::to_string(i)), is_new,
                  [&](absl::Status status) {
-                   DYNLIB_EXPECT_OK(status);
+                   DYNLIB_ASSERT_OK(status);
                    answers++;
                  });
   }
@@ -608,7 +636,7 @@ TEST_F(RouterMetadataTest, SurvivesANetworkThatLosesRepeatsAndReorders) {
 
 TEST(RouterMetadataOptionsTest, EveryFieldIsChecked) {
   RouterOptions good{.client = ClientId{1}, .catalogue_nodes = {kOne}, .metadata_nodes = {kA}};
-  DYNLIB_EXPECT_OK(Validate(good));
+  DYNLIB_ASSERT_OK(Validate(good));
   auto message = [&](auto change) {
     RouterOptions options = good;
     change(options);
