@@ -1,12 +1,44 @@
 #include "dynlib/replication/group_core.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/strings.h"
 
 namespace dynlib::replication {
+namespace {
+
+constexpr size_t kWindowEntriesMax = 1'000'000;
+
+// From where it is whole up to what the tree holds: what lies before is of no use, and may be far
+// away.
+SlotLog LogOf(const GroupCore::Recovered& recovered) {
+  std::map<Slot, Ballot> unknown;
+  for (const UnknownSlot& slot : recovered.unknown)
+    unknown[slot.slot] = std::max(unknown[slot.slot], slot.ballot);
+  auto readable = [&unknown](const Entry& entry) {
+    const auto at = unknown.find(entry.slot);
+    return at == unknown.end() || at->second <= entry.ballot;
+  };
+  Slot released = recovered.applied;
+  for (auto entry = recovered.entries.rbegin(); entry != recovered.entries.rend(); ++entry) {
+    if (entry->slot > released) continue;
+    if (entry->slot < released || released == 0 || !readable(*entry)) break;
+    --released;
+  }
+  SlotLog log;
+  log.Reset(released);
+  for (const Entry& entry : recovered.entries) {
+    if (entry.slot > released) log.Put(entry.slot, entry.ballot, entry.payload, /*durable=*/true);
+  }
+  for (const auto& [slot, ballot] : unknown) log.MarkUnknown(slot, ballot);
+  return log;
+}
+
+}  // namespace
 
 absl::Status Validate(const GroupOptions& options) {
   auto bad = [](std::string_view name, auto value, std::string_view allowed) {
@@ -19,7 +51,7 @@ absl::Status Validate(const GroupOptions& options) {
     return bad("unchosen_bytes_max", options.unchosen_bytes_max, "at least proposal_bytes_max");
   }
   if (options.peer_window_bytes_max < 1) return bad("peer_window_bytes_max", 0, "at least 1");
-  if (options.peer_window_entries_max < 1 || options.peer_window_entries_max > 1'000'000) {
+  if (options.peer_window_entries_max < 1 || options.peer_window_entries_max > kWindowEntriesMax) {
     return bad("peer_window_entries_max", options.peer_window_entries_max, "1 to 1,000,000");
   }
   if (options.message_bytes_max < 1 || options.message_bytes_max > (16 << 20)) {
@@ -54,6 +86,25 @@ std::string_view RoleName(Role role) {
   return "?";
 }
 
+bool GroupCore::InReach(const Recovered& recovered) {
+  std::set<Slot> unknown;
+  for (const UnknownSlot& slot : recovered.unknown) unknown.insert(slot.slot);
+  Slot whole = recovered.applied;
+  auto pass_unknown = [&] {
+    while (unknown.contains(whole + 1)) ++whole;
+  };
+  pass_unknown();
+  for (const Entry& entry : recovered.entries) {
+    if (entry.slot != whole + 1) continue;
+    ++whole;
+    pass_unknown();
+  }
+  Slot last = recovered.entries.empty() ? 0 : recovered.entries.back().slot;
+  if (!unknown.empty()) last = std::max(last, *unknown.rbegin());
+  // As WindowEnd, whatever the window was when it was written.
+  return whole <= kSlotMax && last <= whole + 4 * kWindowEntriesMax;
+}
+
 GroupCore::GroupCore(const GroupOptions& options, PartitionId group, const Member& self,
                      bool learner, Configuration configuration, Recovered recovered, uint64_t seed,
                      Liveness* liveness, Instant now)
@@ -68,24 +119,13 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, const Membe
   if (!options_.faults.amnesiac_vote) promised_ = recovered.promised;
   if (options_.faults.damage_read_as_empty) recovered.unknown.clear();
 
-  // The log starts where it is whole up to what the tree holds.
-  SlotLog whole;
+  DYNLIB_CHECK(InReach(recovered));
   for (const Entry& entry : recovered.entries) {
-    whole.Put(entry.slot, entry.ballot, entry.payload, /*durable=*/true);
     if (!options_.faults.amnesiac_vote) promised_ = std::max(promised_, entry.ballot);
   }
-  for (const UnknownSlot& unknown : recovered.unknown) {
-    whole.MarkUnknown(unknown.slot, unknown.ballot);
+  for (const UnknownSlot& unknown : recovered.unknown)
     promised_ = std::max(promised_, unknown.ballot);
-  }
-  auto readable = [&whole](Slot slot) {
-    const SlotLog::Cell* cell = whole.Find(slot);
-    return cell != nullptr && cell->held() && cell->unknown == Ballot();
-  };
-  Slot released = recovered.applied;
-  while (released > 0 && readable(released)) --released;
-  whole.Release(released);
-  log_ = std::move(whole);
+  log_ = LogOf(recovered);
 
   // L4: replay reaches no further than what is known to be chosen, and stops at the first slot that
   // is not readable.

@@ -87,7 +87,7 @@ class GroupCore {
     Slot chosen = 0;   // The durable chosen watermark; 0 if none was logged.
     Slot applied = 0;  // The position of the durable tree: chosen, and needed from the log no more
                        // by this member.
-    std::vector<Entry> entries;  // In slot order, one a slot.
+    std::vector<Entry> entries;  // In slot order, one a slot; InReach.
     std::vector<UnknownSlot>
         unknown;  // R4. One that an entry of the same or a higher ballot answers is ignored.
     std::optional<Configuration> configuration;  // The newest that was adopted.
@@ -95,6 +95,10 @@ class GroupCore {
     // One more than the epoch of the newest configuration that named this replica; 0: none did.
     uint64_t named_in = 0;
   };
+
+  // False if an entry or an unknown slot lies so far beyond what is whole that no member accepts it
+  // there: what was recovered is not to be trusted. (The log in memory has a cell for each slot.)
+  static bool InReach(const Recovered& recovered);
 
   // What must be durable. Entries carry the chosen watermark at the time, states the promise too.
   struct Record {
@@ -116,8 +120,9 @@ class GroupCore {
       kLeaderHealthy,
       kUnknownDecidedEmpty,
       kTooFarBehind,
-      kConfigured,  // A configuration was adopted; the slot is its epoch.
-      kRemoved,     // This replica learned that it is a member no more.
+      kSlotsIgnored,  // A promise named slots that no log can hold, from this one on.
+      kConfigured,    // A configuration was adopted; the slot is its epoch.
+      kRemoved,       // This replica learned that it is a member no more.
       kEnded
     };
     Kind kind;
@@ -251,6 +256,7 @@ class GroupCore {
     Slot barrier = 0;            // Found among the values: nothing beyond it is proposed.
     std::map<Slot, Entry> best;  // The highest ballot reported for each slot.
     std::map<Slot, std::map<ReplicaId, Ballot>> unknown;  // R4.
+    Slot whole = 0;  // Something was reported for every slot from `from_slot` to here.
     Instant retry_at;
     int retries = 0;
     uint64_t own_record = 0;  // The own promise counts once this is durable.
@@ -309,6 +315,8 @@ class GroupCore {
   bool SupportsLeader(Instant now) const;
   void ScheduleElection(Instant earliest);
   void SetElection(Instant at);
+  // The last slot that an acceptor takes an entry for, whose log is whole up to `whole`.
+  Slot WindowEnd(Slot whole) const { return whole + 4 * options_.peer_window_entries_max; }
 
   // group_core_election.cc: candidate.
   void OnElectionDue(Instant now);
@@ -322,6 +330,7 @@ class GroupCore {
   void SendPrepares(Instant now);
   void OnPromise(const GroupMessage& message, const Promise& promise, Instant now);
   void Collect(ReplicaId from, const Promise& promise);
+  void ForgetBeyondWindow();
   void GiveUp(Duration wait, Instant now);
   void MaybeWin(Instant now);
   std::optional<Payload> Decide(Slot slot) const;

@@ -123,7 +123,7 @@ void GroupCore::StartElection(Instant now) {
   round_seen_ = round;
   role_ = Role::kCandidate;
   renewing_ = false;
-  candidacy_ = {.from_slot = chosen_ + 1};
+  candidacy_ = {.from_slot = chosen_ + 1, .whole = chosen_};
   candidacy_.own_record = record_index_;
   SetPeers(/*leading=*/false, now);
   for (Peer& peer : peers_) peer = {.member = peer.member};
@@ -219,6 +219,26 @@ void GroupCore::Collect(ReplicaId from, const Promise& promise) {
     if (unknown.slot >= candidacy_.from_slot)
       candidacy_.unknown[unknown.slot][from] = unknown.ballot;
   }
+  ForgetBeyondWindow();
+}
+
+// Each slot up to the last one reported costs an entry. A log has holes only in the window behind
+// its longest whole prefix, and reports that prefix first, so what lies beyond is in nobody's log.
+// Whatever the others' windows are, nothing is lost by it: of a slot that was known to be chosen, a
+// member of each quorum reports all slots up to it.
+void GroupCore::ForgetBeyondWindow() {
+  Slot& whole = candidacy_.whole;
+  while (candidacy_.best.contains(whole + 1) || candidacy_.unknown.contains(whole + 1)) ++whole;
+  const Slot end = WindowEnd(whole);
+  const auto best = candidacy_.best.upper_bound(end);
+  const auto unknown = candidacy_.unknown.upper_bound(end);
+  if (best == candidacy_.best.end() && unknown == candidacy_.unknown.end()) return;
+  Slot first = UINT64_MAX;
+  if (best != candidacy_.best.end()) first = best->first;
+  if (unknown != candidacy_.unknown.end()) first = std::min(first, unknown->first);
+  effects_.events.push_back({Event::Kind::kSlotsIgnored, promised_, first});
+  candidacy_.best.erase(best, candidacy_.best.end());
+  candidacy_.unknown.erase(unknown, candidacy_.unknown.end());
 }
 
 std::optional<Payload> GroupCore::Decide(Slot slot) const {

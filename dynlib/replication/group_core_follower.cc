@@ -78,7 +78,7 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
     established_ = true;
   }
 
-  const Slot window_end = std::max(chosen_, stable_) + 4 * options_.peer_window_entries_max;
+  const Slot window_end = WindowEnd(std::max(chosen_, stable_));
   Slot slot = accept.first_slot;
   for (const Payload& payload : accept.entries) {
     if (payload != nullptr && slot > chosen_ && slot > log_.released() && slot <= window_end) {

@@ -133,7 +133,7 @@ void GroupCore::StartRenewal(Instant now) {
   renewing_ = true;
   notice_at_ = Instant::Infinite();
   unchosen_bytes_ = 0;
-  candidacy_ = {.from_slot = chosen_ + 1};
+  candidacy_ = {.from_slot = chosen_ + 1, .whole = chosen_};
   for (Peer& peer : peers_) {
     peer.known = false;
     peer.in_flight = 0;

@@ -51,7 +51,7 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
   if (absl::Status status = Validate(setup.configuration); !status.ok()) return status;
   const size_t frame_max = options_.group.proposal_bytes_max + 2 * ReplicaLog::kFrameOverheadBytes;
   if (frame_max > log_->append_bytes_max()) {
-    return absl::InvalidArgumentError(
+    return absl::FailedPreconditionError(
         Cat("group.proposal_bytes_max is ", options_.group.proposal_bytes_max,
             "; allowed here: up to ", log_->append_bytes_max(), " - ",
             2 * ReplicaLog::kFrameOverheadBytes, ", what the log takes at a time"));
@@ -71,6 +71,17 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
   if (replica == 0 || replica > Ballot::kReplicaMax) {
     return absl::InvalidArgumentError(
         Cat("replica id is ", replica, "; allowed: 1 to ", Ballot::kReplicaMax));
+  }
+  const Slot applied = state_machine->applied();
+  if (applied > kSlotMax) {
+    return absl::InvalidArgumentError(
+        Cat("the state machine's position is ", applied, "; allowed: up to ", kSlotMax));
+  }
+  // Rule R2: a proposer knows exactly the configuration of the slot after its chosen ones.
+  if (setup.configuration.epoch > applied) {
+    return absl::InvalidArgumentError(
+        Cat("configuration.epoch is ", setup.configuration.epoch,
+            "; allowed: up to the state machine's position, which is ", applied));
   }
   const bool waiting = std::any_of(unstarted_.begin(), unstarted_.end(),
                                    [id](const Unstarted& u) { return u.id == id; });
@@ -92,6 +103,12 @@ void GroupHost::Impl::MakeGroup(const Unstarted& spec) {
   const Instant now = clock_->Now();
   GroupCore::Recovered recovered = RecoverGroup(spec.recovered, spec.state_machine->applied());
   if (spec.setup.ended) recovered.ended = recovered.applied;
+  bool lost = spec.recovered.lost;
+  if (!GroupCore::InReach(recovered)) {
+    lost = true;
+    recovered.entries.clear();
+    recovered.unknown.clear();
+  }
   auto core = std::make_unique<GroupCore>(
       options_.group, spec.id, Member{spec.setup.self, self_, spec.setup.kind}, spec.setup.learner,
       spec.setup.configuration, std::move(recovered),
@@ -99,11 +116,10 @@ void GroupHost::Impl::MakeGroup(const Unstarted& spec) {
   Group& group = groups_[spec.id];
   group.apply_executor = spec.apply_executor;
   SetNodes(group, core->nodes_version(), core->Nodes(), now);
-  group.hosted = std::make_shared<HostedGroup>(options_, std::move(core), spec.recovered.lost,
-                                               spec.setup.configuration.epoch, spec.state_machine,
-                                               executor_, spec.apply_executor, clock_,
-                                               [this, id = spec.id] { MarkDirty(id); });
-  if (spec.recovered.lost) {
+  group.hosted = std::make_shared<HostedGroup>(
+      options_, std::move(core), lost, spec.setup.configuration.epoch, spec.state_machine,
+      executor_, spec.apply_executor, clock_, [this, id = spec.id] { MarkDirty(id); });
+  if (lost) {
     // Its ballots may be gone, and with them what it promised (R3): it says nothing until it is
     // replaced.
     const EventField fields[] = {{"partition", Cat(spec.id)}};

@@ -103,11 +103,13 @@ class GroupHost {
   // changed; changes that follow one another may share a call.
   void OnChange(absl::AnyInvocable<void(PartitionId)> callback);
 
-  // Before or after Start. kInvalidArgument for a bad configuration or one that does not name
-  // `self` on this node (but for learners), kAlreadyExists for a group that is here or is still
-  // being removed. A stream that is `lost` makes a replica that does not vote and is `failed`. A
-  // tree put under a replica that has a stream must come with a stream whose entries up to the
-  // tree's position are dropped.
+  // Before or after Start. kInvalidArgument for a bad configuration, one that does not name `self`
+  // on this node (but for learners) or is newer than the state machine, a replica id past
+  // Ballot::kReplicaMax or a position past kSlotMax; kAlreadyExists for a group that is here or is
+  // still being removed; kFailedPrecondition, of any group, if the log takes less at a time than
+  // proposal_bytes_max. A stream that is `lost`, or whose slots no log can hold, makes a replica
+  // that does not vote and is `failed`. A tree put under a replica that has a stream must come with
+  // a stream whose entries up to the tree's position are dropped.
   absl::Status AddGroup(PartitionId group, const GroupSetup& setup, StateMachine* state_machine,
                         Executor* apply_executor, const RecoveredStream& recovered);
   // Takes the group out: it says nothing from now on, and what waits ends with kCancelled. `done`

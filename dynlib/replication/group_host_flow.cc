@@ -38,6 +38,8 @@ std::string_view EventName(GroupCore::Event::Kind kind) {
       return "replication.unknown_decided_empty";
     case GroupCore::Event::Kind::kTooFarBehind:
       return "replication.too_far_behind";
+    case GroupCore::Event::Kind::kSlotsIgnored:
+      return "replication.slots_ignored";
     case GroupCore::Event::Kind::kConfigured:
       return "replication.configured";
     case GroupCore::Event::Kind::kRemoved:

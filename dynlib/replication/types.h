@@ -17,7 +17,7 @@ namespace dynlib::replication {
 
 // A ballot orders proposers: by round, then by the replica that owns it. Packed into 64 bits, so
 // that a log frame's header carries it: 48 bits of round, 16 of replica id (ids of a group count up
-// from 1 and are never reused, rule R3).
+// from 1 and are never reused, rule R3; past the last one the group gets no new replica).
 class Ballot {
  public:
   static constexpr uint64_t kReplicaMax = 0xffff;
@@ -38,6 +38,10 @@ class Ballot {
  private:
   uint64_t packed_ = 0;
 };
+
+// No log gets so far: at a million entries a second it takes 146,000 years. What is past it is
+// refused wherever a slot is taken at its word, so that sums of slots and windows do not overflow.
+inline constexpr Slot kSlotMax = (Slot{1} << 62) - 1;
 
 // A log replica votes and keeps the log, has no tree, and never leads (rule R9).
 enum class MemberKind : uint8_t { kStorage = 1, kLog = 2 };

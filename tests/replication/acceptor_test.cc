@@ -233,6 +233,37 @@ TEST(AcceptorTest, R4UnknownSlotIsFetchedFromTheLeader) {
   EXPECT_EQ(*solo->ChosenEntry(2), "b");
 }
 
+// The log in memory has a cell for each slot from where it starts.
+TEST(AcceptorTest, AShortLogFarFromTheBeginningIsShortInMemory) {
+  const Slot far = Slot{1} << 50;
+  SoloCore solo({.self = 2,
+                 .recovered = {.promised = At(3, 1),
+                               .chosen = far + 1,
+                               .applied = far,
+                               .entries = {{7, At(1, 1), Value("left over")},
+                                           {far - 1, At(2, 1), Value("a")},
+                                           {far, At(2, 1), Value("b")},
+                                           {far + 1, At(3, 1), Value("c")},
+                                           {far + 3, At(3, 1), Value("d")}},
+                               .unknown = {{5, At(1, 1)}, {far + 2, At(3, 1)}}}});
+  EXPECT_EQ(solo->released(), far - 2);
+  EXPECT_EQ(solo->chosen(), far + 1);
+  EXPECT_EQ(solo->last_slot(), far + 3);
+}
+
+TEST(AcceptorTest, WhatNoMemberAcceptsSoFarAheadIsOutOfReach) {
+  GroupCore::Recovered recovered{.applied = 10,
+                                 .entries = {{3, At(1, 1), Value("a")}, {11, At(1, 1), Value("b")}},
+                                 .unknown = {{12, At(1, 1)}, {4'000'012, At(1, 1)}}};
+  EXPECT_TRUE(GroupCore::InReach(recovered));
+  recovered.unknown[1].slot = 4'000'013;
+  EXPECT_FALSE(GroupCore::InReach(recovered));
+  recovered.unknown.clear();
+  recovered.entries.push_back({Slot{1} << 60, At(1, 1), Value("z")});
+  EXPECT_FALSE(GroupCore::InReach(recovered));
+  EXPECT_FALSE(GroupCore::InReach({.applied = kSlotMax + 1}));
+}
+
 TEST(AcceptorTest, L4ReplayStopsAtTheChosenWatermark) {
   SoloCore solo({.self = 2,
                  .recovered = {.promised = At(1, 1),

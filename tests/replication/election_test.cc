@@ -252,6 +252,35 @@ TEST(ElectionTest, PromiseInPartsIsAskedForToItsEnd) {
   EXPECT_EQ(solo->last_slot(), 3u);
 }
 
+// Each slot up to the last costs an entry, and a slot is quickly said.
+TEST(ElectionTest, SlotsThatNoLogCanHoldAreIgnored) {
+  const uint64_t window = 4 * GroupOptions().peer_window_entries_max;
+  for (const Slot beyond : {3 + window, Slot{1} << 60, Slot{UINT64_MAX}}) {
+    SoloCore solo = Candidate({});
+    Promise promise = Granted(solo->promised(), 1);
+    promise.entries = {{1, At(2, 2), Value("a")}, {beyond, At(2, 2), Value("z")}};
+    promise.unknown = {{2, At(2, 2)}, {beyond, At(3, 2)}};
+    solo.Receive(2, solo->promised(), promise);
+    solo.Receive(3, solo->promised(), Granted(solo->promised(), 1));
+    ASSERT_EQ(solo->role(), Role::kLeader);
+    EXPECT_EQ(solo->last_slot(), 3u);  // Its no-op.
+    EXPECT_TRUE(solo.Saw(Kind::kSlotsIgnored));
+  }
+}
+
+TEST(ElectionTest, SlotsWithinTheWindowCountWhateverLiesBefore) {
+  const uint64_t window = 4 * GroupOptions().peer_window_entries_max;
+  SoloCore solo = Candidate({});
+  Promise promise = Granted(solo->promised(), 1);
+  promise.entries = {{2 + window, At(2, 2), Value("z")}};
+  promise.unknown = {{1, At(2, 2)}, {2, At(2, 2)}};
+  solo.Receive(2, solo->promised(), promise);
+  solo.Receive(3, solo->promised(), Granted(solo->promised(), 1));
+  ASSERT_EQ(solo->role(), Role::kLeader);
+  EXPECT_EQ(solo->last_slot(), 3 + window);
+  EXPECT_FALSE(solo.Saw(Kind::kSlotsIgnored));
+}
+
 TEST(ElectionTest, AnswersToAnEarlierCandidacyAreIgnored) {
   SoloCore solo = Candidate({});
   solo.Receive(2, At(4, 1), Granted(At(4, 1), 1));

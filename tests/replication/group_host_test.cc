@@ -657,11 +657,29 @@ TEST_F(GroupHostTest, AddGroupSaysWhatIsWrong) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("partition id is 0")));
   EXPECT_THAT(add(5, {{ReplicaId{1}, NodeId{1}}}),
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("5")));
+  const Configuration later{.epoch = 1000, .members = {{ReplicaId{1}, NodeId{1}}}};
+  EXPECT_THAT(server.host->AddGroup(PartitionId{8}, {.configuration = later, .self = ReplicaId{1}},
+                                    &server.journal, &server.apply, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("epoch is 1000")));
   server.log.bytes_max = 2 << 10;  // A proposal may not fit.
   EXPECT_THAT(
       add(8, {{ReplicaId{1}, NodeId{1}}}),
-      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("proposal_bytes_max is 2048")));
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("proposal_bytes_max is 2048")));
   EXPECT_EQ(server.host->AllStatus().size(), 1u);
+}
+
+TEST_F(GroupHostTest, ALogWithASlotThatNoneCanHoldIsLost) {
+  Boot(1);
+  Server& server = Leader();
+  const GroupSetup setup{.configuration = {.epoch = 0, .members = {{ReplicaId{1}, NodeId{1}}}},
+                         .self = ReplicaId{1}};
+  Journal journal;
+  RecoveredStream stream;
+  stream.unknown = {{.slot = Slot{1} << 60, .ballot = Ballot(1, ReplicaId{1})}};
+  DYNLIB_ASSERT_OK(server.host->AddGroup(PartitionId{8}, setup, &journal, &server.apply, stream));
+  world_.RunFor(seconds(1));
+  EXPECT_TRUE(server.host->Status(PartitionId{8})->failed);
+  EXPECT_EQ(server.host->Status(PartitionId{8})->role, Role::kFollower);
 }
 
 TEST_F(GroupHostTest, AReplicaThatLostItsLogSaysOnlyThatItGaveUp) {
