@@ -11,6 +11,34 @@ replication::MemberKind ToKind(wire::MemberKind kind) {
   return kind == wire::LOG ? replication::MemberKind::kLog : replication::MemberKind::kStorage;
 }
 
+// What its group would refuse is not to be made first: it would be there again at each start.
+absl::Status CheckLearner(const wire::CreateReplicaRequest& request,
+                          const replication::Configuration& configuration) {
+  auto bad = [&](std::string_view name, uint64_t value, std::string_view allowed) {
+    return absl::InvalidArgumentError(Cat("partition ", request.partition().id(), ": ", name,
+                                          " is ", value, "; allowed: ", allowed));
+  };
+  constexpr uint64_t kReplicaMax = replication::Ballot::kReplicaMax;
+  if (request.replica() == 0 || request.replica() > kReplicaMax) {
+    return bad("replica", request.replica(),
+               Cat("1 to ", kReplicaMax, " for a learner (an id is never used again; a split or a ",
+                   "merge begins them anew)"));
+  }
+  const replication::Member* member = configuration.Find(ReplicaId{request.replica()});
+  if (member != nullptr) {
+    return bad("replica", request.replica(),
+               Cat("an id that no member has; it is that of the member on node ", member->node));
+  }
+  if (request.base() > replication::kSlotMax)
+    return bad("base", request.base(), Cat("0 to ", replication::kSlotMax));
+  if (ToKind(request.kind()) == replication::MemberKind::kLog &&
+      configuration.epoch > request.base()) {
+    return bad("configuration.epoch", configuration.epoch,
+               Cat("0 to base, which is ", request.base()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ParseMembers(const wire::CreateReplicaRequest& request, NodeId self,
                           Replica& replica) {
   const wire::Partition& partition = request.partition();
@@ -30,12 +58,7 @@ absl::Status ParseMembers(const wire::CreateReplicaRequest& request, NodeId self
   }
   DYNLIB_RETURN_IF_ERROR(replication::Validate(replica.configuration));
   replica.self = ReplicaId{request.replica()};
-  if (request.learner()) {
-    if (request.replica() == 0)
-      return absl::InvalidArgumentError(
-          Cat("partition ", partition.id(), ": a learner has replica id 0"));
-    return absl::OkStatus();
-  }
+  if (request.learner()) return CheckLearner(request, replica.configuration);
   const replication::Member* member = replica.configuration.FindNode(self);
   if (member == nullptr) {
     return absl::InvalidArgumentError(

@@ -37,7 +37,7 @@ struct Replica {
   store::Tree* tree = nullptr;
   TableStateMachine state_machine;
   bool copying = false;                // the tree is not whole yet; there is no group
-  std::optional<absl::Status> failed;  // it could not be made; there is no group
+  std::optional<absl::Status> failed;  // it could not be made, or be added; there is no group
   // It takes part, but has lost what cannot be repaired, and is to be replaced by another.
   std::optional<absl::Status> damaged;
   std::optional<wire::EndRecord> ended;  // the log did, here: the successors have the items

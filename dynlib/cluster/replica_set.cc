@@ -99,7 +99,16 @@ absl::Status ReplicaSet::MakeDurable(std::string description) {
 
 absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
   recovery_ = std::move(recovery);
-  for (const auto& [partition, replica] : replicas_) DYNLIB_RETURN_IF_ERROR(AddGroup(replica));
+  for (const auto& [partition, replica] : replicas_) {
+    const absl::Status added = AddGroup(replica);
+    // Something is wrong with the replica, and the node has others.
+    if (absl::IsInvalidArgument(added)) {
+      replica->failed = added;
+      Event("node.replica_lost", *replica, ToStd(added.message()));
+    } else {
+      DYNLIB_RETURN_IF_ERROR(added);
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -191,6 +200,7 @@ absl::Status ReplicaSet::FinishCreate(absl::StatusOr<std::shared_ptr<Replica>> m
     return absl::OkStatus();
   }
   const absl::Status added = AddGroup(*made);
+  if (!added.ok()) (*made)->failed = added;
   parts_.changed(partition);
   return added;
 }
@@ -429,7 +439,10 @@ std::shared_ptr<Replica> ReplicaSet::Find(PartitionId partition) const {
 std::shared_ptr<Replica> ReplicaSet::FindKey(TableId table, std::string_view storage_key) const {
   std::shared_ptr<Replica> best;
   for (const auto& [partition, replica] : replicas_) {
-    if (replica->table != table || replica->copying || replica->ended.has_value()) continue;
+    if (replica->table != table || replica->copying || replica->failed.has_value() ||
+        replica->ended.has_value()) {
+      continue;
+    }
     if (!replica->CheckKey(storage_key).ok()) continue;
     if (best == nullptr || best->generation < replica->generation) best = replica;
   }

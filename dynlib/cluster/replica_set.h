@@ -68,7 +68,9 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   absl::Status Load();
   // Makes a replica's tree and a checkpoint with it, unless it is there.
   absl::Status MakeDurable(std::string description);
-  // Lets every replica take part in its group, with what the log had of it.
+  // Lets every replica take part in its group, with what the log had of it. One that its group's
+  // host refuses (kInvalidArgument) has `failed` and is to be replaced; the others go on. Event:
+  // "node.replica_lost".
   absl::Status AddGroups(store::NodeLog::Recovery recovery);
   // Learners that are to begin with another's tree need it.
   void SetCopier(TreeCopier* copier) { copier_ = copier; }

@@ -155,7 +155,7 @@ void StorageService::Register(Rpc* rpc) {
 absl::StatusOr<std::shared_ptr<Replica>> StorageService::Find(uint64_t partition) const {
   if (stopped_) return absl::CancelledError("shut down");
   std::shared_ptr<Replica> replica = replicas_->Find(PartitionId{partition});
-  if (replica == nullptr || replica->copying)
+  if (replica == nullptr || replica->copying || replica->failed.has_value())
     return absl::NotFoundError(Cat("partition ", partition, " is not on this node"));
   if (replica->ended.has_value())
     return absl::NotFoundError(Cat("partition ", partition, " was split or merged"));

@@ -17,6 +17,7 @@
 #include "dynlib/cluster/key.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/table_schema.h"
+#include "dynlib/replication/types.h"
 #include "dynlib/runtime/rpc.h"
 #include "dynlib/sim/world.h"
 #include "dynlib/testing/status_matchers.h"
@@ -330,6 +331,81 @@ TEST_F(StorageNodeTest, BadDescriptionsAreRefusedAndLeaveNothingBehind) {
   EXPECT_EQ(servers_[1].node->Groups().size(), 2u);
   CreateEverywhere();
   EXPECT_TRUE(Write("a", "1"));
+}
+
+// What the replica's group would refuse would keep the node from opening again, were it made first.
+TEST_F(StorageNodeTest, ALearnerIsCheckedBeforeItIsMade) {
+  BootAndOpen(1);
+  wire::CreateReplicaRequest sound;
+  ASSERT_TRUE(sound.ParseFromString(Description(kPartition)));
+  sound.set_learner(true);
+  sound.set_kind(wire::LOG);
+  sound.set_replica(5);
+  sound.mutable_partition()->mutable_members(0)->set_node(2);
+  auto refused = [&](const std::function<void(wire::CreateReplicaRequest&)>& change,
+                     const std::string& why) {
+    wire::CreateReplicaRequest request = sound;
+    change(request);
+    EXPECT_THAT(Create(1, request.SerializeAsString()),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(why)));
+  };
+  refused([](auto& r) { r.set_replica(0); }, "replica is 0; allowed: 1 to 65535");
+  refused([](auto& r) { r.set_replica(65'536); }, "replica is 65536; allowed: 1 to 65535");
+  refused([](auto& r) { r.set_replica(1); }, "the member on node 2");
+  refused([](auto& r) { r.set_base(UINT64_MAX); },
+          "base is 18446744073709551615; allowed: 0 to 4611686018427387903");
+  refused(
+      [](auto& r) {
+        replication::Configuration later{.epoch = 9, .members = {{ReplicaId{7}, NodeId{2}}}};
+        r.set_configuration(replication::EncodeConfiguration(later));
+        r.set_base(8);
+      },
+      "configuration.epoch is 9; allowed: 0 to base, which is 8");
+  Restart(1);
+  EXPECT_EQ(servers_[1].node->Groups().size(), 1u);
+  // The last id of all, as far from the log's beginning as it can be.
+  sound.set_replica(65'535);
+  sound.set_base(replication::kSlotMax);
+  DYNLIB_EXPECT_OK(Create(1, sound.SerializeAsString()));
+  Restart(1);
+  EXPECT_EQ(servers_[1].node->Groups().size(), 2u);
+  EXPECT_TRUE(servers_[1].fatal.empty());
+}
+
+TEST_F(StorageNodeTest, AReplicaThatCannotBeAddedAtTheStartIsLostAndItsNodeStarts) {
+  BootAndOpen(3);
+  wire::CreateReplicaRequest request;
+  ASSERT_TRUE(request.ParseFromString(Description(kPartition)));
+  request.mutable_partition()->mutable_members()->DeleteSubrange(1, 2);
+  DYNLIB_ASSERT_OK(Create(1, request.SerializeAsString()));
+  // A configuration from after the tree that it copies.
+  request.set_learner(true);
+  request.set_replica(5);
+  request.set_copy_from(1);
+  request.set_configuration(replication::EncodeConfiguration(
+      {.epoch = 1'000'000, .members = {{ReplicaId{1}, NodeId{1}}}}));
+  DYNLIB_ASSERT_OK(Create(2, request.SerializeAsString()));
+  auto status = [&] {
+    wire::ReplicaStatus found;
+    const auto reply = Call<wire::NodeStatusReply>(2, kNodeStatus, "");
+    for (const wire::ReplicaStatus& replica : reply.replicas()) {
+      if (replica.partition() == kPartition) found = replica;
+    }
+    return found;
+  };
+  for (int tries = 0; tries < 50 && !status().failed(); ++tries) world_.RunFor(milliseconds(100));
+  EXPECT_FALSE(status().copying());
+  Restart(2);
+  EXPECT_EQ(status().replica(), 5u);
+  EXPECT_TRUE(status().failed());
+  EXPECT_THAT(ToStatus(Read(2, "a", false).outcome()), StatusIs(absl::StatusCode::kNotFound));
+  wire::DropReplicaRequest drop;
+  drop.set_partition(kPartition);
+  drop.set_replica(5);
+  DYNLIB_EXPECT_OK(
+      ToStatus(Call<wire::DropReplicaReply>(2, kDropReplica, drop.SerializeAsString()).outcome()));
+  Restart(2);
+  EXPECT_EQ(status().replica(), 0u);
 }
 
 TEST_F(StorageNodeTest, KeysOutsideThePartitionAreOutOfRange) {
