@@ -1,12 +1,14 @@
 #include "dynlib/cluster/replica_service.h"
 
+#include <algorithm>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/key.h"
 #include "dynlib/cluster/service.h"
@@ -14,6 +16,8 @@
 
 namespace dynlib::cluster {
 namespace {
+
+using WireMembers = google::protobuf::RepeatedPtrField<wire::Member>;
 
 constexpr Duration kSizeAge = std::chrono::seconds(1);
 
@@ -31,6 +35,8 @@ replication::Member ToMember(const wire::Member& member) {
                                      : replication::MemberKind::kStorage};
 }
 
+const replication::Member& ToMember(const replication::Member& member) { return member; }
+
 void ToWire(const replication::Member& member, wire::Member& to) {
   to.set_replica(ToUint(member.replica));
   to.set_node(ToUint(member.node));
@@ -39,6 +45,55 @@ void ToWire(const replication::Member& member, wire::Member& to) {
 
 absl::Status NotHere(uint64_t partition) {
   return absl::NotFoundError(Cat("partition ", partition, " is not on this node"));
+}
+
+// As in "1 2 3(log)", in their order.
+template <typename Members>
+std::string NodesOf(const Members& members) {
+  std::string nodes;
+  for (const auto& member : members) {
+    const replication::Member m = ToMember(member);
+    nodes += Cat(nodes.empty() ? "" : " ", m.node,
+                 m.kind == replication::MemberKind::kLog ? "(log)" : "");
+  }
+  return nodes;
+}
+
+// Of the members of the merged partition those that are members of this half.
+size_t CountHolders(const WireMembers& members, const replication::Configuration& half) {
+  return static_cast<size_t>(
+      std::count_if(members.begin(), members.end(), [&](const wire::Member& member) {
+        const replication::Member* holder = half.FindNode(NodeId{member.node()});
+        return holder != nullptr && holder->kind == ToMember(member).kind;
+      }));
+}
+
+absl::Status CheckMajority(const WireMembers& merged, PartitionId partition,
+                           const replication::Configuration& half) {
+  const size_t holders = CountHolders(merged, half);
+  if (holders > static_cast<size_t>(merged.size()) / 2) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      Cat("the merged partition is to be on nodes ", NodesOf(merged), ", of which only ", holders,
+          " have partition ", partition, ": it is on nodes ", NodesOf(half.members), " now"));
+}
+
+absl::Status CheckSameNodes(const WireMembers& merged, PartitionId partition,
+                            const replication::Configuration& half) {
+  const size_t count = half.members.size();
+  if (static_cast<size_t>(merged.size()) == count && CountHolders(merged, half) == count)
+    return absl::OkStatus();
+  return absl::FailedPreconditionError(Cat("the merged partition is to be on nodes ",
+                                           NodesOf(merged), ", but partition ", partition,
+                                           " is on nodes ", NodesOf(half.members), " now"));
+}
+
+// By an entry that names the present members. One that waited for others would be too late.
+absl::Status MayEnd(const std::optional<replication::GroupStatus>& status) {
+  if (!status.has_value() || status->role != replication::Role::kLeader)
+    return absl::FailedPreconditionError("not the leader");
+  if (status->changing)
+    return absl::FailedPreconditionError("its members are being changed, or its log is ending");
+  return absl::OkStatus();
 }
 
 // A log ends once, whoever asks.
@@ -169,8 +224,7 @@ void ReplicaService::Split(const wire::SplitRequest& request, Rpc::Reply reply) 
     }
   }
   const std::optional<replication::GroupStatus> status = parts_.host->Status(replica->partition);
-  if (!status.has_value() || status->role != replication::Role::kLeader)
-    return answer(absl::FailedPreconditionError("not the leader"));
+  if (absl::Status may = MayEnd(status); !may.ok()) return answer(may);
   wire::WriteCommand command;
   wire::SplitCommand& split = *command.mutable_split();
   split.set_at(request.at());
@@ -216,18 +270,46 @@ void ReplicaService::Merge(const wire::MergeRequest& request, Rpc::Reply reply) 
           absl::FailedPreconditionError(Cat("partition ", half->partition, " ended otherwise")));
     }
   }
+  const std::optional<replication::GroupStatus> status = parts_.host->Status(replica->partition);
+  if (absl::Status may = MayEnd(status); !may.ok()) return answer(may);
+  const absl::StatusOr<WireMembers> members =
+      MergedMembers(request, status->configuration, *left, *right);
+  if (!members.ok()) return answer(members.status());
   wire::WriteCommand command;
   wire::MergeCommand& merge = *command.mutable_merge();
   merge.set_left(request.left());
   merge.set_right(request.right());
   merge.set_merged(request.merged());
   uint64_t id = 0;
-  for (const wire::Member& member : request.members()) {
+  for (const wire::Member& member : *members) {
     wire::Member& to = *merge.add_members();
     to = member;
     to.set_replica(++id);
   }
   ProposeEnd<wire::MergeReply>(*replica, command, std::move(reply));
+}
+
+// A member of the merged partition is to have both halves, or there is none to be: so what was
+// planned before a member moved is refused, and planned anew. What the left half ended with stands
+// (TableStateMachine::Join), whatever happened to the right one since; then it is enough that most
+// members have both, and the others are replaced.
+absl::StatusOr<WireMembers> ReplicaService::MergedMembers(const wire::MergeRequest& request,
+                                                          const replication::Configuration& own,
+                                                          const Replica& left,
+                                                          const Replica& right) const {
+  const bool of_left = PartitionId{request.partition()} == left.partition;
+  if (!of_left && left.ended.has_value()) {
+    const WireMembers& members = left.ended->merge().members();
+    DYNLIB_RETURN_IF_ERROR(CheckMajority(members, right.partition, own));
+    return members;
+  }
+  const Replica& other = of_left ? right : left;
+  const std::optional<replication::GroupStatus> status = parts_.host->Status(other.partition);
+  DYNLIB_RETURN_IF_ERROR(CheckSameNodes(request.members(), PartitionId{request.partition()}, own));
+  DYNLIB_RETURN_IF_ERROR(
+      CheckMajority(request.members(), other.partition,
+                    status.has_value() ? status->configuration : other.configuration));
+  return request.members();
 }
 
 void ReplicaService::NodeStatus(const wire::NodeStatusRequest&, Rpc::Reply reply) {

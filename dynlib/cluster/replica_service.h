@@ -16,6 +16,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/cluster.pb.h"
@@ -67,6 +68,9 @@ class ReplicaService : public std::enable_shared_from_this<ReplicaService> {
   void ChangeMembers(const wire::ChangeMembersRequest& request, Rpc::Reply reply);
   void Split(const wire::SplitRequest& request, Rpc::Reply reply);
   void Merge(const wire::MergeRequest& request, Rpc::Reply reply);
+  absl::StatusOr<google::protobuf::RepeatedPtrField<wire::Member>> MergedMembers(
+      const wire::MergeRequest& request, const replication::Configuration& own, const Replica& left,
+      const Replica& right) const;
   template <typename ReplyMessage>
   void ProposeEnd(const Replica& replica, const wire::WriteCommand& command, Rpc::Reply reply);
   void NodeStatus(const wire::NodeStatusRequest& request, Rpc::Reply reply);

@@ -303,6 +303,10 @@ absl::Status ReplicaSet::MakeMerged(const Replica& half, const Replica& other) c
   const bool both =
       other.ended->has_merge() && other.ended->merge().merged() == half.ended->merge().merged();
   if (!both) return TableStateMachine::TakeOver(*parts_.pages, parts_.self, *half.tree);
+  if (half.kind != other.kind) {
+    // A log replica has no items: what came of the two would lack those of a half.
+    return absl::NotFoundError(Cat("node ", parts_.self, " has the items of one half only"));
+  }
   const bool left = PartitionId{half.ended->merge().left()} == half.partition;
   return TableStateMachine::Join(*parts_.pages, parts_.self, left ? *half.tree : *other.tree,
                                  left ? *other.tree : *half.tree);

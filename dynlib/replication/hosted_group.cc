@@ -472,6 +472,7 @@ GroupStatus HostedGroup::Status(Instant now) const {
           .retained_bytes = core_->retained_bytes(),
           .kind = core_->kind(),
           .configuration = core_->configuration(),
+          .changing = core_->Busy(),
           .member = core_->member(),
           .removed = core_->removed(),
           .ended = core_->ended(),

@@ -64,7 +64,8 @@ struct GroupStatus {
   size_t retained_bytes = 0;
   MemberKind kind = MemberKind::kStorage;
   Configuration configuration;  // the newest known to be chosen
-  bool member = false;          // the configuration names this replica
+  bool changing = false;  // of a leader: another, or the log's end, is proposed; the rest waits
+  bool member = false;    // the configuration names this replica
   // A later configuration is in force without this replica: it may be dropped.
   bool removed = false;
   Slot ended = 0;                       // of the group's last entry, once chosen; else 0

@@ -22,6 +22,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -150,6 +151,18 @@ TEST(LifecycleTest, TwoNeighboursMerge) {
   request.set_left(left.status.partition());
   request.set_right(right.status.partition());
   request.set_merged(ToUint(MergedOf(PartitionId{request.left()}, PartitionId{request.right()})));
+  // Planned before a member moved.
+  *request.mutable_members() = left.status.members();
+  request.mutable_members(1)->set_node(7);
+  for (const SimCluster::Seen* half : {&left, &right}) {
+    request.set_partition(half->status.partition());
+    EXPECT_THAT(cluster.Call<wire::MergeReply>(half->node, kMerge, request),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is on nodes")));
+  }
+  request.mutable_members()->RemoveLast();
+  EXPECT_THAT(cluster.Call<wire::MergeReply>(right.node, kMerge, request),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_TRUE(Whole(cluster, table, 2));
   *request.mutable_members() = left.status.members();
   // Cut after the first half: the auto admin goes on with the second.
   request.set_partition(request.left());
