@@ -191,7 +191,7 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
     Instant last;
   };
   std::map<std::pair<PartitionId, NodeId>, Refusals> refusals_;  // to make a replica
-  std::set<TableId> shown_before_;  // in earlier rounds
+  std::set<TableId> shown_before_;                               // in earlier rounds
   // Creations as they were entered, and since when.
   std::map<std::pair<TableId, uint64_t>, Instant> created_since_;
 
