@@ -229,7 +229,7 @@ bool TableAdmin::Impl::Expired(Creation& creation) {
   return true;
 }
 
-// A step that failed for now, after a while.
+// A step that failed, again after a while.
 void TableAdmin::Impl::Again(CreationId id, std::string why, void (Impl::*step)(CreationId)) {
   creations_.at(id).last_failure = std::move(why);
   executor_->RunAt(clock_->Now() + options_.retry_delay_max, [weak = weak_from_this(), id, step] {
