@@ -322,7 +322,7 @@ void ReplicaSet::FinishMerges(PartitionId ended) {
     const PartitionId merged{half->ended->merge().merged()};
     if (Find(merged) != nullptr || !busy_.insert(merged).second) continue;
     // On the executor that applies, where the last step of both is over.
-    parts_.apply_executor->Post([self = shared_from_this(), half, other, merged] {
+    parts_.apply_executor->Post([self = shared_from_this(), half = half, other, merged] {
       const absl::Status made = self->MakeMerged(*half, *other);
       absl::StatusOr<std::shared_ptr<Replica>> loaded = If(made, nullptr);
       if (made.ok()) loaded = self->LoadReplica(self->parts_.pages->FindTree(TreeOf(merged)));

@@ -45,6 +45,11 @@ absl::StatusOr<TreeRepair> TreeRepair::Make(const wire::RepairRequest& request, 
   return repair;
 }
 
+bool TreeRepair::IsOnPage(std::string_view tree_key) const {
+  return std::any_of(pages_.begin(), pages_.end(),
+                     [&](const KeyRange& page) { return Holds(page, tree_key); });
+}
+
 absl::Status TreeRepair::Examine() {
   auto examine = [&](const std::string& key) -> absl::StatusOr<std::string> {
     DYNLIB_ASSIGN_OR_RETURN(std::optional<Snapshot::Unreadable> damage,
@@ -54,8 +59,7 @@ absl::Status TreeRepair::Examine() {
     return std::move(damage->end);
   };
   for (const auto& [key, digest] : items_) {
-    const bool known = std::any_of(pages_.begin(), pages_.end(),
-                                   [&](const KeyRange& page) { return Holds(page, key); });
+    const bool known = IsOnPage(key);
     if (!known) DYNLIB_RETURN_IF_ERROR(examine(key).status());
   }
   for (const KeyRange& range : ranges_) {
@@ -77,8 +81,7 @@ absl::Status TreeRepair::Examine() {
     if (scrub::IsBefore(items.first, items.end)) wanted_.push_back(items);
   }
   for (const auto& [key, digest] : items_) {
-    const bool known = std::any_of(pages_.begin(), pages_.end(),
-                                   [&](const KeyRange& page) { return Holds(page, key); });
+    const bool known = IsOnPage(key);
     const std::string storage_key = ToStorageKey(key);
     if (!known) wanted_.push_back({storage_key, scrub::After(storage_key)});
   }
@@ -130,8 +133,7 @@ TreeRepair::Outcome TreeRepair::Apply(store::Tree& tree, const ScrubPins& pins) 
       continue;
     }
     ++outcome.repaired;
-    const bool in_page = std::any_of(pages_.begin(), pages_.end(),
-                                     [&](const KeyRange& page) { return Holds(page, key); });
+    const bool in_page = IsOnPage(key);
     if (in_page) continue;
     if (const auto row = right_.find(key); row != right_.end()) {
       batch.Put(key, row->second);

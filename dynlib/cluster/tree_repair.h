@@ -69,6 +69,8 @@ class TreeRepair {
   using Rows = std::map<std::string, std::string>;  // by tree key
 
   TreeRepair() = default;
+  // Whether one of the damaged pages may hold it.
+  bool IsOnPage(std::string_view tree_key) const;
   absl::Status CheckRows() const;
   absl::Status RepairPage(const scrub::KeyRange& page, store::Tree& tree, const ScrubPins& pins,
                           Outcome& outcome) const;
