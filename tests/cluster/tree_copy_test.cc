@@ -495,7 +495,7 @@ TEST_F(TreeCopyTest, CopiesTakeNoMoreThanTheThrottleAllows) {
   std::vector<std::function<void()>> askers;
   for (uint64_t id = 5; id <= 6; ++id) {
     Server& other = AddServer(id);
-    askers.emplace_back([this, &other, &askers, at = askers.size()] {
+    askers.emplace_back([&other, &askers, at = askers.size()] {
       wire::CopyTreeRequest request;
       request.set_partition(ToUint(kPartition));
       other.rpc->Call(NodeId{1}, kCopyTree, request.SerializeAsString(), seconds(30),
