@@ -261,7 +261,7 @@ std::string CheckEqual(SimulatedCluster& cluster, sim::World& world, uint64_t ta
       request.set_end(status.end());
       cluster.Call(
           node, cluster::kQuery, request.SerializeAsString(),
-          [found, node, partition = status.partition()](absl::StatusOr<std::string> answer) {
+          [found, node = node, partition = status.partition()](absl::StatusOr<std::string> answer) {
             wire::QueryReply reply;
             std::string rows = "no answer";
             if (answer.ok() && reply.ParseFromString(*answer)) {
