@@ -1,6 +1,6 @@
 // Admission: what a decision costs, and how good the decisions are.
 //
-//   take/N, take_full/1   TryTake of one unit, N threads on one bucket, each passing in a time that
+//   take/N, take_full/N   TryTake of one unit, N threads on one bucket, each passing in a time that
 //   advances with what it takes; take_full: the bucket overflows all the while
 //   take_credit/2         the same with a credit for each thread
 //   take_with_clock/1     reads the clock for each
@@ -355,6 +355,7 @@ void MeasureDecisions(Harness& harness) {
   harness.MeasureFigures("take/1", kNs, BucketSystems<Pace::kEven>(1));
   harness.MeasureFigures("take/2", kNs, BucketSystems<Pace::kEven>(2));
   harness.MeasureFigures("take_full/1", kNs, BucketSystems<Pace::kOverflowing>(1), false);
+  harness.MeasureFigures("take_full/2", kNs, BucketSystems<Pace::kOverflowing>(2), false);
   std::vector<FigureSystem> credit = BucketSystems<Pace::kEven>(2);
   credit[0] = CreditLoop(2);
   harness.MeasureFigures("take_credit/2", kNs, std::move(credit));

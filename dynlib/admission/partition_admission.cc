@@ -91,8 +91,7 @@ PartitionAdmission::PartitionAdmission(const Options& options, NodeAdmission* no
       read_(read, options.burst_starts_full, now),
       write_(write, options.burst_starts_full, now) {}
 
-inline Admission PartitionAdmission::AdmitOnBurst(Operation operation, RequestUnits units,
-                                                  Instant now) {
+Admission PartitionAdmission::AdmitOnBurst(Operation operation, RequestUnits units, Instant now) {
   Buckets& buckets = this->buckets(operation);
   TokenBucket& node = node_->bucket(operation);
   // Looked at first, so that a busy node is left alone; taken below.
@@ -115,20 +114,20 @@ inline Admission PartitionAdmission::AdmitOnBurst(Operation operation, RequestUn
   return {.level = Level::kBurst, .operation = operation, .units = units};
 }
 
+inline Admission PartitionAdmission::Admit(Operation operation, RequestUnits units, Instant now) {
+  Buckets& buckets = this->buckets(operation);
+  if (!buckets.allocated.TryTake(units.halves, now)) return AdmitOnBurst(operation, units, now);
+  buckets.burst.TakeAnyway(units.halves, now);
+  node_->bucket(operation).TakeAnyway(units.halves, now);
+  return {.level = Level::kAllocated, .operation = operation, .units = units};
+}
+
 Admission PartitionAdmission::AdmitRead(RequestUnits units, Instant now) {
   return Admit(Operation::kRead, units, now);
 }
 
 Admission PartitionAdmission::AdmitWrite(RequestUnits units, Instant now) {
   return Admit(Operation::kWrite, units, now);
-}
-
-Admission PartitionAdmission::Admit(Operation operation, RequestUnits units, Instant now) {
-  Buckets& buckets = this->buckets(operation);
-  if (!buckets.allocated.TryTake(units.halves, now)) return AdmitOnBurst(operation, units, now);
-  buckets.burst.TakeAnyway(units.halves, now);
-  node_->bucket(operation).TakeAnyway(units.halves, now);
-  return {.level = Level::kAllocated, .operation = operation, .units = units};
 }
 
 // The soonest of the ways in: the allocated bucket refills, or what refused recovers.

@@ -54,17 +54,20 @@ BucketRate::BucketRate(double units_per_second, int64_t burst_units)
 }
 
 TokenBucket::TokenBucket(const BucketRate& rate, Fill fill, Instant now) {
-  const int64_t capacity = rate.burst_units_ << rate.shift_;
-  Write(rates_[0], now, rate.per_nano_, capacity, rate.shift_);
-  word_ = Word(fill == Fill::kFull ? -capacity : 0, 0);
+  Write(rates_[0], 0, now, rate.per_nano_, rate.burst_units_, rate.shift_);
+  word_ = Word(fill == Fill::kFull ? -(rate.burst_units_ << rate.shift_) : 0, 0);
 }
 
-void TokenBucket::Write(Rate& rate, Instant base, uint64_t per_nano, int64_t capacity, int shift) {
+void TokenBucket::Write(Rate& rate, uint64_t generation, Instant base, uint64_t per_nano,
+                        int64_t burst_units, int shift) {
+  rate.hint_ns.store(kLookFirst, std::memory_order_relaxed);
   rate.base_ns.store(base.nanos(), std::memory_order_release);
   rate.per_nano.store(per_nano, std::memory_order_release);
-  rate.capacity.store(capacity, std::memory_order_release);
-  rate.burst_units.store(capacity >> shift, std::memory_order_release);
-  rate.shift.store(shift, std::memory_order_release);
+  rate.capacity.store(burst_units << shift, std::memory_order_release);
+  rate.burst_units.store(static_cast<uint64_t>(burst_units), std::memory_order_release);
+  rate.added_units_max.store(static_cast<uint64_t>(std::min(burst_units, kAddedMax >> shift)),
+                             std::memory_order_release);
+  rate.marks.store(Marks(shift, generation), std::memory_order_release);
 }
 
 // ---- Taking ----
@@ -90,7 +93,7 @@ void TokenBucket::Subtract(int64_t sub_units, int shift, uint64_t found, bool ri
     if (!SameGeneration(word, found)) {
       // SetRate has converted what was added as sub-units of the rate that it met.
       if (!right_generation) return;
-      const int shift_now = rates_[word & 1].shift.load(std::memory_order_acquire);
+      const int shift_now = Shift(rates_[word & 1].marks.load(std::memory_order_acquire));
       const auto wide = static_cast<__int128>(sub_units);
       const __int128 scaled =
           shift_now >= shift ? wide << (shift_now - shift) : wide >> (shift - shift_now);
@@ -106,6 +109,7 @@ void TokenBucket::Subtract(int64_t sub_units, int shift, uint64_t found, bool ri
 
 bool TokenBucket::TryTakeBySwapping(int64_t n, Instant now) {
   DYNLIB_CHECK(n >= 0);
+  rates_[0].hint_ns.store(kLookFirst, std::memory_order_relaxed);
   if (n == 0) return true;
   uint64_t word = word_.load(std::memory_order_acquire);
   for (;;) {
@@ -164,8 +168,9 @@ std::optional<Duration> TokenBucket::Borrow(int64_t n, Instant now, Duration max
   }
 }
 
-void TokenBucket::TakeAnywayBySwapping(int64_t n, Instant now) {
+void TokenBucket::TakeAnywayLooking(int64_t n, Instant now) {
   DYNLIB_CHECK(n >= 0);
+  if (TakeByAdding(n, /*into_debt=*/true, now) == Taken::kYes) return;
   uint64_t word = word_.load(std::memory_order_acquire);
   for (;;) {
     View view = ReadToChange(word, now);
@@ -180,6 +185,8 @@ void TokenBucket::TakeAnywayBySwapping(int64_t n, Instant now) {
 
 void TokenBucket::GiveBack(int64_t n, Instant now) {
   DYNLIB_CHECK(n >= 0);
+  // It overflows earlier than was thought.
+  rates_[0].hint_ns.store(kLookFirst, std::memory_order_relaxed);
   uint64_t word = word_.load(std::memory_order_acquire);
   for (;;) {
     View view = ReadToChange(word, now);
@@ -235,11 +242,11 @@ void TokenBucket::Replace(uint64_t per_nano, int64_t burst_units, int shift, Ins
     tokens = shift >= old.shift ? tokens << (shift - old.shift) : tokens >> (old.shift - shift);
     const auto kept = static_cast<int64_t>(std::clamp<__int128>(tokens, -kYear, capacity));
     base = std::max(now, Instant::FromNanos(old.base_ns));
-    Write(rates_[1], base, per_nano, capacity, shift);
+    Write(rates_[1], word + 1, base, per_nano, burst_units, shift);
     moved = Word(-kept, word + 1);
   } while (!word_.compare_exchange_weak(word, moved, std::memory_order_acq_rel,
                                         std::memory_order_acquire));
-  Write(rates_[0], base, per_nano, capacity, shift);
+  Write(rates_[0], word + 2, base, per_nano, burst_units, shift);
   word = moved;
   while (!word_.compare_exchange_weak(word, Word(Spent(word), word + 1), std::memory_order_acq_rel,
                                       std::memory_order_acquire)) {

@@ -274,6 +274,48 @@ TEST_F(GacClientTest, GivesBackAndTakesMore) {
   EXPECT_EQ(PollOne().report.entries.at(0).admitted_units, 11u);
 }
 
+// What a thread holds ahead is neither lost nor reported as admitted.
+TEST_F(GacClientTest, WhatIsHeldAheadIsAdmittedInTheEndAndReportedThen) {
+  const GacClient::Limit fast{.limit = LimitRate{1, 1e6}, .safe_units_per_second = 1e6};
+  const LimitId limit{6};
+  ASSERT_TRUE(client_->SetLimit(limit, fast, now_).ok());
+  const auto admit = [&](int64_t units) {
+    int64_t admitted = 0;
+    while (admitted < units && client_->TryAdmit(limit, 1, now_).admitted()) ++admitted;
+    return admitted;
+  };
+  std::thread other([&] { EXPECT_EQ(admit(10), 10); });
+  other.join();
+  EXPECT_EQ(admit(90), 90);
+  EXPECT_EQ(PollOne().report.entries.at(0).admitted_units, 100u);
+  // Half a second of it and two requests; what the other thread holds too.
+  EXPECT_EQ(admit(INT64_MAX), 500'002 - 100);
+  EXPECT_EQ(client_->TryAdmit(limit, 1, now_).retry_after, Duration(1000));
+  now_ = now_ + seconds(2);
+  const GacReportEntry report = PollOne().report.entries.at(0);
+  EXPECT_EQ(report.admitted_units, 500'002u - 100);
+  EXPECT_EQ(report.asked_units, 500'002u - 100 + 2);
+}
+
+TEST_F(GacClientTest, ARateThatFallsTakesBackWhatIsHeldAhead) {
+  const GacClient::Limit fast{.limit = LimitRate{1, 1e9}, .safe_units_per_second = 1e9};
+  ASSERT_TRUE(client_->SetLimit(kLimit, fast, now_).ok());
+  now_ = now_ + seconds(1);
+  ASSERT_TRUE(client_->TryAdmit(kLimit, 1, now_).admitted());
+  ASSERT_TRUE(client_->SetLimit(kLimit, kValue, now_).ok());
+  EXPECT_EQ(AdmitAll(), 7);
+}
+
+// More is given back than was admitted since the last report: the next one counts that much less.
+TEST_F(GacClientTest, WhatWasReportedAndGivenBackIsMadeUpFor) {
+  EXPECT_EQ(AdmitAll(), 7);
+  EXPECT_EQ(PollOne().report.entries.at(0).admitted_units, 7u);
+  client_->GiveBack(kLimit, 3, now_);
+  now_ = now_ + seconds(1);
+  EXPECT_EQ(AdmitAll(), 7);
+  EXPECT_EQ(PollOne().report.entries.at(0).admitted_units, 4u);
+}
+
 TEST_F(GacClientTest, ANewLimitIsTakenUpAndReported) {
   AdmitAll();
   client_->OnGrants(NodeId{1}, Answer(PollOne().report, 100), now_);

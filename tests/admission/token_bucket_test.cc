@@ -195,6 +195,44 @@ TEST(TokenBucket, NeverAdmitsMoreThanRateTimesTimePlusBurst) {
   }
 }
 
+// A bucket that takes without a look when that is safe, beside one that always looks first, since
+// units were given back.
+TEST(TokenBucket, TakesTheSameWithAndWithoutALook) {
+  Random random(4);
+  for (int run = 0; run < 300; ++run) {
+    const double rate = AnyRate(random);
+    const int64_t burst = AnyBurst(rate, random);
+    TokenBucket bucket(Rate(rate, burst), kFull, kStart);
+    TokenBucket looking(Rate(rate, burst), kFull, kStart);
+    Instant now = kStart;
+    const int64_t step_max =
+        static_cast<int64_t>(std::min(1e17, 3e9 * burst / rate + 1)) >> random.Between(0, 20);
+    const int64_t most = std::max<int64_t>(1, burst >> random.Between(0, 20));
+    for (int i = 0; i < 1000; ++i) {
+      now = now + Duration(random.Between(0, step_max / 4));
+      looking.GiveBack(0, now);
+      const int64_t n = random.Between(1, most);
+      switch (random.Below(16)) {
+        case 0:
+          bucket.TakeAnyway(n, now);
+          looking.TakeAnyway(n, now);
+          break;
+        case 1:
+          bucket.GiveBack(n, now);
+          looking.GiveBack(n, now);
+          break;
+        case 2:
+          bucket.SetRate(Rate(rate, std::max<int64_t>(1, burst / (1 + i % 2))), now);
+          looking.SetRate(Rate(rate, std::max<int64_t>(1, burst / (1 + i % 2))), now);
+          break;
+        default:
+          ASSERT_EQ(bucket.TryTake(n, now), looking.TryTake(n, now)) << "run " << run << " " << i;
+      }
+      ASSERT_EQ(bucket.Remaining(now), looking.Remaining(now)) << "run " << run << " " << i;
+    }
+  }
+}
+
 TEST(TokenBucket, TimeThatGoesBackMakesNothing) {
   TokenBucket bucket(Rate(1000, 100), kFull, kStart);
   ASSERT_TRUE(bucket.TryTake(100, kStart + seconds(10)));
@@ -308,9 +346,11 @@ TEST(TokenBucket, ThreadsTogetherTakeNoMoreThanThereIs) {
 TEST(TokenBucket, NoUnitIsLostOrMadeByRaces) {
   constexpr int kRounds = 100'000;
   constexpr Duration kStepTime = std::chrono::microseconds(10);
-  // Always enough; hardly ever enough; overflowing now and then.
+  // Always enough; so much that nobody looks before it takes; hardly ever enough; overflowing now
+  // and then.
   for (const auto& [rate, burst, fill] :
-       {std::tuple(1e6, int64_t{1'000'000'000}, kEmpty), std::tuple(1e5, int64_t{100'000}, kEmpty),
+       {std::tuple(1e6, int64_t{1'000'000'000}, kEmpty),
+        std::tuple(1e6, int64_t{2'000'000}, kEmpty), std::tuple(1e5, int64_t{100'000}, kEmpty),
         std::tuple(3e5, int64_t{8}, kFull)}) {
     TokenBucket bucket(Rate(rate, burst), fill, kStart);
     std::atomic<int64_t> taken{0};
