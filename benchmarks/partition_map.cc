@@ -38,6 +38,7 @@
 #include "benchmarks/stats.h"
 #include "dynlib/base/check.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/huge_heap.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/random.h"
 #include "dynlib/base/status_macros.h"
@@ -71,7 +72,7 @@ constexpr uint64_t kUpdatesPerSecond = 10'000;
 
 size_t MemoryInUse() {
   const struct mallinfo2 info = mallinfo2();
-  return info.uordblks + info.hblkhd;
+  return info.uordblks + info.hblkhd + HugeHeap::GetStats().chunk_bytes;
 }
 
 Perkle BuildPerkle(const Entries& entries) {

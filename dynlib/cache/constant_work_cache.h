@@ -37,8 +37,8 @@
 // has failed; what it passes a second time is counted and ignored; one that keeps `done` for ever
 // costs an intent for refresh_timeout. It may call this cache, but not destroy it.
 //
-// Metrics. Counters as in stats.h, "cache.age_us" of each hit whose intent was not shed, reported
-// on the executor.
+// Metrics. Counters as in stats.h; "cache.age_us", the age of what is held when the intent of a Get
+// is picked up; reported on the executor.
 //
 // Threads: Get, Held, Apply, Entries and Stats from any. With FlatIndex a hit takes no lock and
 // executes no locked instruction: it copies the value and leaves its intent in a ring of its

@@ -178,7 +178,7 @@ class FlatIndex {
   static bool ReadShared(const Slot& slot, Cached<Ref>* out);
   static void Use(Slot& slot) {
     // Writing only a change keeps the line shared among the readers of a hot entry.
-    if (!slot.used.load(std::memory_order_relaxed))
+    if (!slot.used.load(std::memory_order_relaxed)) [[unlikely]]
       slot.used.store(true, std::memory_order_relaxed);
   }
   bool FindAnywhere(const Key& key, Cached<Ref>* found);
@@ -242,7 +242,7 @@ inline bool FlatIndex<Traits>::ReadShared(const Slot& slot, Cached<Ref>* out) {
   ReadInto(slot, out->value.bytes_);
   out->value.held_ = true;
   out->confirmed = Instant::FromNanos(slot.confirmed.load(std::memory_order_acquire));
-  return sequence % 2 == 0 && slot.sequence.load(std::memory_order_relaxed) == sequence;
+  return (sequence % 2 | (slot.sequence.load(std::memory_order_relaxed) ^ sequence)) == 0;
 }
 
 template <typename Traits>
@@ -264,9 +264,9 @@ inline bool FlatIndex<Traits>::Find(const Key& key, Cached<Ref>* found) {
   const Place place = PlaceOf(key);
   __builtin_prefetch(&slots_[place.slot]);
   const uint64_t matches = Matches(tags_[place.group].load(std::memory_order_acquire), place.tag);
-  if (matches != 0) {
+  if (matches != 0) [[likely]] {
     Slot& slot = slots_[place.group * kGroup + FirstOf(matches)];
-    if (ReadShared(slot, found) && Traits::KeyOf(*found->value) == key) {
+    if (ReadShared(slot, found) && Traits::KeyOf(*found->value) == key) [[likely]] {
       Use(slot);
       return true;
     }

@@ -27,8 +27,6 @@
 #include <cstdint>
 #include <mutex>
 
-#include "dynlib/base/time.h"
-
 namespace dynlib::cache {
 
 // What a Get found.
@@ -61,20 +59,19 @@ class Intake {
   bool Leave(Outcome outcome, const Key& key) {
     return OnStripe([&](Stripe& stripe) { return LeaveOn(stripe, outcome, key); });
   }
-  // Any thread. The same of a hit of a value that was confirmed then.
-  bool LeaveHit(const Key& key, Instant confirmed) {
+  // Any thread. The same of a hit.
+  bool LeaveHit(const Key& key) {
     const char* self = &internal::thread_mark;
     Stripe& first = stripes_[FirstChoice(self)];
     if (first.owner.load(std::memory_order_relaxed) == self) [[likely]]
-      return LeaveHitOn(first, key, confirmed);
-    return LeaveHitElsewhere(key, confirmed);
+      return LeaveHitOn(first, key);
+    return LeaveHitElsewhere(key);
   }
   // Any thread. An intent has ended.
   void Release() { pool_.fetch_add(1, std::memory_order_relaxed); }
 
-  // The refresher. Passes up to `max` intents of each stripe to take(key, confirmed), which may
-  // Leave. `confirmed` is kNoHit of what was no hit. Returns how many it passed.
-  static constexpr Instant kNoHit = Instant::FromNanos(INT64_MIN);
+  // The refresher. Passes up to `max` intents of each stripe to take(key), which may Leave. Returns
+  // how many it passed.
   template <typename Take>
   size_t Drain(size_t max, Take take);
   // The refresher. Whether something waits to be picked up, as far as it sees by now.
@@ -88,14 +85,10 @@ class Intake {
   static constexpr size_t kOwned = 32;
   static constexpr size_t kRingMax = 4'096;
 
-  struct Left {
-    Key key;
-    Instant confirmed;
-  };
   // Atomics that one thread writes at a time, so that counting takes no locked instruction.
   struct alignas(64) Stripe {
     std::atomic<const char*> owner{nullptr};
-    std::atomic<Left*> ring{nullptr};  // allocated at the first use
+    std::atomic<Key*> ring{nullptr};  // allocated at the first use
     // Intents ever left in the ring, and how far that may go: limit - tail are the credits, never
     // more than the ring has room for.
     std::atomic<uint64_t> tail{0};
@@ -115,18 +108,18 @@ class Intake {
   template <typename Action>
   bool OnStripe(Action action);
   // Out of line, and without a closure, so that the usual way keeps its registers.
-  [[gnu::noinline]] bool LeaveHitElsewhere(const Key& key, Instant confirmed) {
-    return OnStripe([&](Stripe& stripe) { return LeaveHitOn(stripe, key, confirmed); });
+  [[gnu::noinline]] bool LeaveHitElsewhere(const Key& key) {
+    return OnStripe([&](Stripe& stripe) { return LeaveHitOn(stripe, key); });
   }
   static size_t FirstChoice(const char* self) {
     return (reinterpret_cast<uintptr_t>(self) >> 6) * 0x9E3779B97F4A7C15u >> 59;
   }
   bool AdmitOn(Stripe& stripe, Outcome outcome);
   bool LeaveOn(Stripe& stripe, Outcome outcome, const Key& key);
-  bool LeaveHitOn(Stripe& stripe, const Key& key, Instant confirmed) {
+  bool LeaveHitOn(Stripe& stripe, const Key& key) {
     const uint64_t tail = stripe.tail.load(std::memory_order_relaxed);
-    if (tail != stripe.limit.load(std::memory_order_relaxed) || TakeCredits(stripe)) {
-      Append(stripe, tail, key, confirmed);
+    if (tail != stripe.limit.load(std::memory_order_relaxed) || TakeCredits(stripe)) [[likely]] {
+      Append(stripe, tail, key);
       return true;
     }
     return Shed(stripe, Outcome::kHit);
@@ -138,10 +131,8 @@ class Intake {
   }
   // Of a stripe without credits; false if it gets none.
   [[gnu::noinline]] bool TakeCredits(Stripe& stripe);
-  void Append(Stripe& stripe, uint64_t tail, const Key& key, Instant confirmed) {
-    Left& left = stripe.ring.load(std::memory_order_relaxed)[tail & ring_mask_];
-    left.key = key;
-    left.confirmed = confirmed;
+  void Append(Stripe& stripe, uint64_t tail, const Key& key) {
+    stripe.ring.load(std::memory_order_relaxed)[tail & ring_mask_] = key;
     stripe.tail.store(tail + 1, std::memory_order_release);
   }
 
@@ -198,14 +189,14 @@ bool Intake<Key>::LeaveOn(Stripe& stripe, Outcome outcome, const Key& key) {
     return Shed(stripe, outcome);
   AddTo(stripe.gets[static_cast<size_t>(outcome)], 1);
   AddTo(stripe.left_no_hits, 1);
-  Append(stripe, tail, key, kNoHit);
+  Append(stripe, tail, key);
   return true;
 }
 
 template <typename Key>
 bool Intake<Key>::TakeCredits(Stripe& stripe) {
   if (stripe.ring.load(std::memory_order_relaxed) == nullptr)
-    stripe.ring.store(new Left[ring_mask_ + 1], std::memory_order_release);
+    stripe.ring.store(new Key[ring_mask_ + 1], std::memory_order_release);
   const uint64_t tail = stripe.tail.load(std::memory_order_relaxed);
   const uint64_t full = stripe.head.load(std::memory_order_acquire) + ring_mask_ + 1;
   size_t left = pool_.load(std::memory_order_relaxed);
@@ -224,14 +215,11 @@ size_t Intake<Key>::Drain(size_t max, Take take) {
   size_t passed = 0;
   for (Stripe& stripe : stripes_) {
     const uint64_t tail = stripe.tail.load(std::memory_order_acquire);
-    const Left* ring = stripe.ring.load(std::memory_order_acquire);
+    const Key* ring = stripe.ring.load(std::memory_order_acquire);
     const uint64_t head = stripe.head.load(std::memory_order_relaxed);
     const uint64_t end = std::min(tail, head + max);
     if (head == end) continue;
-    for (uint64_t at = head; at != end; ++at) {
-      const Left& left = ring[at & ring_mask_];
-      take(left.key, left.confirmed);
-    }
+    for (uint64_t at = head; at != end; ++at) take(ring[at & ring_mask_]);
     stripe.head.store(end, std::memory_order_release);
     passed += end - head;
   }

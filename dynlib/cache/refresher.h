@@ -119,8 +119,8 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
   Outcome Missed(const Key& key) {
     return index_.IsAbsent(key, clock_->Now()) ? Outcome::kAbsentHit : Outcome::kMiss;
   }
-  void LeaveHit(const Key& key, Instant confirmed) {
-    if (intake_.LeaveHit(key, confirmed)) Wake();
+  void LeaveHit(const Key& key) {
+    if (intake_.LeaveHit(key)) Wake();
   }
   // What a Get that hits nothing returns; OK: it waits.
   absl::Status Miss(const Key& key);
@@ -132,7 +132,8 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
   // Has Drain run, unless it will. On a hit there is no fence between leaving the intent and
   // looking whether the refresher is awake, so one may slip by as that goes to sleep: see Recheck.
   void Wake() {
-    if (!awake_.load(std::memory_order_relaxed)) PostDrain();
+    if (!awake_.load(std::memory_order_relaxed)) [[unlikely]]
+      PostDrain();
   }
   [[gnu::noinline]] void PostDrain();
   void Recheck();
@@ -140,6 +141,7 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
   void Drain();
   // False if there was nothing to do.
   bool DrainBatch(Instant now);
+  void ObserveAge(const Key& key, Instant now);
   void Start(const Key& key, WaiterPtr waiter, Instant now);
   // True if the key was asked for in this tick, and the intent is part of that.
   bool Coalesce(const Key& key, WaiterPtr& waiter, Instant now);
@@ -168,9 +170,10 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
   Index index_;
   Intake<Key> intake_;
   Counters counters_;
-  std::atomic<bool> awake_{false};  // a Drain is posted or running
+  // Read by every hit: on a cache line of its own.
+  alignas(64) std::atomic<bool> awake_{false};  // a Drain is posted or running
 
-  std::mutex mutex_;
+  alignas(64) std::mutex mutex_;
   std::vector<Event> inbox_;  // guarded by mutex_
   bool closed_ = false;       // written on the executor only, under mutex_
 
@@ -208,8 +211,8 @@ Refresher<Index>::Refresher(const CacheOptions& options, Executor* executor, con
 template <typename Index>
 inline auto Refresher<Index>::Get(const Key& key) -> Result {
   Result result(absl::in_place);
-  if (index_.Find(key, &*result)) {
-    LeaveHit(key, result->confirmed);
+  if (index_.Find(key, &*result)) [[likely]] {
+    LeaveHit(key);
   } else {
     result = Miss(key);
   }
@@ -221,7 +224,7 @@ inline auto Refresher<Index>::Get(const Key& key, Instant deadline, Callback don
     -> std::optional<Result> {
   std::optional<Result> result(std::in_place, absl::in_place);
   if (index_.Find(key, &**result)) {
-    LeaveHit(key, (*result)->confirmed);
+    LeaveHit(key);
   } else if (const absl::Status status = Miss(key, deadline, std::move(done)); !status.ok()) {
     *result = status;
   } else {
@@ -335,12 +338,19 @@ bool Refresher<Index>::DrainBatch(Instant now) {
     }
   }
   if (closed_) return false;
-  const size_t left = intake_.Drain(kBatch, [&](const Key& key, Instant confirmed) {
-    if (confirmed != Intake<Key>::kNoHit)
-      metrics_->Observe("cache.age_us", ToMicros(now - confirmed));
+  const size_t left = intake_.Drain(kBatch, [&](const Key& key) {
+    ObserveAge(key, now);
     Start(key, nullptr, now);
   });
   return left > 0 || !events_.empty();
+}
+
+// Looked up again here: to pass on what the Get found would cost every hit more than its look-up
+// costs here, where there are metrics.
+template <typename Index>
+void Refresher<Index>::ObserveAge(const Key& key, Instant now) {
+  if (metrics_ == MetricsSink::None()) return;
+  if (const auto held = Held(key)) metrics_->Observe("cache.age_us", ToMicros(held->AgeAt(now)));
 }
 
 template <typename Index>

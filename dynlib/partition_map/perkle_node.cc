@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dynlib/base/check.h"
+#include "dynlib/base/huge_heap.h"
 
 namespace dynlib::partition_map::internal {
 namespace {
@@ -20,7 +21,7 @@ char* Tail(PerkleNode* node) { return reinterpret_cast<char*>(node + 1); }
 
 PerkleNode* Allocate(size_t tail_bytes, uint64_t entries, uint64_t weight) {
   DYNLIB_CHECK(entries <= UINT32_MAX);
-  auto* node = new (::operator new(sizeof(PerkleNode) + tail_bytes)) PerkleNode;
+  auto* node = new (HugeHeap::Allocate(sizeof(PerkleNode) + tail_bytes)) PerkleNode;
   node->references.store(1, std::memory_order_relaxed);
   node->entries = static_cast<uint32_t>(entries);
   node->weight = weight;
@@ -34,10 +35,16 @@ bool DropsLast(const PerkleNode* node) {
   return node->references.fetch_sub(1, std::memory_order_acq_rel) == 1;
 }
 
+size_t DigestBytes(const PerkleNode& node) { return node.child_count() * sizeof(Digest128); }
+
 void Free(const PerkleNode* node) {
-  if (!node->is_leaf()) ::operator delete(const_cast<Digest128*>(node->digests()));
+  size_t bytes = node->MemoryBytes();
+  if (!node->is_leaf()) {
+    HugeHeap::Free(const_cast<Digest128*>(node->digests()), DigestBytes(*node));
+    bytes -= DigestBytes(*node);
+  }
   node->~PerkleNode();
-  ::operator delete(const_cast<PerkleNode*>(node));
+  HugeHeap::Free(const_cast<PerkleNode*>(node), bytes);
 }
 
 // The bytes of a branch between two places of a key.
@@ -55,7 +62,7 @@ PerkleNode* AllocateBranch(uint32_t starts, uint32_t end, std::string_view bytes
   node->starts = starts;
   node->end = static_cast<uint16_t>(end);
   node->bytes_size = static_cast<uint16_t>(bytes.size());
-  StoreFixed(Tail(node) + count * sizeof(void*), ::operator new(count * sizeof(Digest128)));
+  StoreFixed(Tail(node) + count * sizeof(void*), HugeHeap::Allocate(DigestBytes(*node)));
   std::copy(bytes.begin(), bytes.end(), Tail(node) + count * kChildBytes + sizeof(void*));
   return node;
 }
