@@ -1,20 +1,15 @@
-// A durable, ordered map in a folder: the store alone, on threads and files. Each run finds what
-// the earlier ones wrote.
+// A durable, ordered map in a folder. Each run finds what the earlier ones wrote.
 //
 //   store_kv [FOLDER]
 #include <cstdio>
 #include <cstdlib>
-#include <future>
-#include <memory>
 #include <optional>
 #include <string>
 
-#include "dynlib/runtime/posix/posix_disk.h"
-#include "dynlib/runtime/posix/system_clock.h"
-#include "dynlib/runtime/posix/thread_executor.h"
+#include "dynlib/store/local_store.h"
 #include "dynlib/store/store.h"
-#include "dynlib/store/tree.h"
-#include "dynlib/store/write_batch.h"
+#include "dynlib/store/store_batch.h"
+#include "dynlib/store/store_snapshot.h"
 
 int main(int argc, char** argv) {
   using namespace dynlib;  // An example's liberty.
@@ -22,45 +17,39 @@ int main(int argc, char** argv) {
   const std::string folder = argc > 1               ? argv[1]
                              : temporary != nullptr ? std::string(temporary) + "/store"
                                                     : "store-kv-data";
-
-  auto disk = PosixDisk::Open({.root = folder});
-  if (!disk.ok()) {
-    std::fprintf(stderr, "%s\n", disk.status().ToString().c_str());
-    return 1;
-  }
-  SystemClock clock;
-  ThreadExecutor checkpoints, apply, log;
-  auto store = store::Store::Open(
-      {}, disk->get(), "db", {.log = &log, .apply = &apply, .checkpoint = &checkpoints}, &clock);
+  auto store = store::LocalStore::Open(folder);
   if (!store.ok()) {
     std::fprintf(stderr, "%s\n", store.status().ToString().c_str());
     return 1;
   }
-  // Answers come on an executor of the caller's choice; this program waits for each.
-  auto wait = [&](auto start) {
-    std::promise<absl::Status> promise;
-    start([&](absl::Status status) { promise.set_value(status); });
-    return promise.get_future().get();
-  };
+  store::Store& db = **store.value();
 
-  const std::optional<std::string> runs = *(*store)->Get("runs");
-  store::WriteBatch batch;  // All of it, or nothing.
-  batch.Put("runs", std::to_string(runs.has_value() ? std::stoi(*runs) + 1 : 1));
-  batch.Put("city/lima", "Peru");
-  batch.Put("city/oslo", "Norway");
-  batch.Delete("city/atlantis");
-  const absl::Status durable = wait([&](auto done) { (*store)->Write(batch, &apply, done); });
-  if (!durable.ok()) return 1;
+  const std::optional<std::string> runs = *db.Get("runs");
+  if (!db.Put("runs", std::to_string(runs.has_value() ? std::stoi(*runs) + 1 : 1)).ok()) return 1;
+  std::printf("run %s\n", db.Get("runs")->value().c_str());
 
-  std::printf("run %s\n", (*store)->Get("runs")->value().c_str());
-  int cities = 0;
-  const absl::Status scanned = (*store)->snapshot().Scan(
-      "city/", "city0", store::ScanOrder::kForward,
-      [&](std::string_view key, std::string_view value) {
-        std::printf("%.*s -> %.*s\n", static_cast<int>(key.size()), key.data(),
-                    static_cast<int>(value.size()), value.data());
-        return ++cities < 100;
+  // Named trees; a batch is in whole or not at all, across them too.
+  const store::NamedTree cities = *db.OpenTree("cities");
+  const store::NamedTree visits = *db.OpenTree("visits");
+  store::StoreBatch batch;
+  batch.Put(cities, "lima", "Peru");
+  batch.Put(cities, "oslo", "Norway");
+  batch.Delete(cities, "atlantis");
+  batch.Put(visits, "2026-11-22", "lima");
+  if (!db.Write(std::move(batch)).ok()) return 1;
+
+  // All of its conditions hold, or nothing is written.
+  store::StoreBatch conditional;
+  conditional.IfEquals(cities, "lima", "Chile");
+  conditional.Put(cities, "lima", "nowhere");
+  const store::WriteResult refused = db.Write(std::move(conditional));
+  std::printf("%s\n", std::string(refused.status.message()).c_str());
+
+  const auto scanned =
+      db.Scan({.tree = cities}, [](std::string_view city, std::string_view country) {
+        std::printf("%.*s -> %.*s\n", static_cast<int>(city.size()), city.data(),
+                    static_cast<int>(country.size()), country.data());
+        return true;
       });
-  const absl::Status closed = wait([&](auto done) { (*store)->Close(&apply, done); });
-  return scanned.ok() && closed.ok() && cities == 2 ? 0 : 1;
+  return scanned.ok() && scanned->rows == 2 && !refused.ok() ? 0 : 1;
 }

@@ -39,8 +39,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -128,6 +130,9 @@ class PageFile {
   absl::StatusOr<Tree*> CreateTree(TreeId id);
   // Null when there is none.
   Tree* FindTree(TreeId id) const;
+  // As FindTree, for those who may hold it when it is dropped: it is then empty, and not to be
+  // written.
+  std::shared_ptr<Tree> ShareTree(TreeId id) const;
   // Removes the tree and gives its space back; kNotFound when there is none. Reads every page of
   // the tree. No writer may be at work on it; snapshots of it stay good. Damaged pages are no
   // error: extents below one are not found, and stay used until a Verify finds them leaked.
@@ -156,6 +161,16 @@ class PageFile {
   absl::StatusOr<Tree*> RenameTree(TreeId from, TreeId to);
   // In ascending order.
   std::vector<TreeId> Trees() const;
+
+  // Tree::Apply of several trees, no two the same, to one position, in one step for checkpoints and
+  // for SnapshotTrees. Nothing has changed when it fails.
+  struct TreeBatch {
+    Tree* tree;
+    const WriteBatch* batch;
+  };
+  absl::Status ApplyTogether(std::span<const TreeBatch> batches, uint64_t position);
+  // The newest versions of all trees at one moment, in ascending order of their ids.
+  std::vector<std::pair<TreeId, Snapshot>> SnapshotTrees() const;
 
   // Makes durable the newest version of every tree as of some moment in this call. Does nothing
   // when nothing has changed.

@@ -65,6 +65,10 @@ Tree* PageFile::FindTree(TreeId id) const {
   return at == trees_.end() ? nullptr : at->second.get();
 }
 
+std::shared_ptr<Tree> PageFile::ShareTree(TreeId id) const {
+  return Existing(id).value_or(nullptr);
+}
+
 std::vector<TreeId> PageFile::Trees() const {
   std::lock_guard lock(mutex_);
   std::vector<TreeId> ids;
@@ -134,6 +138,41 @@ void PageFile::DropLocked(Tree& tree, std::vector<NodeRef> nodes) {
   Tree::Capture last = tree.CaptureForCheckpoint(epoch_);
   std::move(last.retired.begin(), last.retired.end(), std::back_inserter(dropped_));
   dropped_.push_back(std::move(nodes));
+}
+
+absl::Status PageFile::ApplyTogether(std::span<const TreeBatch> batches, uint64_t position) {
+  struct Next {
+    Tree* tree;
+    std::unique_ptr<Tree::Writing> writing;
+    uint64_t epoch;
+    NodeRef root;
+    std::vector<NodeRef> replaced;
+  };
+  std::vector<Next> successors;
+  successors.reserve(batches.size());
+  for (const TreeBatch& part : batches) {
+    Next next{.tree = part.tree, .writing = std::make_unique<Tree::Writing>(*part.tree)};
+    DYNLIB_ASSIGN_OR_RETURN(Tree::Base base, part.tree->Begin(*part.batch, position));
+    next.epoch = base.epoch;
+    TreeUpdate update(nodes_.get(), part.tree->id(), base.epoch);
+    DYNLIB_ASSIGN_OR_RETURN(next.root, update.Run(base.root, *part.batch));
+    next.replaced = update.TakeReplaced();
+    successors.push_back(std::move(next));
+  }
+  // A checkpoint captures all trees under this lock: it sees all of the step, or nothing of it.
+  std::lock_guard lock(mutex_);
+  for (Next& next : successors) {
+    next.tree->Publish(std::move(next.root), position, next.epoch, std::move(next.replaced));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::pair<TreeId, Snapshot>> PageFile::SnapshotTrees() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::pair<TreeId, Snapshot>> versions;
+  versions.reserve(trees_.size());
+  for (const auto& [id, tree] : trees_) versions.emplace_back(id, tree->snapshot());
+  return versions;
 }
 
 absl::Status PageFile::Split(const SplitSpec& spec) {

@@ -1,45 +1,54 @@
-// A crash-safe ordered map: a write-ahead log and a copy-on-write B-tree, put together.
+// A crash-safe ordered map in a folder: named copy-on-write B-trees in one file, and the
+// write-ahead log in front of them.
 //
-// The stand-alone form of the store: one tree, one stream of the node log. (A replicated tree has
-// the same two parts, with its group's log in between.) A write is durable when its log record is,
-// and is then applied to the tree; a checkpoint makes the tree durable and lets go of the log
-// before it.
+// The stand-alone form of the store. A write is durable when its log record is, and is then applied
+// to its trees; a checkpoint makes the trees durable and lets go of the log before it. (A
+// replicated tree has the same two parts, with its group's log in between.)
 //
 //   store::Store::Executors on = {.log = &log_thread, .apply = &apply_thread,
 //                                 .checkpoint = &checkpoint_thread};
 //   DYNLIB_ASSIGN_OR_RETURN(auto store, store::Store::Open({}, disk, "db", on, &clock));
-//   store::WriteBatch batch;
-//   batch.Put("k", "v");
-//   store->Write(batch, executor, [](absl::Status durable) { ... });
+//   DYNLIB_RETURN_IF_ERROR(store->Put("k", "v"));
 //   DYNLIB_ASSIGN_OR_RETURN(std::optional<std::string> value, store->Get("k"));
 //
-// Nothing here waits for another thread, so that it runs in a simulation; a thread that wants to
-// wait for its write gives it a callback that fulfils a promise.
+//   DYNLIB_ASSIGN_OR_RETURN(store::NamedTree users, store->OpenTree("users"));
+//   store::StoreBatch batch;               // whole or not at all, across trees
+//   batch.Put(users, "7", bytes);
+//   batch.Delete("k");
+//   store->Write(std::move(batch), {}, executor, [](store::WriteResult result) { ... });
 //
-// Guarantees: a batch is in whole or not at all. Once a write has answered OK it is durable, and a
-// Get or snapshot that starts after that sees it. Batches take effect in the order of the calls.
+// LocalStore (local_store.h) is this with threads, files and clock of its own.
+//
+// Guarantees: writes take effect in one order, that of the calls of a thread. Once a write has
+// answered OK it is durable (but see WriteOptions), and a read that starts after that sees it.
+//
+// Blocking: forms without a callback wait for an answer of the executors: call them on threads that
+// are none of these, and not in a simulation. Those with a callback wait for nothing.
 //
 // Recovery (rule L2): Open = the newest checkpoint and the log after it. A torn last batch of the
 // log was never acknowledged: it is cut, and Recovery::notes says so. Damage below what was known
 // to be durable is kDataLoss, unless a checkpoint has what was in it.
 //
-// Errors of a write: kInvalidArgument (over a limit), kResourceExhausted (queue or disk full;
-// nothing was written, try again later), kUnknown (a write or sync failed: it may or may not be
-// there at the next Open; the store takes no more writes), kUnavailable (it takes none), kCancelled
-// (it was destroyed first).
+// Errors of a write: kInvalidArgument (over a limit), kFailedPrecondition (a condition does not
+// hold, or a tree was dropped), kResourceExhausted (disk full, or, where the caller cannot wait,
+// too much pending; nothing was written, try again later), kUnknown (a write or sync failed: it may
+// or may not be there at the next Open; the store takes no more writes), kUnavailable (it takes
+// none), kCancelled (it was destroyed first).
 //
-// Threads: all methods from any thread. Snapshots and Get never wait for writers; a page that is
-// not in memory is read by the caller.
+// Threads: all methods from any thread. Get, Scan and snapshots never wait for writers; a page that
+// is not in memory is read by the caller, or for GetAsync by the `read` executor.
 //
 // Ownership: disk, clock, executors and metrics outlive the store and the last task it has on the
-// executors; drain log, checkpoint and apply, in this order, before they go. Destroying a store
-// without Close is like a crash: answers that are due still come.
+// executors; drain log, checkpoint, read and apply, in this order, before they go. Destroying a
+// store without Close is like a crash: answers that are due still come. No blocking call may be
+// running then.
 #ifndef DYNLIB_STORE_STORE_H_
 #define DYNLIB_STORE_STORE_H_
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,6 +62,8 @@
 #include "dynlib/runtime/executor.h"
 #include "dynlib/store/node_log.h"
 #include "dynlib/store/page_file.h"
+#include "dynlib/store/store_batch.h"
+#include "dynlib/store/store_snapshot.h"
 #include "dynlib/store/tree.h"
 #include "dynlib/store/write_batch.h"
 
@@ -63,10 +74,12 @@ class Store {
   struct Options {
     NodeLog::Options log;
     PageFile::Options pages;
+    // False: a folder that holds no store is kNotFound.
+    bool create_if_missing = true;
     // A checkpoint begins by itself after this many bytes of writes; 64 KiB to 1 TiB.
     uint64_t checkpoint_after_bytes = 64 << 20;
-    // Bound of writes that wait to be logged or applied; beyond it they get kResourceExhausted.
-    // At least one batch of the log.
+    // Bound of writes that wait to be logged or applied; at least log.max_batch_bytes. At the
+    // bound blocking writes wait, the others get kResourceExhausted.
     uint64_t max_pending_bytes = 64 << 20;
   };
 
@@ -75,16 +88,26 @@ class Store {
     Executor* log = nullptr;
     Executor* apply = nullptr;
     Executor* checkpoint = nullptr;
+    Executor* read = nullptr;  // of GetAsync; null: `checkpoint`
   };
 
   struct Recovery {
     bool clean_close = false;
-    uint64_t replayed_batches = 0;
-    uint64_t cut_batches = 0;        // Torn at the log's end, never acknowledged.
+    uint64_t replayed_batches = 0;   // Writes.
+    uint64_t cut_batches = 0;        // Groups of writes, torn at the log's end, never acknowledged.
     std::vector<std::string> notes;  // What was damaged or cut, for people.
   };
 
+  using WriteDone = absl::AnyInvocable<void(WriteResult)>;
+  using Done = absl::AnyInvocable<void(absl::Status)>;
+
   // Creates the folder if needed. Blocking.
+  //   kInvalidArgument     an option, named with its value and range
+  //   kNotFound            no store there, and create_if_missing is false
+  //   kFailedPrecondition  a folder with other things in it, a store of a newer format, or one that
+  //                        is open, here or in another process
+  //   kDataLoss            damage, naming file and offset
+  // Nothing on disk has changed in the first three cases.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const Options& options, Disk* disk,
                                                      std::string dir, Executors executors,
                                                      const Clock* clock,
@@ -92,20 +115,50 @@ class Store {
                                                      Recovery* found = nullptr);
   ~Store();
 
+  // Blocking: waits for its turn, and at a bound for room, unless the disk is full.
+  WriteResult Write(StoreBatch batch, WriteOptions options = {});
+  WriteResult Write(WriteBatch batch, WriteOptions options = {});
+  absl::Status Put(std::string key, std::string value, WriteOptions options = {});
+  absl::Status Delete(std::string key, WriteOptions options = {});
   // `done` runs on `executor`.
-  void Write(const WriteBatch& batch, Executor* executor,
-             absl::AnyInvocable<void(absl::Status)> done);
+  void Write(StoreBatch batch, WriteOptions options, Executor* executor, WriteDone done);
+
+  // Trees are created and dropped in the order of the writes, and durably. Names are 1 to 255
+  // bytes. OpenTree creates the tree if it is missing; it blocks.
+  absl::StatusOr<NamedTree> OpenTree(std::string_view name);
+  void OpenTree(std::string_view name, Executor* executor,
+                absl::AnyInvocable<void(absl::StatusOr<NamedTree>)> done);
+  // Nothing when there is none of that name.
+  std::optional<NamedTree> FindTree(std::string_view name) const;
+  // Writes to it fail from then on, and new reads find nothing; snapshots stay good. Its space
+  // comes back in the background.
+  absl::Status DropTree(const NamedTree& tree);
+  void DropTree(const NamedTree& tree, Executor* executor, Done done);
+  // Without the default tree, sorted.
+  std::vector<std::string> ListTrees() const;
 
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key) const;
-  // One version of everything; scans are made on it. position() is its sequence number.
-  Snapshot snapshot() const;
+  absl::StatusOr<std::optional<std::string>> Get(const NamedTree& tree, std::string_view key) const;
+  // Answered at once, through `executor`, when the pages are in memory, else when they were read.
+  void GetAsync(const NamedTree& tree, std::string_view key, Executor* executor,
+                absl::AnyInvocable<void(absl::StatusOr<std::optional<std::string>>)> done) const;
+  // All of one version, in the order of the keys given.
+  std::vector<absl::StatusOr<std::optional<std::string>>> MultiGet(
+      const NamedTree& tree, std::span<const std::string_view> keys) const;
+  absl::StatusOr<ScanResult> Scan(const ScanOptions& options, Snapshot::Visitor visit) const;
+  // All trees as of one moment, between two writes. `label` is what Stats call it.
+  StoreSnapshot snapshot(std::string_view label = "") const;
+  // One tree's version alone: the cheapest to pin.
+  Snapshot snapshot(const NamedTree& tree) const;
 
-  // Makes durable in the tree what was applied before, and frees the log up to the checkpoint
+  // Makes durable in the trees what was applied before, and frees the log up to the checkpoint
   // before it. kUnavailable if one is running.
-  void Checkpoint(Executor* executor, absl::AnyInvocable<void(absl::Status)> done);
+  absl::Status Checkpoint();
+  void Checkpoint(Executor* executor, Done done);
 
   // Refuses new writes, finishes the others, marks the log as closed cleanly, releases the folder.
-  void Close(Executor* executor, absl::AnyInvocable<void(absl::Status)> done);
+  absl::Status Close();
+  void Close(Executor* executor, Done done);
 
   // OK while writes are taken; else why not.
   absl::Status Health() const;
@@ -113,6 +166,7 @@ class Store {
 
  private:
   class Impl;
+  class Replay;
   explicit Store(std::shared_ptr<Impl> impl);
   std::shared_ptr<Impl> impl_;
 };

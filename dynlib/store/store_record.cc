@@ -1,49 +1,132 @@
 #include "dynlib/store/store_record.h"
 
-#include <cstdint>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/strings.h"
 
 namespace dynlib::store {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kVersion = 2;
+constexpr uint8_t kEndOfWrite = 0;
 constexpr uint8_t kPut = 1;
 constexpr uint8_t kDelete = 2;
+constexpr uint8_t kDeleteRange [[maybe_unused]] = 3;
+constexpr uint8_t kTree = 4;  // What follows in this write is of that tree.
+constexpr uint8_t kCreateTree = 5;
+constexpr uint8_t kDropTree = 6;
+
+class Decoder {
+ public:
+  explicit Decoder(std::string_view payload) : in_(payload) {}
+
+  absl::StatusOr<LoggedGroup> Run() {
+    const uint8_t version = in_.Fixed8();
+    if (in_.ok() && version > kVersion) {
+      return absl::FailedPreconditionError(Cat("a log record of version ", version,
+                                               "; this program knows versions up to ", kVersion));
+    }
+    if (version != kVersion) in_.Fail();
+    while (in_.ok() && !in_.rest().empty()) {
+      tree_ = kDefaultTree;
+      while (Operation()) {
+      }
+      ++group_.writes;
+    }
+    if (!in_.done()) return absl::DataLossError("a log record that is no group of writes");
+    return std::move(group_);
+  }
+
+ private:
+  // False at the end of a write, or of what can be read.
+  bool Operation() {
+    switch (in_.Fixed8()) {
+      case kPut: {
+        std::string key(in_.LengthPrefixed());
+        Batch().Put(std::move(key), std::string(in_.LengthPrefixed()));
+        break;
+      }
+      case kDelete:
+        Batch().Delete(std::string(in_.LengthPrefixed()));
+        break;
+      case kTree:
+        tree_ = TreeId{in_.Varint()};
+        break;
+      case kCreateTree:
+        tree_ = TreeId{in_.Varint()};
+        group_.changes.push_back({tree_, LoggedChange::Create{std::string(in_.LengthPrefixed())}});
+        break;
+      case kDropTree:
+        tree_ = TreeId{in_.Varint()};
+        group_.changes.push_back({tree_, LoggedChange::Drop{}});
+        break;
+      case kEndOfWrite:
+        return false;
+      default:
+        in_.Fail();
+    }
+    return in_.ok();
+  }
+
+  WriteBatch& Batch() {
+    if (group_.changes.empty() || group_.changes.back().tree != tree_ ||
+        !std::holds_alternative<LoggedChange::Apply>(group_.changes.back().what)) {
+      group_.changes.push_back({tree_, LoggedChange::Apply{}});
+    }
+    return std::get<LoggedChange::Apply>(group_.changes.back().what).batch;
+  }
+
+  ByteReader in_;
+  LoggedGroup group_;
+  TreeId tree_ = kDefaultTree;
+};
 
 }  // namespace
 
-std::string EncodeWriteBatch(const WriteBatch& batch) {
-  std::string out;
-  out.reserve(batch.bytes() + 8 * batch.size() + 8);
-  PutFixed8(out, kVersion);
-  PutVarint(out, batch.size());
-  for (const WriteBatch::Operation& operation : batch.operations()) {
-    PutFixed8(out, operation.value.has_value() ? kPut : kDelete);
-    PutLengthPrefixed(out, operation.key);
-    if (operation.value.has_value()) PutLengthPrefixed(out, *operation.value);
-  }
-  return out;
+void GroupEncoder::Begin() {
+  if (payload_.empty()) PutFixed8(payload_, kVersion);
 }
 
-absl::StatusOr<WriteBatch> DecodeWriteBatch(std::string_view bytes) {
-  ByteReader in(bytes);
-  WriteBatch batch;
-  if (in.Fixed8() != kVersion) return absl::DataLossError("a log record of an unknown version");
-  for (uint64_t left = in.Varint(); left > 0 && in.ok(); --left) {
-    const uint8_t operation = in.Fixed8();
-    std::string key(in.LengthPrefixed());
-    if (operation == kPut) {
-      batch.Put(std::move(key), std::string(in.LengthPrefixed()));
-    } else if (operation == kDelete) {
-      batch.Delete(std::move(key));
-    } else {
-      in.Fail();
-    }
+void GroupEncoder::Add(TreeId tree, const WriteBatch& batch) {
+  Begin();
+  if (tree != tree_) {
+    PutFixed8(payload_, kTree);
+    PutVarint(payload_, ToUint(tree));
+    tree_ = tree;
   }
-  if (!in.done()) return absl::DataLossError("a log record that is no write batch");
-  return batch;
+  for (const WriteBatch::Operation& operation : batch.operations()) {
+    PutFixed8(payload_, operation.value.has_value() ? kPut : kDelete);
+    PutLengthPrefixed(payload_, operation.key);
+    if (operation.value.has_value()) PutLengthPrefixed(payload_, *operation.value);
+  }
 }
+
+void GroupEncoder::CreateTree(TreeId tree, std::string_view name) {
+  Begin();
+  PutFixed8(payload_, kCreateTree);
+  PutVarint(payload_, ToUint(tree));
+  PutLengthPrefixed(payload_, name);
+  tree_ = tree;
+}
+
+void GroupEncoder::DropTree(TreeId tree) {
+  Begin();
+  PutFixed8(payload_, kDropTree);
+  PutVarint(payload_, ToUint(tree));
+  tree_ = tree;
+}
+
+void GroupEncoder::EndWrite() {
+  Begin();
+  PutFixed8(payload_, kEndOfWrite);
+  tree_ = kDefaultTree;
+}
+
+std::string GroupEncoder::Take() { return std::exchange(payload_, {}); }
+
+absl::StatusOr<LoggedGroup> DecodeGroup(std::string_view payload) { return Decoder(payload).Run(); }
 
 }  // namespace dynlib::store

@@ -13,6 +13,7 @@
 #define DYNLIB_STORE_WRITE_BATCH_H_
 
 #include <cstddef>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -34,6 +35,16 @@ class WriteBatch {
   void Delete(std::string key) {
     bytes_ += key.size();
     operations_.push_back({std::move(key), std::nullopt});
+  }
+  // As if what `other` holds had been called here.
+  void Append(WriteBatch other) {
+    if (operations_.empty()) {
+      *this = std::move(other);
+      return;
+    }
+    bytes_ += other.bytes_;
+    operations_.insert(operations_.end(), std::make_move_iterator(other.operations_.begin()),
+                       std::make_move_iterator(other.operations_.end()));
   }
   void Clear() {
     operations_.clear();

@@ -1,0 +1,127 @@
+// Checkpoints of a Store, and its end.
+
+#include <utility>
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/store/store_impl.h"
+
+namespace dynlib::store {
+
+void Store::Impl::CheckpointIfDue(bool log_is_full) {
+  {
+    std::lock_guard lock(mutex_);
+    const bool due = log_is_full || bytes_since_checkpoint_ >= options_.checkpoint_after_bytes;
+    if (!due || checkpoint_due_ || !health_.ok()) return;
+    checkpoint_due_ = true;
+    bytes_since_checkpoint_ = 0;
+  }
+  executors_.checkpoint->Post([self = shared_from_this(), log_is_full] {
+    // If it fails the next one tries again; a broken file says so there.
+    self->RunCheckpoint(log_is_full).IgnoreError();
+    {
+      std::lock_guard lock(self->mutex_);
+      self->checkpoint_due_ = false;
+    }
+    self->CheckpointIfDue(false);
+  });
+}
+
+// `twice`: the log is full. It is kept from the older checkpoint on, since either superblock alone
+// is to bring everything back; when both hold the same, all of it before that can go.
+absl::Status Store::Impl::RunCheckpoint(bool twice) {
+  DYNLIB_RETURN_IF_ERROR(twice ? pages_->CheckpointTwice() : pages_->Checkpoint());
+  if (std::shared_ptr<NodeLog> log = Log()) {
+    log->Release(kStoreStream, catalogue_->fallback_position());
+  }
+  return absl::OkStatus();
+}
+
+void Store::Impl::Checkpoint(Executor* executor, Done done) {
+  executors_.checkpoint->Post(
+      [self = shared_from_this(), executor, done = std::move(done)]() mutable {
+        executor->Post([done = std::move(done), status = self->RunCheckpoint(false)]() mutable {
+          std::move(done)(std::move(status));
+        });
+      });
+}
+
+absl::Status Store::Impl::CheckpointAndWait() {
+  absl::Status status;
+  Signal signal;
+  executors_.checkpoint->Post([&, self = shared_from_this()] {
+    status = self->RunCheckpoint(false);
+    signal.Set();
+  });
+  signal.Wait();
+  return status;
+}
+
+void Store::Impl::Close(Executor* executor, Done done) {
+  {
+    std::lock_guard lock(mutex_);
+    const bool again = closing_.has_value() || closed_ || log_ == nullptr;
+    FailLocked(absl::UnavailableError("it is closed"));
+    if (!again) {
+      closing_ = {executor, std::move(done)};
+      if (TakeLeadLocked()) PostDrive();
+      return;
+    }
+  }
+  executor->Post([done = std::move(done)]() mutable {
+    std::move(done)(absl::UnavailableError("the store is being closed"));
+  });
+}
+
+absl::Status Store::Impl::CloseAndWait() {
+  absl::Status status;
+  Signal signal;
+  Close(executors_.checkpoint, [&](absl::Status closed) {
+    status = std::move(closed);
+    signal.Set();
+  });
+  signal.Wait();
+  return status;
+}
+
+// All that was queued is applied, and logged unless the log is full.
+bool Store::Impl::CloseIfIdleLocked() {
+  if (!closing_.has_value() || log_ == nullptr || durable_in_log_ || logging_ > 0) return false;
+  log_->Close(executors_.apply, [self = shared_from_this(), executor = closing_->executor,
+                                 done = std::move(closing_->done)](absl::Status status) mutable {
+    executor->Post([done = std::move(done), status = std::move(status)]() mutable {
+      std::move(done)(std::move(status));
+    });
+  });
+  leading_ = false;
+  closing_.reset();
+  closed_ = true;
+  return true;
+}
+
+void Store::Impl::Stop() {
+  std::shared_ptr<NodeLog> log;  // Destroyed outside the lock: it answers what it holds.
+  std::lock_guard lock(mutex_);
+  FailLocked(absl::UnavailableError("it was destroyed"));
+  if (refused_.ok()) refused_ = absl::CancelledError("the store was destroyed first");
+  log.swap(log_);
+  if (closing_.has_value()) {
+    closing_->executor->Post([done = std::move(closing_->done)]() mutable {
+      std::move(done)(absl::CancelledError("the store was destroyed first"));
+    });
+    closing_.reset();
+  }
+  if (TakeLeadLocked()) PostDrive();
+}
+
+absl::Status Store::Impl::Health() const {
+  std::lock_guard lock(mutex_);
+  return health_;
+}
+
+NodeLog::Stats Store::Impl::LogStats() const {
+  const std::shared_ptr<NodeLog> log = Log();
+  return log == nullptr ? NodeLog::Stats() : log->GetStats();
+}
+
+}  // namespace dynlib::store

@@ -1,0 +1,410 @@
+// The way of a write through a Store: queue, log, trees, answer.
+
+#include <algorithm>
+#include <utility>
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/store/node_log_record.h"
+#include "dynlib/store/page.h"
+#include "dynlib/store/store_impl.h"
+
+namespace dynlib::store {
+namespace {
+
+absl::Status CheckLimits(const WriteBatch& batch) {
+  for (const WriteBatch::Operation& operation : batch.operations()) {
+    if (operation.key.size() > kMaxKeyBytes) {
+      return absl::InvalidArgumentError(
+          Cat("a key of ", operation.key.size(), " bytes; the limit is ", kMaxKeyBytes));
+    }
+    if (operation.value.has_value() && operation.value->size() > kMaxValueBytes) {
+      return absl::InvalidArgumentError(
+          Cat("a value of ", operation.value->size(), " bytes; the limit is ", kMaxValueBytes));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// What anybody may do with the queue.
+
+absl::Status Store::Impl::CheckRequest(const Request& request) const {
+  for (const StoreBatch::Part& part : request.batch.parts()) {
+    DYNLIB_RETURN_IF_ERROR(CheckLimits(part.batch));
+    if (!Owns(part.tree)) {
+      return absl::InvalidArgumentError(
+          Cat("tree ", Escape(part.tree.name()), " is of another store"));
+    }
+  }
+  for (const StoreBatch::Condition& condition : request.batch.conditions()) {
+    if (!Owns(condition.tree)) {
+      return absl::InvalidArgumentError(
+          Cat("tree ", Escape(condition.tree.name()), " is of another store"));
+    }
+  }
+  if (request.bytes > max_group_bytes_) {
+    return absl::InvalidArgumentError(Cat("a write of ", request.bytes,
+                                          " bytes; with log.max_batch_bytes as it is the limit is ",
+                                          max_group_bytes_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Store::Impl::AdmitLocked(uint64_t bytes) const {
+  DYNLIB_RETURN_IF_ERROR(health_);
+  if (pending_bytes_ + bytes > options_.max_pending_bytes) {
+    return absl::ResourceExhaustedError(Cat(pending_bytes_, " bytes of writes are pending; ",
+                                            "max_pending_bytes is ", options_.max_pending_bytes));
+  }
+  return absl::OkStatus();
+}
+
+Store::Impl::GroupPtr Store::Impl::EnqueueLocked(Request* request) {
+  pending_bytes_ += request->bytes;
+  if (queue_.empty() || queue_.back()->bytes + request->bytes > max_group_bytes_ ||
+      request->change.has_value() || queue_.back()->requests.front()->change.has_value()) {
+    queue_.push_back(std::make_shared<Group>());
+  }
+  const GroupPtr& group = queue_.back();
+  group->requests.push_back(request);
+  group->bytes += request->bytes;
+  group->durable |= request->durable;
+  group->ordered |= request->change.has_value() || !request->batch.conditions().empty();
+  return group;
+}
+
+bool Store::Impl::TakeLeadLocked() {
+  if (leading_ || durable_in_log_) return false;
+  leading_ = true;
+  return true;
+}
+
+void Store::Impl::Submit(std::unique_ptr<Request> request) {
+  absl::Status refused = CheckRequest(*request);
+  if (refused.ok()) {
+    std::lock_guard lock(mutex_);
+    refused = AdmitLocked(request->bytes);
+    if (refused.ok()) {
+      const GroupPtr group = EnqueueLocked(request.get());
+      group->owned.push_back(std::move(request));
+      if (TakeLeadLocked()) PostDrive();
+      return;
+    }
+  }
+  Executor* executor = request->executor;
+  executor->Post([done = std::move(request->done), refused = std::move(refused)]() mutable {
+    std::move(done)({.status = std::move(refused)});
+  });
+}
+
+void Store::Impl::SubmitAndWait(Request& request) {
+  request.result.status = CheckRequest(request);
+  if (!request.result.status.ok()) return;
+  GroupPtr group;
+  bool lead = false;
+  while (group == nullptr) {
+    std::unique_lock lock(mutex_);
+    absl::Status refused = AdmitLocked(request.bytes);
+    if (!refused.ok()) {
+      if (!MayWaitLocked()) {
+        request.result.status = std::move(refused);
+        return;
+      }
+      ++waiting_for_room_;
+      const uint32_t seen = room_.load(std::memory_order_relaxed);
+      lock.unlock();
+      room_.wait(seen, std::memory_order_acquire);
+      lock.lock();
+      --waiting_for_room_;
+      continue;
+    }
+    group = EnqueueLocked(&request);
+    lead = TakeLeadLocked();
+  }
+  if (lead) Drive(group.get());
+  group->answered.Wait();
+}
+
+void Store::Impl::GiveBackLocked(uint64_t bytes) {
+  pending_bytes_ -= bytes;
+  room_.fetch_add(1, std::memory_order_release);
+  if (waiting_for_room_ > 0) room_.notify_all();
+}
+
+void Store::Impl::FailLocked(const absl::Status& why) {
+  if (!health_.ok()) return;
+  health_ = absl::UnavailableError(Cat("the store takes no writes: ", ToStd(why.message())));
+  GiveBackLocked(0);
+}
+
+std::shared_ptr<NodeLog> Store::Impl::Log() const {
+  std::lock_guard lock(mutex_);
+  return log_;
+}
+
+// What follows is done by whoever leads.
+
+void Store::Impl::PostDrive() {
+  executors_.apply->Post([self = shared_from_this()] { self->Drive(nullptr); });
+}
+
+// Moves things along until there is nothing to do but wait. `own`: the group of a thread that
+// waits; it is led to its answer, and no further.
+void Store::Impl::Drive(const Group* own) {
+  bool own_done = false;
+  while (true) {
+    GroupPtr next;
+    std::optional<absl::Status> logged;
+    {
+      std::lock_guard lock(mutex_);
+      logged = std::exchange(logged_, std::nullopt);
+      if (!logged.has_value()) {
+        if (!CanTakeLocked()) {
+          if (CloseIfIdleLocked()) return;
+          leading_ = false;
+          return;
+        }
+        if (own_done) return PostDrive();
+        next = std::move(queue_.front());
+        queue_.pop_front();
+      }
+    }
+    if (logged.has_value()) {
+      HandleLogged(*logged);
+    } else {
+      own_done = own != nullptr;
+      const bool mine = next.get() == own;
+      Start(std::move(next), mine);
+    }
+  }
+}
+
+void Store::Impl::Start(GroupPtr group, bool inline_log) {
+  absl::Status refused;
+  std::shared_ptr<NodeLog> log;
+  {
+    std::lock_guard lock(mutex_);
+    refused = refused_;
+    log = log_;
+  }
+  if (!refused.ok()) return Refuse(*group, refused);
+  if (!Prepare(*group)) return Answer(*group);
+  LogRecord record = {kStoreStream, RecordKind::kEntry, group->last_sequence, 0, encoder_.Take()};
+  if (!group->durable) {
+    const uint64_t bytes = std::exchange(group->bytes, 0);
+    Apply(*group);
+    Answer(*group);
+    to_log_.push_back({std::move(record), bytes, nullptr});
+    return PumpLog();
+  }
+  {
+    std::lock_guard lock(mutex_);
+    durable_in_log_ = true;
+  }
+  const uint64_t bytes = std::exchange(group->bytes, 0);
+  to_log_.push_back({std::move(record), bytes, std::move(group)});
+  static_cast<void>(inline_log);
+  PumpLog();
+}
+
+// Of each request: do its conditions hold, and its place in the order. True if there is something
+// to log.
+bool Store::Impl::Prepare(Group& group) {
+  bool any = false;
+  for (size_t i = 0; i < group.requests.size(); ++i) {
+    Request& request = *group.requests[i];
+    bool nothing_to_do = false;
+    absl::Status& status = request.result.status;
+    if (request.change.has_value()) {
+      status = PrepareChange(*request.change, &nothing_to_do);
+    } else {
+      status = PrepareRequest(group, i);
+    }
+    if (!status.ok() || nothing_to_do) continue;
+    request.result.sequence = group.last_sequence = ++last_sequence_;
+    if (!recent_.empty()) NoteWritten(request);
+    for (const StoreBatch::Part& part : request.batch.parts()) {
+      encoder_.Add(part.tree.is_default() ? kDefaultTree : part.tree.entry_->id, part.batch);
+    }
+    encoder_.EndWrite();
+    any = true;
+  }
+  return any;
+}
+
+absl::Status Store::Impl::PrepareRequest(Group& group, size_t index) {
+  const Request& request = *group.requests[index];
+  for (const StoreBatch::Part& part : request.batch.parts()) {
+    if (TreeOf(part.tree) == nullptr) {
+      return absl::FailedPreconditionError(Cat("tree ", Escape(part.tree.name()), " was dropped"));
+    }
+  }
+  if (request.batch.conditions().empty()) return absl::OkStatus();
+  return CheckConditions(group, index);
+}
+
+void Store::Impl::PumpLog() {
+  if (logging_ > 0 || to_log_.empty()) return;
+  const std::shared_ptr<NodeLog> log = Log();
+  if (log == nullptr) {
+    logging_ = to_log_.size();
+    return HandleLogged(absl::CancelledError("the store was destroyed first"));
+  }
+  std::vector<LogRecord> records;
+  uint64_t bytes = 0;
+  for (const ToLog& next : to_log_) {
+    bytes += next.record.payload.size() + NodeLog::kRecordOverheadBytes;
+    if (!records.empty() && bytes > max_group_bytes_) break;
+    records.push_back(next.record);
+  }
+  logging_ = records.size();
+  log->Append(std::move(records), executors_.apply,
+              [self = shared_from_this()](absl::Status status) {
+                {
+                  std::lock_guard lock(self->mutex_);
+                  self->logged_ = std::move(status);
+                  if (self->leading_) return;
+                  self->leading_ = true;
+                }
+                self->Drive(nullptr);
+              });
+}
+
+void Store::Impl::HandleLogged(const absl::Status& status) {
+  const bool full = status.code() == absl::StatusCode::kResourceExhausted;
+  std::vector<GroupPtr> ready;
+  std::deque<ToLog> kept;
+  uint64_t bytes = 0;
+  for (; logging_ > 0; --logging_) {
+    ToLog logged = std::move(to_log_.front());
+    to_log_.pop_front();
+    if (full && logged.group == nullptr) {
+      kept.push_back(std::move(logged));
+      continue;
+    }
+    bytes += logged.bytes;
+    if (logged.group != nullptr) ready.push_back(std::move(logged.group));
+  }
+  for (; !kept.empty(); kept.pop_back()) to_log_.push_front(std::move(kept.back()));
+  {
+    std::lock_guard lock(mutex_);
+    log_full_ = full;
+    if (!ready.empty()) durable_in_log_ = false;
+    GiveBackLocked(bytes);
+    if (status.ok()) bytes_since_checkpoint_ += bytes;
+    if (!status.ok() && !full) {
+      FailLocked(status);
+      refused_ = health_;
+    }
+  }
+  if (!status.ok()) {
+    for (const GroupPtr& group : ready) Refuse(*group, status);
+    if (full) CheckpointIfDue(true);
+    return;
+  }
+  // The log goes on with the next group while this one is applied.
+  if (to_log_.empty()) {
+    if (GroupPtr next = TakeBehind()) Start(std::move(next), false);
+  } else {
+    PumpLog();
+  }
+  for (const GroupPtr& group : ready) {
+    Apply(*group);
+    Answer(*group);
+  }
+  CheckpointIfDue(false);
+}
+
+// A group that may be logged before what was logged is applied.
+Store::Impl::GroupPtr Store::Impl::TakeBehind() {
+  std::lock_guard lock(mutex_);
+  if (!CanTakeLocked() || queue_.front()->ordered || !queue_.front()->durable) return nullptr;
+  GroupPtr next = std::move(queue_.front());
+  queue_.pop_front();
+  return next;
+}
+
+void Store::Impl::Apply(Group& group) {
+  const absl::Status status = ApplyToTrees(group);
+  if (status.ok()) return;
+  // Durable, but a page that it needs cannot be read; nothing may overtake it.
+  {
+    std::lock_guard lock(mutex_);
+    FailLocked(status);
+    refused_ = health_;
+  }
+  const absl::Status unknown =
+      absl::UnknownError(Cat("logged but not applied: ", ToStd(status.message())));
+  for (Request* request : group.requests) {
+    if (request->result.status.ok()) request->result = {.status = unknown};
+  }
+}
+
+absl::Status Store::Impl::ApplyToTrees(Group& group) {
+  struct Merged {
+    Tree* tree;
+    WriteBatch batch;
+  };
+  std::vector<Merged> merged;
+  WriteBatch catalogue;
+  for (Request* request : group.requests) {
+    if (request->result.sequence == 0) continue;
+    if (request->change.has_value()) {
+      DYNLIB_RETURN_IF_ERROR(ApplyChange(*request->change, catalogue));
+    }
+    for (StoreBatch::Part& part : request->batch.parts_) {
+      Tree* tree = part.tree.is_default() ? default_tree_ : part.tree.entry_->tree.get();
+      auto at = std::find_if(merged.begin(), merged.end(),
+                             [&](const Merged& m) { return m.tree == tree; });
+      if (at == merged.end()) {
+        merged.push_back({tree, std::move(part.batch)});
+      } else {
+        at->batch.Append(std::move(part.batch));
+      }
+    }
+  }
+  std::vector<PageFile::TreeBatch> batches = {{catalogue_, &catalogue}};
+  for (const Merged& next : merged) batches.push_back({next.tree, &next.batch});
+  return pages_->ApplyTogether(batches, group.last_sequence);
+}
+
+void Store::Impl::Refuse(Group& group, const absl::Status& why) {
+  for (Request* request : group.requests) {
+    if (request->result.status.ok()) request->result = {.status = why};
+  }
+  Answer(group);
+}
+
+// One wake-up for all threads that wait for the group, one task for each executor.
+void Store::Impl::Answer(Group& group) {
+  if (group.bytes > 0) {
+    std::lock_guard lock(mutex_);
+    GiveBackLocked(group.bytes);
+  }
+  struct Answered {
+    WriteDone done;
+    WriteResult result;
+  };
+  std::vector<std::pair<Executor*, std::vector<Answered>>> by_executor;
+  for (const std::unique_ptr<Request>& request : group.owned) {
+    auto at = std::find_if(by_executor.begin(), by_executor.end(),
+                           [&](const auto& other) { return other.first == request->executor; });
+    if (at == by_executor.end()) {
+      by_executor.emplace_back(request->executor, std::vector<Answered>());
+      at = std::prev(by_executor.end());
+    }
+    at->second.push_back({std::move(request->done), std::move(request->result)});
+  }
+  for (auto& [executor, answers] : by_executor) {
+    executor->Post([answers = std::move(answers)]() mutable {
+      for (Answered& answer : answers) std::move(answer.done)(std::move(answer.result));
+    });
+  }
+  group.owned.clear();
+  group.requests.clear();
+  group.answered.Set();
+}
+
+}  // namespace dynlib::store

@@ -1,0 +1,243 @@
+// The inside of a Store: the way of a write, and what the other methods share with it.
+//
+// Writes queue up in groups, and a group goes
+//
+//   queue -> conditions, sequence numbers, encoding -> log (one record) -> trees (one merged batch
+//   a tree) -> answers (one wake-up)
+//
+// moved along by whoever leads, one thread at a time. A thread that writes while nobody leads, and
+// nothing is in the log's hands, leads its own group to the end, log and all, without waking
+// anybody: that is a lone writer's whole path. All else is led by tasks of the apply executor,
+// which overlap: the log syncs one group while the one before is applied and answered. A group
+// with conditions, or that makes or drops trees, waits until all before it is applied. A group
+// that need not be durable is applied and answered first, and logged then.
+//
+// Order: groups are prepared, logged and applied in the order of the queue, and there is one append
+// at a time in the log's hands, so that one that is refused lets none behind it get past.
+//
+// Locks: mutex_ guards the queue and the counters, trees_mutex_ the names, for moments only and
+// never both.
+//
+// Internal to the store. Threads: as each part says.
+#ifndef DYNLIB_STORE_STORE_IMPL_H_
+#define DYNLIB_STORE_STORE_IMPL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dynlib/runtime/executor.h"
+#include "dynlib/store/node_log.h"
+#include "dynlib/store/page_file.h"
+#include "dynlib/store/store.h"
+#include "dynlib/store/store_batch.h"
+#include "dynlib/store/store_catalogue.h"
+#include "dynlib/store/store_record.h"
+#include "dynlib/store/store_recovery.h"
+#include "dynlib/store/tree.h"
+
+namespace dynlib::store {
+
+// A thread waits until it is told.
+class Signal {
+ public:
+  void Set() {
+    state_.store(1, std::memory_order_release);
+    state_.notify_all();
+  }
+  void Wait() const { state_.wait(0, std::memory_order_acquire); }
+
+ private:
+  std::atomic<uint32_t> state_{0};
+};
+
+class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
+ public:
+  using Entry = NamedTree::Entry;
+
+  Impl(const Options& options, Executors executors, std::unique_ptr<NodeLog> log,
+       std::unique_ptr<PageFile> pages, std::unique_ptr<DiskLock> lock);
+  // Once, before anything else, after recovery: learns the names of the trees.
+  absl::Status LoadCatalogue();
+
+  // The methods of Store.
+  WriteResult WriteAndWait(StoreBatch batch, WriteOptions options);
+  void Write(StoreBatch batch, WriteOptions options, Executor* executor, WriteDone done);
+  absl::StatusOr<NamedTree> OpenTree(std::string_view name);
+  void OpenTree(std::string_view name, Executor* executor,
+                absl::AnyInvocable<void(absl::StatusOr<NamedTree>)> done);
+  void DropTree(const NamedTree& tree, Executor* executor, Done done);
+  absl::Status DropTree(const NamedTree& tree);
+  bool Owns(const NamedTree& tree) const {
+    return tree.entry_ == nullptr || tree.entry_->store == this;
+  }
+  std::optional<NamedTree> FindTree(std::string_view name) const;
+  std::vector<std::string> ListTrees() const;
+
+  Snapshot SnapshotOf(const NamedTree& tree) const {
+    const Tree* found = TreeOf(tree);
+    return found == nullptr ? Snapshot() : found->snapshot();
+  }
+  StoreSnapshot SnapshotAll(std::string_view label) const;
+  void GetAsync(const NamedTree& tree, std::string_view key, Executor* executor,
+                absl::AnyInvocable<void(absl::StatusOr<std::optional<std::string>>)> done);
+
+  void Checkpoint(Executor* executor, Done done);
+  absl::Status CheckpointAndWait();
+  void Close(Executor* executor, Done done);
+  absl::Status CloseAndWait();
+  void Stop();
+  absl::Status Health() const;
+  NodeLog::Stats LogStats() const;
+
+  // Null for one that was dropped, or that is another store's. Nothing here is written: readers
+  // share no counter.
+  const Tree* TreeOf(const NamedTree& tree) const {
+    if (tree.entry_ == nullptr) return default_tree_;
+    const Entry& entry = *tree.entry_;
+    if (entry.store != this || entry.dropped.load(std::memory_order_acquire)) return nullptr;
+    return entry.tree.get();
+  }
+
+ private:
+  // Making or dropping a tree; a write of its own in the order of the writes.
+  struct TreeChange {
+    std::string name;
+    std::shared_ptr<Entry> entry;  // to be dropped; or what was made, or found
+    bool drop = false;
+    TreeId id{};  // of the one that is made
+  };
+  struct Request {
+    StoreBatch batch;
+    std::optional<TreeChange> change;
+    bool durable = true;
+    uint64_t bytes = 0;
+    WriteResult result;
+    Executor* executor = nullptr;  // null: `done` is called where it stands, or a thread waits
+    WriteDone done;
+  };
+  // Writes that are logged and applied together.
+  struct Group {
+    std::vector<Request*> requests;
+    std::vector<std::unique_ptr<Request>> owned;  // those that no waiting thread owns
+    uint64_t bytes = 0;
+    bool durable = false;  // one of them is
+    bool ordered = false;  // has conditions or tree changes
+    uint64_t last_sequence = 0;
+    Signal answered;
+  };
+  using GroupPtr = std::shared_ptr<Group>;
+  struct ToLog {
+    LogRecord record;
+    uint64_t bytes = 0;  // of pending_bytes_, given back once it is logged
+    GroupPtr group;      // waits for it; null: was applied and answered before
+  };
+
+  static uint64_t BytesOf(const StoreBatch& batch);
+
+  // store_commit.cc: the way of a write.
+  absl::Status CheckRequest(const Request& request) const;
+  absl::Status AdmitLocked(uint64_t bytes) const;
+  bool MayWaitLocked() const { return health_.ok() && !log_full_; }
+  GroupPtr EnqueueLocked(Request* request);
+  bool TakeLeadLocked();
+  void Submit(std::unique_ptr<Request> request);
+  void SubmitAndWait(Request& request);
+  void PostDrive();
+  void Drive(const Group* own);
+  bool CanTakeLocked() const { return !queue_.empty() && !durable_in_log_; }
+  void Start(GroupPtr group, bool inline_log);
+  bool Prepare(Group& group);
+  absl::Status PrepareRequest(Group& group, size_t index);
+  void PumpLog();
+  void HandleLogged(const absl::Status& status);
+  GroupPtr TakeBehind();
+  void Apply(Group& group);
+  absl::Status ApplyToTrees(Group& group);
+  void Answer(Group& group);
+  void Refuse(Group& group, const absl::Status& why);
+  void GiveBackLocked(uint64_t bytes);
+  void FailLocked(const absl::Status& why);
+  bool CloseIfIdleLocked();
+  // Null once the Store is gone.
+  std::shared_ptr<NodeLog> Log() const;
+
+  // store_conditions.cc.
+  absl::Status CheckConditions(const Group& group, size_t index);
+  absl::StatusOr<std::string> WhyNot(const Group& group, size_t index,
+                                     const StoreBatch::Condition& condition);
+  absl::StatusOr<std::optional<std::string>> ValueBefore(const Group& group, size_t index,
+                                                         const StoreBatch::Condition& condition);
+  static size_t RecentSlot(const NamedTree& tree, std::string_view key);
+  uint64_t LastWriteOf(const StoreBatch::Condition& condition);
+  void NoteWritten(const Request& request);
+
+  // store_trees.cc.
+  static absl::Status CheckName(std::string_view name);
+  absl::StatusOr<TreeChange> Dropping(const NamedTree& tree) const;
+  absl::Status PrepareChange(TreeChange& change, bool* nothing_to_do);
+  absl::Status ApplyChange(TreeChange& change, WriteBatch& catalogue);
+  std::shared_ptr<Entry> AddEntry(std::string_view name, TreeId id);
+
+  // store_checkpoint.cc.
+  absl::Status RunCheckpoint(bool twice);
+  void CheckpointIfDue(bool log_is_full);
+
+  const Options options_;
+  const Executors executors_;
+  const uint64_t max_group_bytes_;
+  const std::unique_ptr<DiskLock> lock_;
+  const std::unique_ptr<PageFile> pages_;
+  Tree* const default_tree_;
+  Tree* const catalogue_;
+
+  mutable std::mutex mutex_;
+  std::shared_ptr<NodeLog> log_;
+  absl::Status health_;
+  absl::Status refused_;  // what those in the queue get, once nothing is taken any more
+  std::deque<GroupPtr> queue_;
+  bool leading_ = false;
+  bool durable_in_log_ = false;         // a group waits for the log
+  std::optional<absl::Status> logged_;  // the log has answered; for whoever leads
+  uint64_t pending_bytes_ = 0;
+  bool log_full_ = false;  // the last append was refused
+  uint64_t bytes_since_checkpoint_ = 0;
+  bool checkpoint_due_ = false;  // one is posted
+  struct Closing {
+    Executor* executor;
+    Done done;
+  };
+  std::optional<Closing> closing_;
+  bool closed_ = false;
+  // Changes when pending_bytes_ shrinks or health_ changes; what writers for whom there is no room
+  // wait on.
+  std::atomic<uint32_t> room_{0};
+  uint32_t waiting_for_room_ = 0;
+
+  // Of whoever leads.
+  uint64_t last_sequence_ = 0;
+  GroupEncoder encoder_;
+  std::deque<ToLog> to_log_;
+  size_t logging_ = 0;  // how many of to_log_ are in the log's hands
+  uint64_t next_tree_id_ = kFirstNamedTree;
+  // By hash of tree and key, the newest sequence that may have written it; made when first asked
+  // for.
+  std::vector<uint64_t> recent_;
+
+  mutable std::mutex trees_mutex_;
+  std::map<std::string, std::shared_ptr<Entry>, std::less<>> trees_;
+};
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_STORE_IMPL_H_

@@ -1,0 +1,135 @@
+#include "dynlib/store/store_recovery.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/store/store_catalogue.h"
+
+namespace dynlib::store {
+namespace {
+
+constexpr size_t kFlushBytes = 8 << 20;
+
+}  // namespace
+
+StoreReplay::StoreReplay(PageFile* pages, NodeLog* log, NodeLog::Recovery* logged,
+                         Store::Recovery* found)
+    : pages_(*pages),
+      catalogue_(*pages->FindTree(kCatalogueTree)),
+      log_(*log),
+      logged_(*logged),
+      found_(*found) {}
+
+absl::Status StoreReplay::Run() {
+  found_.clean_close = logged_.clean_close;
+  found_.notes = logged_.notes;
+  NodeLog::RecoveredStream& stream = logged_.streams[kStoreStream];
+  if (stream.lost_batch) {
+    return absl::DataLossError(Cat("a batch of the log is missing: ", FirstNote()));
+  }
+  const uint64_t cut = CutAt(stream);
+  if (cut != UINT64_MAX && !logged_.DataLoss().ok()) return logged_.DataLoss();
+  DYNLIB_ASSIGN_OR_RETURN(const Catalogue catalogue, ReadCatalogue(catalogue_.snapshot()));
+  for (const auto& [name, id] : catalogue.trees) names_[id] = name;
+  uint64_t last = catalogue_.position();
+  for (const LogRecord& entry : stream.entries) {
+    last = std::max(last, entry.slot);
+    if (entry.slot <= catalogue_.position()) continue;
+    if (entry.slot >= cut) {
+      ++found_.cut_batches;
+      continue;
+    }
+    DYNLIB_RETURN_IF_ERROR(ApplyEntry(entry));
+  }
+  DYNLIB_RETURN_IF_ERROR(Flush());
+  DYNLIB_RETURN_IF_ERROR(DropOrphans());
+  for (const auto& unknown : stream.unknown) last = std::max(last, unknown.slot);
+  return cut == UINT64_MAX ? absl::OkStatus() : ForgetThrough(last);
+}
+
+// The first sequence that cannot be read and that no checkpoint has.
+uint64_t StoreReplay::CutAt(const NodeLog::RecoveredStream& stream) {
+  uint64_t cut = UINT64_MAX;
+  for (const auto& unknown : stream.unknown) {
+    if (unknown.slot <= catalogue_.position()) continue;
+    cut = std::min(cut, unknown.slot);
+    ++found_.cut_batches;
+  }
+  return cut;
+}
+
+absl::Status StoreReplay::ApplyEntry(const LogRecord& entry) {
+  DYNLIB_ASSIGN_OR_RETURN(LoggedGroup group, DecodeGroup(entry.payload));
+  through_ = entry.slot;
+  for (LoggedChange& change : group.changes) {
+    DYNLIB_RETURN_IF_ERROR(ApplyChange(change, entry.slot));
+  }
+  found_.replayed_batches += group.writes;
+  return gathered_bytes_ < kFlushBytes ? absl::OkStatus() : Flush();
+}
+
+absl::Status StoreReplay::ApplyChange(LoggedChange& change, uint64_t slot) {
+  if (auto* apply = std::get_if<LoggedChange::Apply>(&change.what)) {
+    if (pages_.FindTree(change.tree) == nullptr) {
+      return absl::DataLossError(
+          Cat("write ", slot, " of the log is in tree ", change.tree, ", which is not there"));
+    }
+    gathered_bytes_ += apply->batch.bytes();
+    batches_[change.tree].Append(std::move(apply->batch));
+    return absl::OkStatus();
+  }
+  if (const auto* create = std::get_if<LoggedChange::Create>(&change.what)) {
+    // The checkpoint may have caught it before the catalogue had its name.
+    const absl::Status made = pages_.CreateTree(change.tree).status();
+    if (!made.ok() && !absl::IsAlreadyExists(made)) return made;
+    AddTreeRow(create->name, change.tree, rows_);
+    names_[change.tree] = create->name;
+    return absl::OkStatus();
+  }
+  auto name = names_.find(change.tree);
+  if (name == names_.end()) {
+    return absl::DataLossError(
+        Cat("write ", slot, " of the log drops tree ", change.tree, ", which is not there"));
+  }
+  DeleteTreeRow(name->second, rows_);
+  names_.erase(name);
+  return absl::OkStatus();
+}
+
+absl::Status StoreReplay::Flush() {
+  if (through_ <= catalogue_.position()) return absl::OkStatus();
+  std::vector<PageFile::TreeBatch> batches = {{&catalogue_, &rows_}};
+  for (const auto& [id, batch] : batches_) batches.push_back({pages_.FindTree(id), &batch});
+  DYNLIB_RETURN_IF_ERROR(pages_.ApplyTogether(batches, through_));
+  batches_.clear();
+  rows_.Clear();
+  gathered_bytes_ = 0;
+  return absl::OkStatus();
+}
+
+// Trees that the catalogue does not name: those that were being made or dropped.
+absl::Status StoreReplay::DropOrphans() {
+  DYNLIB_ASSIGN_OR_RETURN(const Catalogue catalogue, ReadCatalogue(catalogue_.snapshot()));
+  for (TreeId id : pages_.Trees()) {
+    if (id == kCatalogueTree || id == kDefaultTree) continue;
+    const bool named = std::any_of(catalogue.trees.begin(), catalogue.trees.end(),
+                                   [&](const auto& row) { return row.second == id; });
+    if (!named) DYNLIB_RETURN_IF_ERROR(pages_.DropTree(id));
+  }
+  return absl::OkStatus();
+}
+
+// What was cut must not come back behind later writes: the trees move past it, in both checkpoints,
+// and the log lets go of it. A crash in between cuts again.
+absl::Status StoreReplay::ForgetThrough(uint64_t last) {
+  DYNLIB_RETURN_IF_ERROR(catalogue_.Apply(WriteBatch(), last));
+  DYNLIB_RETURN_IF_ERROR(pages_.CheckpointTwice());
+  log_.Release(kStoreStream, last);
+  return absl::OkStatus();
+}
+
+}  // namespace dynlib::store

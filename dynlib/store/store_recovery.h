@@ -1,0 +1,55 @@
+// Brings the trees of a Store to where its log ends.
+//
+// Internal to the store. Threads: one; blocks on the disk.
+#ifndef DYNLIB_STORE_STORE_RECOVERY_H_
+#define DYNLIB_STORE_STORE_RECOVERY_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "dynlib/store/node_log.h"
+#include "dynlib/store/page_file.h"
+#include "dynlib/store/store.h"
+#include "dynlib/store/store_record.h"
+#include "dynlib/store/tree.h"
+#include "dynlib/store/write_batch.h"
+
+namespace dynlib::store {
+
+inline constexpr StreamId kStoreStream{1};
+
+class StoreReplay {
+ public:
+  // The catalogue and the default tree are there.
+  StoreReplay(PageFile* pages, NodeLog* log, NodeLog::Recovery* logged, Store::Recovery* found);
+
+  absl::Status Run();
+
+ private:
+  std::string FirstNote() const { return logged_.notes.empty() ? "" : logged_.notes.front(); }
+  uint64_t CutAt(const NodeLog::RecoveredStream& stream);
+  absl::Status ApplyEntry(const LogRecord& entry);
+  absl::Status ApplyChange(LoggedChange& change, uint64_t slot);
+  absl::Status Flush();
+  absl::Status ForgetThrough(uint64_t last);
+  absl::Status DropOrphans();
+
+  PageFile& pages_;
+  Tree& catalogue_;
+  NodeLog& log_;
+  NodeLog::Recovery& logged_;
+  Store::Recovery& found_;
+  // What was read and not applied yet: large batches, sorted, are applied several times as fast.
+  std::map<TreeId, WriteBatch> batches_;
+  std::map<TreeId, std::string> names_;
+  WriteBatch rows_;
+  size_t gathered_bytes_ = 0;
+  uint64_t through_ = 0;
+};
+
+}  // namespace dynlib::store
+
+#endif  // DYNLIB_STORE_STORE_RECOVERY_H_
