@@ -48,6 +48,15 @@ class File {
   // part may be written.
   virtual absl::Status WriteAt(uint64_t offset, std::string_view data) = 0;
   virtual absl::Status Sync() = 0;
+  // WriteAt and Sync in one, but durable are these bytes alone, not what was written before. Inside
+  // what the file holds, and with `data`, its length and `offset` multiples of kDirectAlignment, it
+  // may be cheaper than the two: a disk may send such bytes past its cache. An error is that of a
+  // failed Sync.
+  static constexpr uint64_t kDirectAlignment = 4096;
+  virtual absl::Status WriteDurably(uint64_t offset, std::string_view data) {
+    absl::Status status = WriteAt(offset, data);
+    return status.ok() ? Sync() : status;
+  }
   // Reserves space for [offset, offset + length), extending the file with zeros; existing bytes
   // stay. Once it is OK, writes there do not run out of space.
   virtual absl::Status Allocate(uint64_t offset, uint64_t length) = 0;

@@ -1,5 +1,7 @@
 #include "dynlib/store/log_format.h"
 
+#include <cstring>
+
 #include "dynlib/base/check.h"
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
@@ -22,16 +24,29 @@ uint64_t Seed(Part part, const SegmentLife& life, uint64_t offset) {
   return Checksum(std::string_view(reinterpret_cast<const char*>(words), sizeof(words)));
 }
 
-void PutFrame(std::string& out, const FrameInfo& frame) {
-  PutFixed64(out, frame.stream);
-  PutFixed64(out, frame.slot);
-  PutFixed64(out, frame.ballot);
-  PutFixed64(out, frame.payload_checksum);
-  PutFixed32(out, frame.payload_length);
-  PutFixed8(out, static_cast<uint8_t>(frame.kind));
-  PutFixed8(out, 0);
-  PutFixed16(out, 0);
-}
+// Writes fixed numbers one after the other.
+class Output {
+ public:
+  explicit Output(char* to) : to_(to) {}
+  template <typename T>
+  Output& Put(T value) {
+    StoreFixed(to_, value);
+    to_ += sizeof(T);
+    return *this;
+  }
+  Output& Put(std::string_view bytes) {
+    std::memcpy(to_, bytes.data(), bytes.size());
+    to_ += bytes.size();
+    return *this;
+  }
+  void Zeros(uint64_t count) {
+    std::memset(to_, 0, count);
+    to_ += count;
+  }
+
+ private:
+  char* to_;
+};
 
 FrameInfo ReadFrame(ByteReader& in) {
   FrameInfo frame;
@@ -48,23 +63,28 @@ FrameInfo ReadFrame(ByteReader& in) {
 }
 
 // What header and trailer have in common: all but the checksum.
-std::string EncodeContent(const BatchHeader& header) {
-  std::string out;
-  out.reserve(BatchTrailerLength(header.frames.size()));
-  PutFixed64(out, kBatchMagic);
-  PutFixed32(out, static_cast<uint32_t>(BatchHeaderLength(header.frames.size())));
-  PutFixed32(out, static_cast<uint32_t>(header.frames.size()));
-  PutFixed64(out, header.total_length);
-  PutFixed64(out, header.life.identity);
-  PutFixed64(out, header.life.segment);
-  PutFixed64(out, header.life.generation);
-  PutFixed64(out, header.segment_first_sequence);
-  PutFixed64(out, header.sequence);
-  PutFixed64(out, header.previous_checksum);
-  PutFixed64(out, header.synced_through);
-  PutFixed64(out, header.copied_from);
-  for (const FrameInfo& frame : header.frames) PutFrame(out, frame);
-  return out;
+void EncodeContent(const BatchHeader& header, char* to) {
+  Output out(to);
+  out.Put(kBatchMagic)
+      .Put(static_cast<uint32_t>(BatchHeaderLength(header.frames.size())))
+      .Put(static_cast<uint32_t>(header.frames.size()))
+      .Put(header.total_length)
+      .Put(header.life.identity)
+      .Put(header.life.segment)
+      .Put(header.life.generation)
+      .Put(header.segment_first_sequence)
+      .Put(header.sequence)
+      .Put(header.previous_checksum)
+      .Put(header.synced_through)
+      .Put(header.copied_from);
+  for (const FrameInfo& frame : header.frames) {
+    out.Put(frame.stream)
+        .Put(frame.slot)
+        .Put(frame.ballot)
+        .Put(frame.payload_checksum)
+        .Put(frame.payload_length)
+        .Put(uint32_t{static_cast<uint8_t>(frame.kind)});  // And three zeros.
+  }
 }
 
 // True if the batch is of whole sectors, into which its payloads, header and trailer fit.
@@ -193,34 +213,41 @@ std::optional<SegmentHeader> DecodeSegmentHeader(std::string_view bytes, uint64_
   return header;
 }
 
-std::string EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
-                        uint64_t offset, uint32_t block_bytes) {
+void EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
+                 uint64_t offset, uint32_t block_bytes, char* out) {
   DYNLIB_CHECK(payloads.size() == header.frames.size());
-  uint64_t payload_bytes = 0;
-  uint64_t payload_offset = offset + BatchHeaderLength(payloads.size());
+  const uint64_t header_length = BatchHeaderLength(payloads.size());
+  uint64_t end = header_length;
   for (size_t i = 0; i < payloads.size(); ++i) {
     FrameInfo& frame = header.frames[i];
     frame.payload_length = static_cast<uint32_t>(payloads[i].size());
-    frame.payload_checksum =
-        PayloadChecksum(header.life, payload_offset + payload_bytes, payloads[i]);
-    payload_bytes += payloads[i].size();
+    frame.payload_checksum = PayloadChecksum(header.life, offset + end, payloads[i]);
+    Output(out + end).Put(payloads[i]);
+    end += payloads[i].size();
   }
-  header.total_length = BatchLength(payloads.size(), payload_bytes, block_bytes);
-
-  const std::string content = EncodeContent(header);
-  header.checksum = Checksum(content, Seed(Part::kHeader, header.life, offset));
-  std::string out;
-  out.reserve(header.total_length);
-  out += content;
-  PutFixed64(out, header.checksum);
-  for (std::string_view payload : payloads) out += payload;
+  header.total_length = BatchLength(payloads.size(), end - header_length, block_bytes);
   const uint64_t trailer_length = BatchTrailerLength(payloads.size());
-  out.resize(header.total_length - trailer_length, '\0');
-  out += content;
-  PutFixed64(out, Checksum(content, Seed(Part::kTrailer, header.life, offset)));
-  PutFixed32(out, static_cast<uint32_t>(trailer_length));
-  PutFixed32(out, 0);
-  PutFixed64(out, kTrailerMagic);
+  char* const trailer = out + header.total_length - trailer_length;
+  Output(out + end).Zeros(header.total_length - trailer_length - end);
+
+  EncodeContent(header, out);
+  const std::string_view content(out, header_length - 8);
+  header.checksum = Checksum(content, Seed(Part::kHeader, header.life, offset));
+  Output(out + content.size()).Put(header.checksum);
+  Output(trailer)
+      .Put(content)
+      .Put(Checksum(content, Seed(Part::kTrailer, header.life, offset)))
+      .Put(static_cast<uint32_t>(trailer_length))
+      .Put(uint32_t{0})
+      .Put(kTrailerMagic);
+}
+
+std::string EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
+                        uint64_t offset, uint32_t block_bytes) {
+  uint64_t payload_bytes = 0;
+  for (std::string_view payload : payloads) payload_bytes += payload.size();
+  std::string out(BatchLength(payloads.size(), payload_bytes, block_bytes), '\0');
+  EncodeBatch(header, payloads, offset, block_bytes, out.data());
   return out;
 }
 

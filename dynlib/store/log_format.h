@@ -110,8 +110,11 @@ uint64_t BatchLength(uint64_t frames, uint64_t payload_bytes, uint32_t block_byt
 // Of a payload that starts at `offset` of the segment.
 uint64_t PayloadChecksum(const SegmentLife& life, uint64_t offset, std::string_view payload);
 
-// The batch as it stands at `offset` of its segment. Fills in `header`'s total_length, checksum,
-// and of its frames payload_length and payload_checksum. `payloads` has one for each frame.
+// Writes the batch, as it stands at `offset` of its segment, to `out`, which has room for
+// BatchLength() bytes. Fills in `header`'s total_length, checksum, and of its frames payload_length
+// and payload_checksum. `payloads` has one for each frame.
+void EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
+                 uint64_t offset, uint32_t block_bytes, char* out);
 std::string EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
                         uint64_t offset, uint32_t block_bytes);
 

@@ -87,6 +87,15 @@ void NodeLog::Append(std::vector<LogRecord> records, Executor* executor,
                      absl::AnyInvocable<void(absl::Status)> done) {
   impl_->Append(std::move(records), executor, std::move(done));
 }
+absl::Status NodeLog::Append(std::vector<LogRecord> records, PendingAppend* append) {
+  return impl_->Append(std::move(records), append);
+}
+absl::Status NodeLog::AppendAndWait(std::vector<LogRecord> records) {
+  PendingAppend append;
+  DYNLIB_RETURN_IF_ERROR(Append(std::move(records), &append));
+  return append.Wait();
+}
+absl::Status NodeLog::PendingAppend::Wait() { return log_->Wait(batch_); }
 void NodeLog::Release(StreamId stream, uint64_t through_slot) {
   impl_->Release(stream, through_slot);
 }

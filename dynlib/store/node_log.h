@@ -12,6 +12,7 @@
 //                                                   MetricsSink::None(), &found));
 //   log->Append({{stream, RecordKind::kEntry, slot, ballot, bytes}}, executor,
 //               [](absl::Status durable) { ... });
+//   absl::Status durable = log->AppendAndWait({{stream, RecordKind::kEntry, slot, ballot, bytes}});
 //   log->Release(stream, checkpointed_slot);
 //   log->Close(executor, [](absl::Status closed) { ... });
 //
@@ -24,6 +25,12 @@
 // never silently absent and never another value. Torn bytes past the last acknowledged batch are
 // listed as unknown where their listing can be read, since they cannot be told from a damaged
 // acknowledged batch; where nothing of it can be read they are cut, with a note.
+//
+// Waiting for it: a thread that may block uses AppendAndWait, or its two halves. When nobody is
+// writing, the waiting thread itself writes and syncs the batch that its append is in; when
+// somebody is, one of those that wait for the next batch is handed the writing, and the others are
+// woken together. The log's executor writes only when no thread waits, and does what takes longer
+// than an append should. Not for a simulation, nor for tasks of executors that the log needs.
 //
 // Order: appends become durable in the order of the calls. For one slot of a stream, the higher
 // ballot supersedes, and of equal ballots the later one; a lower ballot than what the log has is
@@ -46,9 +53,10 @@
 // that is refused at the door (bad argument, full queue, closed) is answered at once.
 //
 // Threads: all methods from any thread; they take a short lock and never wait for the disk, save
-// Open, which does file calls and belongs where those are allowed.
+// Open, which does file calls and belongs where those are allowed, and what is called Wait.
 //
-// Ownership: the disk, clock and metrics outlive the last task that the log has on `log_executor`,
+// Ownership: threads that wait are answered, and leave, before the disk, clock and metrics go; the
+// disk, clock and metrics outlive the last task that the log has on `log_executor`,
 // so drain that executor before they go. A log destroyed without Close stops as a crash would: what
 // is queued is cancelled, the batch that is being written finishes.
 #ifndef DYNLIB_STORE_NODE_LOG_H_
@@ -58,6 +66,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -74,6 +83,9 @@
 namespace dynlib::store {
 
 class NodeLog {
+  class Impl;
+  struct Batch;
+
  public:
   struct Options {
     // Of one segment file: a multiple of block_bytes, 64 KiB to 1 GiB.
@@ -151,6 +163,47 @@ class NodeLog {
   void Append(std::vector<LogRecord> records, Executor* executor,
               absl::AnyInvocable<void(absl::Status)> done);
 
+  // As Append, and waits for the answer, which it returns.
+  absl::Status AppendAndWait(std::vector<LogRecord> records);
+
+  class PendingAppend;
+  // Hears of appends a batch at a time.
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+    // Those appends of a batch that name this listener, in the order of the calls, and what became
+    // of them all. Batches come in their order, one call at a time, on whichever thread wrote one
+    // of them, before those are woken who wait for this batch; the next batch may be written
+    // meanwhile. The log no longer knows an append that was not to be waited for: it may be
+    // destroyed here. To be short; it may call the log, but not wait for it.
+    virtual void OnSettled(std::span<PendingAppend* const> appends, const absl::Status& status) = 0;
+  };
+
+  // An append under way, in the hands of its caller, who keeps it until it is settled.
+  class PendingAppend {
+   public:
+    // One that is `waited_for` is written by whoever calls Wait, so Wait must be called, and soon.
+    explicit PendingAppend(Listener* listener = nullptr, bool waited_for = true)
+        : listener_(listener), waited_for_(waited_for) {}
+    PendingAppend(const PendingAppend&) = delete;
+    PendingAppend& operator=(const PendingAppend&) = delete;
+
+    // Returns what became of it; any number of times, by one thread. The log may be destroyed
+    // meanwhile.
+    absl::Status Wait();
+
+   private:
+    friend class NodeLog;
+    Listener* const listener_;
+    const bool waited_for_;
+    std::shared_ptr<Impl> log_;
+    std::shared_ptr<Batch> batch_;
+  };
+
+  // The first half of AppendAndWait: takes its place in the order. An error says why it was refused
+  // at the door; then nothing is pending, and the listener is not told.
+  absl::Status Append(std::vector<LogRecord> records, PendingAppend* append);
+
   // Entries at or below `through_slot` are no longer needed: to be called for what is durable.
   // Remembered durably with a later batch; until then a crash may bring some of them back.
   void Release(StreamId stream, uint64_t through_slot);
@@ -188,7 +241,6 @@ class NodeLog {
   Stats GetStats() const;
 
  private:
-  class Impl;
   explicit NodeLog(std::shared_ptr<Impl> impl);
   std::shared_ptr<Impl> impl_;
 };

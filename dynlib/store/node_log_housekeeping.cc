@@ -14,54 +14,119 @@ constexpr uint64_t kCopyBytes = 1 << 20;
 
 }  // namespace
 
-bool NodeLog::Impl::PrepareSpare() {
-  uint64_t in_use = 0;
+// The task.
+
+void NodeLog::Impl::Step() {
   {
     std::lock_guard lock(mutex_);
-    if (!health_.ok() || close_.has_value()) return false;
+    if (stopped_ || !health_.ok()) {
+      running_ = false;
+      return;
+    }
+  }
+  bool more = TakeRole() && StepWithRole();
+  ReturnFreed();
+  more |= PrepareSpare();
+  std::lock_guard lock(mutex_);
+  running_ = false;
+  if (more || (!has_role_ && HasWorkLocked())) WakeLocked();
+}
+
+// The role, if it is free or was left to the task. If not, and what only the task does is due, it
+// is the next to have it.
+bool NodeLog::Impl::TakeRole() {
+  bool wants_copying = false;
+  {
+    std::lock_guard lock(index_mutex_);
+    wants_copying = CopyVictimLocked().has_value();
+  }
+  std::lock_guard lock(mutex_);
+  if (has_role_ && !task_has_role_) {
+    task_wants_role_ |= close_.has_value() || (wants_copying && !blocked_);
+    return false;
+  }
+  has_role_ = task_has_role_ = true;
+  task_wants_role_ = false;
+  return true;
+}
+
+// True if there is more to do.
+bool NodeLog::Impl::StepWithRole() {
+  bool more = WriteQueued(/*inline_leader=*/false) == Wrote::kSomething;
+  if (!BeginCopying() && !IsClosing()) {
+    ReleaseRole();
+    AnswerSettled();
+    return more;
+  }
+  AnswerSettled();
+  more |= CopyForward();
+  TryClose();
+  ReleaseRole();
+  AnswerSettled();
+  return more;
+}
+
+bool NodeLog::Impl::IsClosing() const {
+  std::lock_guard lock(mutex_);
+  return close_.has_value();
+}
+
+// Files of freed segments. One that stays behind is found unused at the next Open.
+void NodeLog::Impl::ReturnFreed() {
+  std::vector<LogIndex::Segment> freed;
+  {
+    std::lock_guard lock(mutex_);
+    freed.swap(freed_);
+  }
+  for (const LogIndex::Segment& segment : freed) {
+    files_.Return(segment.number, segment.segment_bytes == options_.segment_bytes).IgnoreError();
+  }
+}
+
+bool NodeLog::Impl::PrepareSpare() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!health_.ok() || stopped_ || close_.has_value()) return false;
+  }
+  uint64_t in_use = 0;
+  {
+    std::lock_guard lock(index_mutex_);
     in_use = index_.segments().size();
   }
   if (!files_.WantsStep(in_use)) return false;
   files_.PrepareStep().IgnoreError();  // It is tried again when a segment is needed.
-  CountFiles();
   return files_.WantsStep(in_use);
 }
 
-// True if the log is closed now.
-bool NodeLog::Impl::TryClose() {
-  Plan plan;
+void NodeLog::Impl::TryClose() {
   {
     std::lock_guard lock(mutex_);
-    if (!health_.ok()) {
-      running_ = false;
-      return true;
-    }
-    const bool waits = queue_.size() > queued_drops_ || (!queue_.empty() && !blocked_);
-    if (!close_.has_value() || waits) return false;
+    const bool waits = queued_appends_ > 0 || (!queue_.empty() && !blocked_);
+    if (!health_.ok() || !close_.has_value() || waits) return;
+  }
+  Plan plan;
+  {
+    std::lock_guard lock(index_mutex_);
     PlanMarksLocked(plan, max_marks_);
     plan.Add({.kind = FrameKind::kClose});
   }
   absl::Status status = Write(plan);
-  if (status.code() == absl::StatusCode::kUnknown) return true;
+  if (status.code() == absl::StatusCode::kUnknown) return;
   if (!status.ok() && active_.file != nullptr && active_.begun) {
     Plan marker;
     marker.Add({.kind = FrameKind::kClose});
     if (active_.offset + marker.Length(options_.block_bytes) <= options_.segment_bytes) {
       status = WriteHere(marker);
-      if (status.code() == absl::StatusCode::kUnknown) return true;
+      if (status.code() == absl::StatusCode::kUnknown) return;
     }
   }
+  ReturnFreed();
   active_.file.reset();
   lock_.reset();  // Before the answer: the caller may open the directory again at once.
-  std::vector<Answer> answers;
-  {
-    std::lock_guard lock(mutex_);
-    health_ = absl::UnavailableError(Cat(dir_, " is closed"));
-    running_ = false;
-    answers = TakeQueueLocked(status);
-  }
-  Deliver(std::move(answers));
-  return true;
+  std::lock_guard lock(mutex_);
+  health_ = absl::UnavailableError(Cat(dir_, " is closed"));
+  SettleCloseLocked(status);  // It comes first: what is queued are drops, which nobody waits for.
+  SettleQueueLocked(health_);
 }
 
 // Copying forward (rule L6).
@@ -69,6 +134,7 @@ bool NodeLog::Impl::TryClose() {
 // The closed segment with the least in it, if too many are in use and copying gains at least half
 // of a segment.
 std::optional<uint64_t> NodeLog::Impl::CopyVictimLocked() const {
+  CatchUpLocked();
   const size_t dead = index_.DeadSegments(active_generation_).size();
   if (index_.segments().size() - dead <= options_.copy_forward_above) return std::nullopt;
   const LogIndex::Segment* victim = nullptr;
@@ -82,11 +148,15 @@ std::optional<uint64_t> NodeLog::Impl::CopyVictimLocked() const {
 }
 
 bool NodeLog::Impl::BeginCopying() {
-  std::lock_guard lock(mutex_);
-  if (!health_.ok() || close_.has_value() || blocked_) {
-    copying_.reset();
-    return false;
+  {
+    std::lock_guard lock(mutex_);
+    if (!health_.ok() || close_.has_value() || blocked_) {
+      copying_.reset();
+      return false;
+    }
   }
+  std::lock_guard lock(index_mutex_);
+  CatchUpLocked();
   if (copying_.has_value()) {
     const bool there = index_.segments().contains(copying_->source.generation);
     if (there && copying_->next < copying_->records.size()) return true;
@@ -119,7 +189,7 @@ absl::Status NodeLog::Impl::PlanCopy(Plan& plan) {
     bool live = false;
     std::optional<FrameInfo> unknown;
     {
-      std::lock_guard lock(mutex_);
+      std::lock_guard lock(index_mutex_);
       live = index_.StillLive(record);
       if (live) unknown = index_.UnknownBeside(record);
     }

@@ -21,6 +21,7 @@ void LogIndex::AddSegment(const Segment& segment) {
   DYNLIB_CHECK(segment.generation > 0);
   const bool added = segments_.emplace(segment.generation, segment).second;
   DYNLIB_CHECK(added);
+  empty_segments_.insert(segment.generation);
 }
 
 void LogIndex::ExtendSegment(uint64_t generation, uint64_t last_sequence) {
@@ -36,7 +37,7 @@ const LogIndex::Stream* LogIndex::FindStream(StreamId stream) const {
 
 void LogIndex::Hold(Stream& stream, const Ref& ref) {
   Segment& segment = segments_.at(ref.generation);
-  ++segment.live_records;
+  if (segment.live_records++ == 0) empty_segments_.erase(ref.generation);
   segment.live_bytes += BytesOf(ref);
   stream.retained_bytes += BytesOf(ref);
 }
@@ -44,7 +45,7 @@ void LogIndex::Hold(Stream& stream, const Ref& ref) {
 void LogIndex::LetGo(Stream& stream, const Ref& ref) {
   Segment& segment = segments_.at(ref.generation);
   DYNLIB_CHECK(segment.live_records > 0);
-  --segment.live_records;
+  if (--segment.live_records == 0) empty_segments_.insert(ref.generation);
   segment.live_bytes -= BytesOf(ref);
   stream.retained_bytes -= BytesOf(ref);
 }
@@ -304,10 +305,8 @@ void LogIndex::ReturnMarks(const std::vector<FrameInfo>& frames) {
 }
 
 std::vector<uint64_t> LogIndex::DeadSegments(uint64_t active) const {
-  std::vector<uint64_t> dead;
-  for (const auto& [generation, segment] : segments_) {
-    if (generation != active && segment.live_records == 0) dead.push_back(generation);
-  }
+  std::vector<uint64_t> dead(empty_segments_.begin(), empty_segments_.end());
+  std::erase(dead, active);
   return dead;
 }
 
@@ -339,6 +338,7 @@ LogIndex::Segment LogIndex::Free(uint64_t generation) {
   DYNLIB_CHECK(it != segments_.end() && it->second.live_records == 0);
   Segment freed = std::move(it->second);
   segments_.erase(it);
+  empty_segments_.erase(generation);
   uint64_t oldest = UINT64_MAX;
   for (const auto& [other, segment] : segments_) {
     oldest = std::min(oldest, segment.first_sequence);
@@ -457,6 +457,7 @@ bool LogIndex::CheckInvariants() const {
   }
   for (const auto& [generation, segment] : segments_) {
     if (live[generation] != std::pair(segment.live_records, segment.live_bytes)) return false;
+    if (empty_segments_.contains(generation) != (segment.live_records == 0)) return false;
     for (StreamId id : segment.streams) ++in_segments[id];
     for (StreamId id : segment.marks) {
       const Stream* stream = FindStream(id);

@@ -98,6 +98,9 @@ class LogIndex {
 
   // Closed segments (all but `active`) that hold nothing needed, but perhaps marks.
   std::vector<uint64_t> DeadSegments(uint64_t active) const;
+  bool has_dead_segments(uint64_t active) const {
+    return empty_segments_.size() > empty_segments_.count(active);
+  }
   // Makes the marks that stand in the segment, and are still needed elsewhere, dirty. True if there
   // are none (left).
   bool MoveMarksOut(uint64_t generation);
@@ -145,6 +148,7 @@ class LogIndex {
 
   std::map<StreamId, Stream> streams_;
   std::map<uint64_t, Segment> segments_;
+  std::set<uint64_t> empty_segments_;  // Generations of those that hold nothing needed.
   std::vector<Gap> gaps_;
   std::set<StreamId> dirty_marks_;
 };

@@ -16,9 +16,14 @@ std::string SegmentFiles::UnfinishedPath() const {
   return Cat(SegmentPath(dir_, unfinished_.number), ".new");
 }
 
+uint64_t SegmentFiles::spares() const {
+  std::lock_guard lock(mutex_);
+  return spares_.size();
+}
+
 bool SegmentFiles::WantsStep(uint64_t in_use) const {
-  return !failed_ && spares_.size() < shape_.spares_wanted &&
-         in_use + spares_.size() < shape_.max_segments;
+  const uint64_t ready = spares();
+  return !failed_ && ready < shape_.spares_wanted && in_use + ready < shape_.max_segments;
 }
 
 absl::Status SegmentFiles::Abandon(absl::Status why) {
@@ -44,8 +49,10 @@ absl::Status SegmentFiles::PrepareStep() {
   if (unfinished_.file == nullptr) return Begin();
   if (written_ == shape_.segment_bytes) return Finish();
   const uint64_t length = std::min(kStepBytes, shape_.segment_bytes - written_);
-  absl::Status status = unfinished_.file->WriteAt(written_, std::string(length, '\0'));
-  if (status.ok()) status = unfinished_.file->Sync();
+  char* const zeros = zeros_.Get(length);
+  std::fill(zeros, zeros + length, '\0');
+  const absl::Status status =
+      unfinished_.file->WriteDurably(written_, std::string_view(zeros, length));
   if (!status.ok()) return Abandon(status);
   written_ += length;
   return absl::OkStatus();
@@ -55,18 +62,31 @@ absl::Status SegmentFiles::Finish() {
   absl::Status status = disk_->Rename(UnfinishedPath(), SegmentPath(dir_, unfinished_.number));
   if (status.ok()) status = disk_->SyncDir(dir_);
   if (!status.ok()) return Abandon(status);
+  zeros_.Free();
+  std::lock_guard lock(mutex_);
   spares_.push_back(std::exchange(unfinished_, {}));
   return absl::OkStatus();
 }
 
 absl::StatusOr<SegmentFiles::Segment> SegmentFiles::Take(uint64_t in_use) {
   failed_ = false;
-  if (spares_.empty() && in_use >= shape_.max_segments && !first_) {
-    return absl::ResourceExhaustedError(
-        Cat(dir_, ": all of max_segments = ", shape_.max_segments, " segments are in use"));
+  while (true) {
+    std::optional<Segment> ready = TakeReady();
+    if (ready.has_value()) {
+      first_ = false;
+      return *std::move(ready);
+    }
+    if (in_use >= shape_.max_segments && !first_) {
+      return absl::ResourceExhaustedError(
+          Cat(dir_, ": all of max_segments = ", shape_.max_segments, " segments are in use"));
+    }
+    DYNLIB_RETURN_IF_ERROR(PrepareStep());
   }
-  while (spares_.empty()) DYNLIB_RETURN_IF_ERROR(PrepareStep());
-  first_ = false;
+}
+
+std::optional<SegmentFiles::Segment> SegmentFiles::TakeReady() {
+  std::lock_guard lock(mutex_);
+  if (spares_.empty()) return std::nullopt;
   Segment segment = std::move(spares_.front());
   spares_.pop_front();
   return segment;
@@ -74,8 +94,9 @@ absl::StatusOr<SegmentFiles::Segment> SegmentFiles::Take(uint64_t in_use) {
 
 absl::Status SegmentFiles::Return(uint64_t number, bool right_shape) {
   const std::string path = SegmentPath(dir_, number);
-  if (!right_shape || spares_.size() >= shape_.spares_wanted) return disk_->Remove(path);
+  if (!right_shape || spares() >= shape_.spares_wanted) return disk_->Remove(path);
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, disk_->Open(path, OpenMode::kReadWrite));
+  std::lock_guard lock(mutex_);
   spares_.push_back({number, std::move(file)});
   return absl::OkStatus();
 }

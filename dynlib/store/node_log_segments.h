@@ -4,18 +4,22 @@
 // under a name of its own until it is whole and durable. From then on it never changes size, and a
 // sync of it writes data alone.
 //
-// Threads: one at a time; all of it does file calls.
+// Threads: TakeReady and spares from any thread, without file calls; the rest one at a time, with
+// file calls.
 #ifndef DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
 #define DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
 
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/disk.h"
+#include "dynlib/store/aligned_buffer.h"
 
 namespace dynlib::store {
 
@@ -46,10 +50,13 @@ class SegmentFiles {
   // free others.
   absl::StatusOr<Segment> Take(uint64_t in_use);
 
+  // A segment that is ready, if one is.
+  std::optional<Segment> TakeReady();
+
   // Gives back a file that nothing needs any more: kept as a spare, or removed.
   absl::Status Return(uint64_t number, bool right_shape);
 
-  uint64_t spares() const { return spares_.size(); }
+  uint64_t spares() const;
 
  private:
   absl::Status Begin();
@@ -60,12 +67,14 @@ class SegmentFiles {
   const Shape shape_;
   Disk* const disk_;
   const std::string dir_;
+  mutable std::mutex mutex_;
+  std::deque<Segment> spares_;  // Guarded by mutex_.
   uint64_t last_number_;
-  std::deque<Segment> spares_;
   Segment unfinished_;  // `file` is null: none.
   uint64_t written_ = 0;
   bool failed_ = false;
   bool first_ = true;
+  AlignedBuffer zeros_;
 };
 
 }  // namespace dynlib::store

@@ -1,14 +1,27 @@
-// The writing half of a NodeLog: what its methods share with the task that writes.
+// The writing half of a NodeLog: what its methods share with whoever writes.
 //
-// The queue, the index and the counters are under a mutex that is never held across a file call.
-// The files, the position in the active segment and the copying belong to the writer's task: there
-// is at most one at a time on the log's executor, each does a bounded piece of work (one batch, one
-// piece of copying, a megabyte of a new segment) and posts the next.
+// Appends gather in batches; each batch is one write. One thread at a time writes: it holds the
+// *role*. That is either a task on the log's executor or a thread that waits for its own append
+// (an inline leader). Who has written a batch passes the role on, to a thread that waits for the
+// next batch if there is one, and only then answers its own batch: so the next batch is written
+// while the last one's threads wake up.
+//
+// Three kinds of state:
+//  - the queue, the role and the counters, under mutex_, held for a few stores;
+//  - the index, under index_mutex_. A batch that is durable is handed to it at once and counted in
+//    when somebody next looks (CatchUpLocked), so that nobody waits for that;
+//  - the active segment and the numbers of the batches, which belong to the role.
+// No mutex is held across a file call. Where both are taken, mutex_ comes first.
+//
+// What is not on an append's way is the task's alone: making segments, giving them back, copying
+// forward, refusing when space is out, closing. Each task does a bounded piece of work (one batch,
+// one piece of copying, a megabyte of a new segment) and posts the next.
 //
 // Threads: as each part says.
 #ifndef DYNLIB_STORE_NODE_LOG_WRITER_H_
 #define DYNLIB_STORE_NODE_LOG_WRITER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -16,6 +29,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -26,6 +40,7 @@
 #include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/runtime/executor.h"
+#include "dynlib/store/aligned_buffer.h"
 #include "dynlib/store/log_format.h"
 #include "dynlib/store/node_log.h"
 #include "dynlib/store/node_log_index.h"
@@ -34,6 +49,35 @@
 #include "dynlib/store/node_log_segments.h"
 
 namespace dynlib::store {
+
+// Appends that are written together.
+struct NodeLog::Batch {
+  struct Pending {
+    std::vector<LogRecord> records;
+    std::optional<StreamId> drop;  // Instead of records.
+    // Who is answered: one of these, or nobody (a drop).
+    Executor* executor = nullptr;
+    absl::AnyInvocable<void(absl::Status)> done;
+    PendingAppend* append = nullptr;
+  };
+
+  // Under mutex_ until the batch is taken from the queue, then of the role, then of who answers.
+  std::vector<Pending> pending;
+  uint64_t bytes = 0;
+  uint64_t appends = 0;  // Of `pending`, those that are no drops.
+  Instant since;         // Of the first append.
+  // Some of it nobody waits for: the task sees to it if nobody else does.
+  bool wants_task = false;
+  bool queued = true;
+  // A thread waits for `lead`, and may be handed the role.
+  bool has_candidate = false;
+
+  // What became of it; valid once `settled` is not 0.
+  absl::Status status;
+  std::atomic<uint32_t> settled{0};
+  enum Lead : uint32_t { kWait, kHasRole, kIsSettled };
+  std::atomic<uint32_t> lead{kWait};
+};
 
 class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
  public:
@@ -49,6 +93,8 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
 
   // The methods of NodeLog. Any thread.
   void Append(std::vector<LogRecord> records, Executor* executor, Done done);
+  absl::Status Append(std::vector<LogRecord> records, PendingAppend* append);
+  absl::Status Wait(const std::shared_ptr<Batch>& batch);
   void Release(StreamId stream, uint64_t through_slot);
   void Drop(StreamId stream);
   void Close(Executor* executor, Done done);
@@ -59,28 +105,24 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   Stats GetStats() const;
 
  private:
+  using Pending = Batch::Pending;
+  using BatchRef = std::shared_ptr<Batch>;
+
   struct Answer {
     Executor* executor = nullptr;
     Done done;
     absl::Status status;
   };
-  struct Pending {
-    std::vector<LogRecord> records;
-    std::optional<StreamId> drop;  // Instead of records.
-    uint64_t bytes = 0;
-    Instant since;
-    Executor* executor = nullptr;
-    Done done;
-  };
   // What one batch is made of.
   struct Plan {
-    std::deque<Pending> taken;
+    BatchRef batch;  // Null: appends are not concerned.
     std::vector<FrameInfo> marks;
     std::vector<uint64_t> frees;
     std::vector<FrameInfo> frames;  // All of them, in order.
     std::vector<std::string_view> payloads;
     std::deque<std::string> copied;  // What some payloads point into.
     uint64_t payload_bytes = 0;
+    uint64_t records = 0;  // Of the appends.
     uint64_t copied_from = 0;
 
     void Add(const FrameInfo& frame, std::string_view payload = {});
@@ -99,38 +141,68 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
     bool begun = false;  // Its header is on disk, and it is in the index.
     std::unique_ptr<File> file;
   };
+  struct Durable {
+    BatchHeader header;
+    uint64_t offset = 0;
+  };
 
-  // With the mutex held.
+  // Appends: node_log_appends.cc.
+  absl::Status Enqueue(Pending& pending, uint64_t bytes);
+  void LeadInline();
+  void ReleaseRole();
+  void AnswerSettled();
+  void AnswerBatch(Batch& batch);
+  void TellListeners(Batch& batch);
+  static void Deliver(std::vector<Answer> answers);
+  // With mutex_ held.
+  absl::Status AdmitLocked(uint64_t bytes);
+  const BatchRef& OpenBatchLocked(const Pending& pending, uint64_t bytes);
+  bool MayLeadLocked(const Batch& batch) const;
   void WakeLocked();
   bool HasWorkLocked() const;
-  Plan PlanBatchLocked();
-  void PlanMarksLocked(Plan& plan, size_t max_frames);
-  std::optional<uint64_t> CopyVictimLocked() const;
-  std::vector<Answer> TakeQueueLocked(const absl::Status& status);
+  bool IsDroppedLocked(StreamId stream) const;
+  void SettleLocked(BatchRef batch, absl::Status status);
+  void SettleQueueLocked(const absl::Status& status);
+  void SettleCloseLocked(const absl::Status& status);
 
-  // In the writer's task.
-  void Step();
-  bool WriteQueued();
-  bool CopyForward();
-  bool PrepareSpare();
-  bool TryClose();
+  // With the role: node_log_writer.cc.
+  enum class Wrote { kSomething, kNothing, kNeedsTask };
+  Wrote WriteQueued(bool inline_leader);
+  BatchRef TakeBatchLocked();
+  Plan PlanBatch(BatchRef batch);
+  void PlanMarksLocked(Plan& plan, size_t max_frames);  // With index_mutex_ held.
   absl::Status Write(Plan& plan);
+  bool HasRoom(const Plan& plan) const;
+  bool MakeRoomNow(Plan& plan);
   absl::Status MakeRoom(Plan& plan);
+  void BeginSegment(SegmentFiles::Segment segment, Plan& plan);
   absl::Status WriteHere(Plan& plan);
   absl::Status WriteAndSync(uint64_t offset, std::string_view bytes);
-  void Settle(Plan& plan, const BatchHeader& header);
+  void Written(Plan& plan, BatchHeader header);
   bool FreeSomething();
   void Unplan(Plan& plan);
-  void Refuse(size_t count, const absl::Status& why);
+  void Refuse(const absl::Status& why);
   void CloseForGood(Plan& plan, const absl::Status& why);
+  absl::Status LogLosses(const RecoveredLog& recovered);
+  absl::Status Activate(uint64_t generation, uint64_t offset);
+
+  // In the task: node_log_housekeeping.cc.
+  void Step();
+  bool TakeRole();
+  bool StepWithRole();
+  void ReturnFreed();
+  bool PrepareSpare();
+  bool CopyForward();  // With the role.
+  void TryClose();     // With the role.
+  bool IsClosing() const;
   bool BeginCopying();
   absl::Status PlanCopy(Plan& plan);
   absl::Status PlanCopyOf(const LogIndex::LiveRecord& record, Plan& plan);
-  absl::Status LogLosses(const RecoveredLog& recovered);
-  absl::Status Activate(uint64_t generation, uint64_t offset);
-  void CountFiles();
 
-  static void Deliver(std::vector<Answer> answers);
+  // With index_mutex_ held.
+  void CatchUpLocked() const;
+  std::optional<uint64_t> CopyVictimLocked() const;
+  void NoteIndexLocked() const;
 
   const Options options_;
   const uint64_t max_batch_bytes_;
@@ -144,26 +216,43 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   MetricsSink* const metrics_;
 
   mutable std::mutex mutex_;
-  std::deque<Pending> queue_;
+  std::deque<BatchRef> queue_;
   uint64_t queued_bytes_ = 0;  // With what is being written.
+  uint64_t queued_appends_ = 0;
   uint64_t queued_drops_ = 0;
   std::optional<Instant> writing_since_;
-  bool running_ = false;  // A task of the writer is posted or runs.
+  bool has_role_ = false;         // Somebody writes, or is handed the writing.
+  bool task_has_role_ = false;    // The task that is posted does.
+  bool task_wants_role_ = false;  // It is to be handed it before anybody else.
+  bool running_ = false;          // A task is posted or runs.
   bool blocked_ = false;  // The last try found no space: no work of its own accord until a call.
   bool stopped_ = false;  // The NodeLog is gone.
   absl::Status health_;
   std::optional<Answer> close_;
-  LogIndex index_;
-  uint64_t active_generation_ = 0;
+  std::deque<BatchRef> settled_;  // To be answered, in this order.
+  bool answering_ = false;        // Somebody does.
+  size_t last_batch_size_ = 1;
+  std::vector<LogIndex::Segment> freed_;  // Files to be given back.
   Stats stats_;
 
-  // Of the writer's task.
+  mutable std::mutex index_mutex_;
+  mutable LogIndex index_;
+  mutable std::deque<Durable> durable_;  // Not yet in the index.
+  uint64_t active_generation_ = 0;
+  // What the index has to say in the next batch: marks, or segments to free.
+  mutable std::atomic<bool> index_has_marks_{false};
+  mutable std::atomic<bool> index_has_dead_{false};
+
+  // Of the role.
   std::unique_ptr<DiskLock> lock_;
-  SegmentFiles files_;
+  SegmentFiles files_;  // Takes care of itself.
   Active active_;
   uint64_t last_sequence_;
   uint64_t last_checksum_;
   uint64_t last_generation_;
+  AlignedBuffer buffer_;
+
+  // Of the task.
   std::optional<Copying> copying_;
   PayloadReader reader_;
 };

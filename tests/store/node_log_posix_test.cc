@@ -58,11 +58,17 @@ TEST_F(NodeLogPosixTest, ManyThreadsAppendReleaseAndAsk) {
     threads.emplace_back([&, t] {
       const StreamId stream{static_cast<uint64_t>(t)};
       for (uint64_t slot = 1; slot <= kAppends; ++slot) {
-        std::promise<absl::Status> answer;
-        log->Append({{stream, RecordKind::kEntry, slot, 1, std::string(1000, 'x')},
-                     {stream, RecordKind::kState, 0, slot, "state"}},
-                    &callers, [&](absl::Status s) { answer.set_value(std::move(s)); });
-        if (answer.get_future().get().ok()) ++durable;
+        std::vector<LogRecord> records = {
+            {stream, RecordKind::kEntry, slot, 1, std::string(1000, 'x')},
+            {stream, RecordKind::kState, 0, slot, "state"}};
+        if (t % 2 == 0) {  // On its own thread, or another's.
+          if (log->AppendAndWait(std::move(records)).ok()) ++durable;
+        } else {
+          std::promise<absl::Status> answer;
+          log->Append(std::move(records), &callers,
+                      [&](absl::Status s) { answer.set_value(std::move(s)); });
+          if (answer.get_future().get().ok()) ++durable;
+        }
         if (t != kThreads) log->Release(stream, slot - 1);  // The last thread's stream lags.
         log->OldestPendingSince();
         log->RetainedBytes(stream);

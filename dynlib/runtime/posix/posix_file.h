@@ -25,6 +25,7 @@ class PosixFile final : public File {
   absl::Status ReadAt(uint64_t offset, std::span<char> out) override;
   absl::Status WriteAt(uint64_t offset, std::string_view data) override;
   absl::Status Sync() override;
+  absl::Status WriteDurably(uint64_t offset, std::string_view data) override;
   absl::Status Allocate(uint64_t offset, uint64_t length) override;
   absl::Status Truncate(uint64_t size) override;
   absl::StatusOr<uint64_t> Size() override;
@@ -35,11 +36,16 @@ class PosixFile final : public File {
   absl::Status CheckWritable(std::string_view operation) const;
   absl::Status WriteWhole(uint64_t offset, std::string_view data);
   absl::Status AllocateByWriting(uint64_t offset, uint64_t length);
+  bool OpenDirect();
 
   const std::string name_;
   const int fd_;
   const bool writable_;
   std::atomic<bool> sync_failed_{false};  // rule L3
+  // The same file past the kernel's cache, each write synced; opened when first wanted.
+  enum class Direct { kNotTried, kOpen, kNone };
+  Direct direct_ = Direct::kNotTried;
+  int direct_fd_ = -1;
 };
 
 }  // namespace dynlib
