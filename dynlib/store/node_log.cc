@@ -37,6 +37,8 @@ absl::Status Validate(const NodeLog::Options& o) {
   }
   DYNLIB_RETURN_IF_ERROR(
       CheckRange("max_queued_bytes", o.max_queued_bytes, o.max_batch_bytes, UINT64_MAX));
+  DYNLIB_RETURN_IF_ERROR(
+      CheckRange("max_unarchived_bytes", o.max_unarchived_bytes, 4096, UINT64_MAX));
   DYNLIB_RETURN_IF_ERROR(CheckRange("spare_segments", o.spare_segments, 1, 16));
   // The first batch of a segment lists all segments, in a quarter of it at most.
   const uint64_t listable = o.segment_bytes / 4 / (2 * kFrameInfoBytes);
@@ -99,12 +101,16 @@ absl::Status NodeLog::PendingAppend::Wait() { return log_->Wait(batch_); }
 void NodeLog::Release(StreamId stream, uint64_t through_slot) {
   impl_->Release(stream, through_slot);
 }
+void NodeLog::SetArchived(StreamId stream, uint64_t through_slot) {
+  impl_->SetArchived(stream, through_slot);
+}
 void NodeLog::Drop(StreamId stream) { impl_->Drop(stream); }
 void NodeLog::Close(Executor* executor, absl::AnyInvocable<void(absl::Status)> done) {
   impl_->Close(executor, std::move(done));
 }
 std::optional<Instant> NodeLog::OldestPendingSince() const { return impl_->OldestPendingSince(); }
 uint64_t NodeLog::RetainedBytes(StreamId stream) const { return impl_->RetainedBytes(stream); }
+uint64_t NodeLog::UnarchivedBytes(StreamId stream) const { return impl_->UnarchivedBytes(stream); }
 absl::Status NodeLog::Health() const { return impl_->Health(); }
 NodeLog::Stats NodeLog::GetStats() const { return impl_->GetStats(); }
 

@@ -44,11 +44,14 @@
 //
 // Errors of Append, through its callback:
 //   kInvalidArgument    a record or the whole call is larger than max_batch_bytes; an empty call
-//   kResourceExhausted  the queue is full, or no segment was to be had; nothing was written
+//   kResourceExhausted  the queue is full, no segment was to be had, or the stream has too much
+//   that
+//                       is not archived; nothing was written. The message names who is at fault
 //   kUnknown            the write or the sync failed (rule L3). The log is closed for good: open it
 //                       again to learn what is there
 //   kUnavailable        the log was closed, or closed itself after such a failure; nothing was
-//   written kCancelled          the log was destroyed before this was written
+//                       written
+//   kCancelled          the log was destroyed before this was written
 // Callbacks run on the executor given, exactly once, in the order of the appends; but an append
 // that is refused at the door (bad argument, full queue, closed) is answered at once.
 //
@@ -106,6 +109,10 @@ class NodeLog {
     // Bound on segment files, spares included: 4 to 4096. Each Open may need one more, for
     // what is logged at a start may be what it takes to free others.
     uint32_t max_segments = 64;
+    // Bound of what an archived stream (SetArchived) has in the log and not in the archive; beyond
+    // it appends of its entries get kResourceExhausted, those of states and of other streams do
+    // not. May be exceeded by what is queued meanwhile. At least 4 KiB.
+    uint64_t max_unarchived_bytes = 1 << 30;
     // Whose log this is; a log of another identity is refused. A node's id, say.
     uint64_t identity = 0;
   };
@@ -208,6 +215,11 @@ class NodeLog {
   // Remembered durably with a later batch; until then a crash may bring some of them back.
   void Release(StreamId stream, uint64_t through_slot);
 
+  // Makes the stream an archived one, whose owner copies its entries elsewhere before they are
+  // released, and says through which slot that is done; entries above it are counted against
+  // max_unarchived_bytes. To be said again after each Open; Drop forgets it.
+  void SetArchived(StreamId stream, uint64_t through_slot);
+
   // The stream's records appended so far are gone, state and all. Written soon, not waited for: a
   // crash before that brings the stream back. The id may be appended to again.
   void Drop(StreamId stream);
@@ -222,6 +234,8 @@ class NodeLog {
 
   // Payload and overhead bytes of the stream's records that are still needed.
   uint64_t RetainedBytes(StreamId stream) const;
+  // Of an archived stream, those of entries above what is archived; 0 for others.
+  uint64_t UnarchivedBytes(StreamId stream) const;
 
   // OK while the log takes appends; else why it does not.
   absl::Status Health() const;
@@ -237,6 +251,14 @@ class NodeLog {
     uint64_t queued_bytes = 0;
     uint64_t refused_queue_full = 0;
     uint64_t refused_no_space = 0;
+    uint64_t refused_unarchived = 0;
+    // Who keeps the log from shrinking: the stream with the most retained bytes, and of those with
+    // records in the oldest segment in use, the one with the most. 0: none.
+    StreamId largest_stream{};
+    uint64_t largest_stream_bytes = 0;
+    StreamId oldest_stream{};
+    uint64_t oldest_stream_bytes = 0;
+    uint64_t full_streams = 0;  // At max_unarchived_bytes.
   };
   Stats GetStats() const;
 

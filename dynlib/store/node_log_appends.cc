@@ -60,6 +60,7 @@ absl::Status NodeLog::Impl::Append(std::vector<LogRecord> records, PendingAppend
 // Takes `pending`, or says why not and leaves it.
 absl::Status NodeLog::Impl::Enqueue(Pending& pending, uint64_t bytes) {
   DYNLIB_RETURN_IF_ERROR(CheckRecords(pending.records, bytes, max_batch_bytes_));
+  if (index_has_full_) DYNLIB_RETURN_IF_ERROR(CheckUnarchived(pending.records));
   std::lock_guard lock(mutex_);
   DYNLIB_RETURN_IF_ERROR(AdmitLocked(bytes));
   const BatchRef& batch = OpenBatchLocked(pending, bytes);
@@ -71,6 +72,28 @@ absl::Status NodeLog::Impl::Enqueue(Pending& pending, uint64_t bytes) {
   batch->pending.push_back(std::move(pending));
   if (batch->wants_task && !has_role_) WakeLocked();
   return absl::OkStatus();
+}
+
+absl::Status NodeLog::Impl::CheckUnarchived(const std::vector<LogRecord>& records) {
+  StreamId full{};
+  uint64_t bytes = 0;
+  {
+    std::lock_guard lock(index_mutex_);
+    CatchUpLocked();
+    for (const LogRecord& record : records) {
+      if (record.kind != RecordKind::kEntry) continue;
+      if (!index_.full_streams().contains(record.stream)) continue;
+      full = record.stream;
+      bytes = index_.FindStream(full)->unarchived_bytes;
+      break;
+    }
+  }
+  if (ToUint(full) == 0) return absl::OkStatus();
+  std::lock_guard lock(mutex_);
+  ++stats_.refused_unarchived;
+  return absl::ResourceExhaustedError(Cat(dir_, ": stream ", ToUint(full), " has ", bytes,
+                                          " bytes that are not archived; max_unarchived_bytes is ",
+                                          options_.max_unarchived_bytes));
 }
 
 absl::Status NodeLog::Impl::AdmitLocked(uint64_t bytes) {
@@ -297,6 +320,13 @@ void NodeLog::Impl::Release(StreamId stream, uint64_t through_slot) {
   if (!has_role_) WakeLocked();
 }
 
+void NodeLog::Impl::SetArchived(StreamId stream, uint64_t through_slot) {
+  std::lock_guard lock(index_mutex_);
+  CatchUpLocked();
+  index_.SetArchived(stream, through_slot);
+  NoteIndexLocked();
+}
+
 bool NodeLog::Impl::IsDroppedLocked(StreamId stream) const {
   const auto drops = [&](const Pending& pending) { return pending.drop == stream; };
   return std::any_of(queue_.begin(), queue_.end(), [&](const BatchRef& batch) {
@@ -358,6 +388,13 @@ uint64_t NodeLog::Impl::RetainedBytes(StreamId stream) const {
   return found == nullptr ? 0 : found->retained_bytes;
 }
 
+uint64_t NodeLog::Impl::UnarchivedBytes(StreamId stream) const {
+  std::lock_guard lock(index_mutex_);
+  CatchUpLocked();
+  const LogIndex::Stream* found = index_.FindStream(stream);
+  return found == nullptr ? 0 : found->unarchived_bytes;
+}
+
 absl::Status NodeLog::Impl::Health() const {
   std::lock_guard lock(mutex_);
   return health_;
@@ -374,7 +411,25 @@ NodeLog::Stats NodeLog::Impl::GetStats() const {
   std::lock_guard lock(index_mutex_);
   CatchUpLocked();
   stats.segments_in_use = index_.segments().size();
+  stats.full_streams = index_.full_streams().size();
+  NameHoldersLocked(stats);
   return stats;
+}
+
+void NodeLog::Impl::NameHoldersLocked(Stats& stats) const {
+  const auto raise = [](StreamId id, uint64_t bytes, StreamId& most, uint64_t& most_bytes) {
+    if (bytes <= most_bytes) return;
+    most = id;
+    most_bytes = bytes;
+  };
+  for (const auto& [id, stream] : index_.streams()) {
+    raise(id, stream.retained_bytes, stats.largest_stream, stats.largest_stream_bytes);
+  }
+  if (index_.segments().empty()) return;
+  for (StreamId id : index_.segments().begin()->second.streams) {
+    raise(id, index_.FindStream(id)->retained_bytes, stats.oldest_stream,
+          stats.oldest_stream_bytes);
+  }
 }
 
 }  // namespace dynlib::store

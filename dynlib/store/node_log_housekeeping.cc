@@ -29,7 +29,7 @@ void NodeLog::Impl::Step() {
   more |= PrepareSpare();
   std::lock_guard lock(mutex_);
   running_ = false;
-  if (more || (!has_role_ && HasWorkLocked())) WakeLocked();
+  if (more || task_has_role_ || (!has_role_ && HasWorkLocked())) WakeLocked();
 }
 
 // The role, if it is free or was left to the task. If not, and what only the task does is due, it

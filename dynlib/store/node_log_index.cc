@@ -35,25 +35,58 @@ const LogIndex::Stream* LogIndex::FindStream(StreamId stream) const {
   return it == streams_.end() ? nullptr : &it->second;
 }
 
-void LogIndex::Hold(Stream& stream, const Ref& ref) {
+void LogIndex::Hold(StreamId id, Stream& stream, uint64_t slot, const Ref& ref) {
   Segment& segment = segments_.at(ref.generation);
   if (segment.live_records++ == 0) empty_segments_.erase(ref.generation);
   segment.live_bytes += BytesOf(ref);
   stream.retained_bytes += BytesOf(ref);
+  if (!stream.archived_through.has_value() || slot <= *stream.archived_through) return;
+  stream.unarchived_bytes += BytesOf(ref);
+  NoteFullness(id, stream);
 }
 
-void LogIndex::LetGo(Stream& stream, const Ref& ref) {
+void LogIndex::LetGo(StreamId id, Stream& stream, uint64_t slot, const Ref& ref) {
   Segment& segment = segments_.at(ref.generation);
   DYNLIB_CHECK(segment.live_records > 0);
   if (--segment.live_records == 0) empty_segments_.insert(ref.generation);
   segment.live_bytes -= BytesOf(ref);
   stream.retained_bytes -= BytesOf(ref);
+  if (!stream.archived_through.has_value() || slot <= *stream.archived_through) return;
+  stream.unarchived_bytes -= BytesOf(ref);
+  NoteFullness(id, stream);
 }
 
-void LogIndex::LetGo(Stream& stream, std::optional<StateRef>& state) {
+void LogIndex::LetGo(StreamId id, Stream& stream, std::optional<StateRef>& state) {
   if (!state.has_value()) return;
-  LetGo(stream, state->ref);
+  LetGo(id, stream, 0, state->ref);
   state.reset();
+}
+
+void LogIndex::NoteFullness(StreamId id, const Stream& stream) {
+  if (stream.archived_through.has_value() && stream.unarchived_bytes >= unarchived_bound_) {
+    full_streams_.insert(id);
+  } else if (!full_streams_.empty()) {
+    full_streams_.erase(id);
+  }
+}
+
+void LogIndex::SetArchived(StreamId id, uint64_t through_slot) {
+  Stream& stream = streams_[id];
+  const bool first = !stream.archived_through.has_value();
+  const uint64_t before = stream.archived_through.value_or(0);
+  if (!first && through_slot <= before) return;
+  const auto count = [&](const absl::btree_map<uint64_t, Ref>& refs) {
+    uint64_t bytes = 0;
+    auto it = refs.upper_bound(first ? through_slot : before);
+    for (; it != refs.end() && (first || it->first <= through_slot); ++it) {
+      bytes += BytesOf(it->second);
+    }
+    return bytes;
+  };
+  const uint64_t bytes = count(stream.entries) + count(stream.unknown_entries);
+  stream.unarchived_bytes = first ? bytes : stream.unarchived_bytes - bytes;
+  stream.archived_through = through_slot;
+  NoteFullness(id, stream);
 }
 
 void LogIndex::Apply(const BatchHeader& header, uint64_t offset, const std::vector<bool>& damaged,
@@ -124,20 +157,23 @@ void LogIndex::ApplyDrop(StreamId id, uint64_t through_sequence) {
   stream.drop_sequence = through_sequence;
   stream.released_through = 0;
   stream.lost = false;
+  stream.archived_through.reset();
+  stream.unarchived_bytes = 0;
+  NoteFullness(id, stream);
   const auto drop = [&](auto& refs) {
     for (auto it = refs.begin(); it != refs.end();) {
       if (it->second.sequence > through_sequence) {
         ++it;
         continue;
       }
-      LetGo(stream, it->second);
+      LetGo(id, stream, it->first, it->second);
       it = refs.erase(it);
     }
   };
   drop(stream.entries);
   drop(stream.unknown_entries);
   for (std::optional<StateRef>* state : {&stream.state, &stream.unknown_state}) {
-    if (state->has_value() && (*state)->ref.sequence <= through_sequence) LetGo(stream, *state);
+    if (state->has_value() && (*state)->ref.sequence <= through_sequence) LetGo(id, stream, *state);
   }
 }
 
@@ -146,7 +182,7 @@ void LogIndex::ApplyDamaged(const FrameInfo& frame, const Ref& ref) {
   Stream& stream = streams_[id];
   if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
   const RecordKind kind = frame.kind == FrameKind::kEntry ? RecordKind::kEntry : RecordKind::kState;
-  PlaceUnknown(stream, kind, frame.slot, ref);
+  PlaceUnknown(id, stream, kind, frame.slot, ref);
 }
 
 void LogIndex::ApplyRecord(const FrameInfo& frame, const Ref& ref) {
@@ -156,41 +192,42 @@ void LogIndex::ApplyRecord(const FrameInfo& frame, const Ref& ref) {
   // A record settles what was unknown before it; also a copy, behind which its batch says again
   // what is unknown still (UnknownBeside). So a replay needs no segment but those in use.
   if (frame.kind == FrameKind::kEntry) {
-    if (!PlaceEntry(stream, frame.slot, ref)) return;
+    if (!PlaceEntry(id, stream, frame.slot, ref)) return;
     if (auto unknown = stream.unknown_entries.find(frame.slot);
         unknown != stream.unknown_entries.end()) {
-      LetGo(stream, unknown->second);
+      LetGo(id, stream, frame.slot, unknown->second);
       stream.unknown_entries.erase(unknown);
     }
     return;
   }
-  LetGo(stream, stream.unknown_state);
-  LetGo(stream, stream.state);
+  LetGo(id, stream, stream.unknown_state);
+  LetGo(id, stream, stream.state);
   stream.state = {frame.slot, ref};
-  Hold(stream, ref);
+  Hold(id, stream, 0, ref);
 }
 
 // True if it is kept.
-bool LogIndex::PlaceEntry(Stream& stream, uint64_t slot, const Ref& ref) {
+bool LogIndex::PlaceEntry(StreamId id, Stream& stream, uint64_t slot, const Ref& ref) {
   if (slot <= stream.released_through) return false;
   auto [it, added] = stream.entries.try_emplace(slot, ref);
   if (!added) {
     if (it->second.ballot > ref.ballot) return false;  // Rule L4: the higher ballot stays.
-    LetGo(stream, it->second);
+    LetGo(id, stream, slot, it->second);
     it->second = ref;
   }
-  Hold(stream, ref);
+  Hold(id, stream, slot, ref);
   return true;
 }
 
-void LogIndex::PlaceUnknown(Stream& stream, RecordKind kind, uint64_t slot, const Ref& found) {
+void LogIndex::PlaceUnknown(StreamId id, Stream& stream, RecordKind kind, uint64_t slot,
+                            const Ref& found) {
   Ref ref = found;
   ref.length = 0;
   ref.checksum = 0;
   if (kind == RecordKind::kState) {
-    LetGo(stream, stream.unknown_state);
+    LetGo(id, stream, stream.unknown_state);
     stream.unknown_state = {slot, ref};
-    Hold(stream, ref);
+    Hold(id, stream, 0, ref);
     return;
   }
   if (slot <= stream.released_through) return;
@@ -198,10 +235,10 @@ void LogIndex::PlaceUnknown(Stream& stream, RecordKind kind, uint64_t slot, cons
   if (known != stream.entries.end() && known->second.ballot > ref.ballot) return;
   auto [it, added] = stream.unknown_entries.try_emplace(slot, ref);
   if (!added) {
-    LetGo(stream, it->second);
+    LetGo(id, stream, slot, it->second);
     it->second = ref;
   }
-  Hold(stream, ref);
+  Hold(id, stream, slot, ref);
 }
 
 void LogIndex::ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, const Ref& ref) {
@@ -215,34 +252,34 @@ void LogIndex::ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, c
   if (frame.kind == FrameKind::kUnknownState) {
     if (stream.state.has_value() && stream.state->slot == frame.slot &&
         found_unreadable(stream.state->ref)) {
-      LetGo(stream, stream.state);
+      LetGo(id, stream, stream.state);
     }
-    return PlaceUnknown(stream, RecordKind::kState, frame.slot, ref);
+    return PlaceUnknown(id, stream, RecordKind::kState, frame.slot, ref);
   }
   auto known = stream.entries.find(frame.slot);
   if (known != stream.entries.end() && found_unreadable(known->second)) {
-    LetGo(stream, known->second);
+    LetGo(id, stream, frame.slot, known->second);
     stream.entries.erase(known);
   }
-  PlaceUnknown(stream, RecordKind::kEntry, frame.slot, ref);
+  PlaceUnknown(id, stream, RecordKind::kEntry, frame.slot, ref);
 }
 
 void LogIndex::MakeUnknown(StreamId id, RecordKind kind, uint64_t slot, const Ref& found) {
   const Ref ref = found;  // `found` may be the very one that goes.
   Stream& stream = streams_.at(id);
   if (kind == RecordKind::kState) {
-    LetGo(stream, stream.state);
+    LetGo(id, stream, stream.state);
   } else {
-    LetGo(stream, ref);
+    LetGo(id, stream, slot, ref);
     stream.entries.erase(slot);
   }
-  PlaceUnknown(stream, kind, slot, ref);
+  PlaceUnknown(id, stream, kind, slot, ref);
 }
 
-void LogIndex::DropReleased(Stream& stream, absl::btree_map<uint64_t, Ref>& refs) {
+void LogIndex::DropReleased(StreamId id, Stream& stream, absl::btree_map<uint64_t, Ref>& refs) {
   auto it = refs.begin();
   for (; it != refs.end() && it->first <= stream.released_through; ++it) {
-    LetGo(stream, it->second);
+    LetGo(id, stream, it->first, it->second);
   }
   refs.erase(refs.begin(), it);
 }
@@ -251,8 +288,8 @@ void LogIndex::Release(StreamId id, uint64_t through_slot) {
   Stream& stream = streams_[id];
   if (through_slot <= stream.released_through) return;
   stream.released_through = through_slot;
-  DropReleased(stream, stream.entries);
-  DropReleased(stream, stream.unknown_entries);
+  DropReleased(id, stream, stream.entries);
+  DropReleased(id, stream, stream.unknown_entries);
   dirty_marks_.insert(id);
 }
 
@@ -325,7 +362,10 @@ bool LogIndex::MoveMarksOut(uint64_t generation) {
 
 void LogIndex::ForgetIfEmpty(StreamId id) {
   auto it = streams_.find(id);
-  if (it == streams_.end() || it->second.segments > 0 || it->second.lost) return;
+  if (it == streams_.end() || it->second.segments > 0 || it->second.lost ||
+      it->second.archived_through.has_value()) {
+    return;
+  }
   if (auto segment = segments_.find(it->second.mark_generation); segment != segments_.end()) {
     segment->second.marks.erase(id);
   }
@@ -437,6 +477,7 @@ bool LogIndex::CheckInvariants() const {
   std::map<StreamId, uint64_t> in_segments;
   for (const auto& [id, stream] : streams_) {
     uint64_t retained = 0;
+    uint64_t unarchived = 0;
     const auto count = [&, id = id](const Ref& ref) {
       auto segment = segments_.find(ref.generation);
       if (segment == segments_.end() || !segment->second.streams.contains(id)) return false;
@@ -445,12 +486,15 @@ bool LogIndex::CheckInvariants() const {
       retained += BytesOf(ref);
       return true;
     };
-    for (const auto& [slot, ref] : stream.entries) {
-      if (slot <= stream.released_through || !count(ref)) return false;
+    for (const auto* refs : {&stream.entries, &stream.unknown_entries}) {
+      for (const auto& [slot, ref] : *refs) {
+        if (slot <= stream.released_through || !count(ref)) return false;
+        if (slot > stream.archived_through.value_or(UINT64_MAX)) unarchived += BytesOf(ref);
+      }
     }
-    for (const auto& [slot, ref] : stream.unknown_entries) {
-      if (slot <= stream.released_through || !count(ref)) return false;
-    }
+    if (unarchived != stream.unarchived_bytes) return false;
+    const bool full = stream.archived_through.has_value() && unarchived >= unarchived_bound_;
+    if (full != full_streams_.contains(id)) return false;
     if (stream.state && !count(stream.state->ref)) return false;
     if (stream.unknown_state && !count(stream.unknown_state->ref)) return false;
     if (retained != stream.retained_bytes) return false;

@@ -43,6 +43,9 @@ class LogIndex {
     std::optional<StateRef> state;
     std::optional<StateRef> unknown_state;
     uint64_t retained_bytes = 0;
+    // Of an archived stream: what its owner says is archived, and what is retained above it.
+    std::optional<uint64_t> archived_through;
+    uint64_t unarchived_bytes = 0;
 
     // The marks: what is not true of a record but of the stream. They must be on disk for as long
     // as a segment in use holds records that they outlaw.
@@ -84,6 +87,11 @@ class LogIndex {
 
   // The caller of the log says that entries are no longer needed.
   void Release(StreamId stream, uint64_t through_slot);
+  // Entries through this slot are archived; makes an archived stream of it. Kept in memory alone.
+  void SetArchived(StreamId stream, uint64_t through_slot);
+  // Streams whose unarchived bytes reach the bound are full. Once, before there are any.
+  void SetUnarchivedBound(uint64_t bytes) { unarchived_bound_ = bytes; }
+  const std::set<StreamId>& full_streams() const { return full_streams_; }
   // A batch of sequence `lost` is missing: every stream that may have had records in it is marked.
   void LoseBatch(uint64_t lost);
   void AddGap(Gap gap);
@@ -138,12 +146,14 @@ class LogIndex {
   void ApplyMark(const BatchHeader& header, const FrameInfo& frame);
   void ApplyDrop(StreamId id, uint64_t through_sequence);
   void ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, const Ref& ref);
-  bool PlaceEntry(Stream& stream, uint64_t slot, const Ref& ref);
-  void PlaceUnknown(Stream& stream, RecordKind kind, uint64_t slot, const Ref& ref);
-  void DropReleased(Stream& stream, absl::btree_map<uint64_t, Ref>& refs);
-  void Hold(Stream& stream, const Ref& ref);
-  void LetGo(Stream& stream, const Ref& ref);
-  void LetGo(Stream& stream, std::optional<StateRef>& state);
+  bool PlaceEntry(StreamId id, Stream& stream, uint64_t slot, const Ref& ref);
+  void PlaceUnknown(StreamId id, Stream& stream, RecordKind kind, uint64_t slot, const Ref& ref);
+  void DropReleased(StreamId id, Stream& stream, absl::btree_map<uint64_t, Ref>& refs);
+  // `slot` is that of an entry; 0 for a state.
+  void Hold(StreamId id, Stream& stream, uint64_t slot, const Ref& ref);
+  void LetGo(StreamId id, Stream& stream, uint64_t slot, const Ref& ref);
+  void LetGo(StreamId id, Stream& stream, std::optional<StateRef>& state);
+  void NoteFullness(StreamId id, const Stream& stream);
   void ForgetIfEmpty(StreamId id);
 
   std::map<StreamId, Stream> streams_;
@@ -151,6 +161,8 @@ class LogIndex {
   std::set<uint64_t> empty_segments_;  // Generations of those that hold nothing needed.
   std::vector<Gap> gaps_;
   std::set<StreamId> dirty_marks_;
+  uint64_t unarchived_bound_ = UINT64_MAX;
+  std::set<StreamId> full_streams_;
 };
 
 }  // namespace dynlib::store

@@ -77,7 +77,9 @@ NodeLog::Impl::Impl(const Options& options, Disk* disk, std::string dir, Executo
       last_sequence_(recovered.last_sequence),
       last_checksum_(recovered.last_checksum),
       last_generation_(recovered.last_generation),
-      reader_(disk, dir_, options.identity) {}
+      reader_(disk, dir_, options.identity) {
+  index_.SetUnarchivedBound(options.max_unarchived_bytes);
+}
 
 absl::Status NodeLog::Impl::Start(const RecoveredLog& recovered) {
   if (recovered.append_offset.has_value()) {
@@ -230,6 +232,7 @@ void NodeLog::Impl::CatchUpLocked() const {
 void NodeLog::Impl::NoteIndexLocked() const {
   index_has_marks_ = index_.has_dirty_marks();
   index_has_dead_ = index_.has_dead_segments(active_generation_);
+  index_has_full_ = !index_.full_streams().empty();
 }
 
 // OK: durable and settled. kUnknown: the log is closed for good, all is settled. Else nothing was
@@ -264,9 +267,24 @@ absl::Status NodeLog::Impl::MakeRoom(Plan& plan) {
     std::lock_guard lock(index_mutex_);
     in_use = index_.segments().size();
   }
-  DYNLIB_ASSIGN_OR_RETURN(SegmentFiles::Segment segment, files_.Take(in_use));
-  BeginSegment(std::move(segment), plan);
+  absl::StatusOr<SegmentFiles::Segment> segment = files_.Take(in_use);
+  if (!segment.ok()) return NameHolder(segment.status());
+  BeginSegment(*std::move(segment), plan);
   return absl::OkStatus();
+}
+
+// Who is short of segments wants to know who holds them.
+absl::Status NodeLog::Impl::NameHolder(const absl::Status& why) const {
+  if (why.code() != absl::StatusCode::kResourceExhausted) return why;
+  Stats holders;
+  {
+    std::lock_guard lock(index_mutex_);
+    CatchUpLocked();
+    NameHoldersLocked(holders);
+  }
+  return absl::ResourceExhaustedError(Cat(ToStd(why.message()), "; stream ",
+                                          ToUint(holders.largest_stream), " retains ",
+                                          holders.largest_stream_bytes, " bytes, the most"));
 }
 
 void NodeLog::Impl::BeginSegment(SegmentFiles::Segment segment, Plan& plan) {

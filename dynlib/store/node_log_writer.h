@@ -100,7 +100,9 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   void Close(Executor* executor, Done done);
   void Stop();
   std::optional<Instant> OldestPendingSince() const;
+  void SetArchived(StreamId stream, uint64_t through_slot);
   uint64_t RetainedBytes(StreamId stream) const;
+  uint64_t UnarchivedBytes(StreamId stream) const;
   absl::Status Health() const;
   Stats GetStats() const;
 
@@ -148,6 +150,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
 
   // Appends: node_log_appends.cc.
   absl::Status Enqueue(Pending& pending, uint64_t bytes);
+  absl::Status CheckUnarchived(const std::vector<LogRecord>& records);
   void LeadInline();
   void ReleaseRole();
   void AnswerSettled();
@@ -175,6 +178,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   bool HasRoom(const Plan& plan) const;
   bool MakeRoomNow(Plan& plan);
   absl::Status MakeRoom(Plan& plan);
+  absl::Status NameHolder(const absl::Status& why) const;
   void BeginSegment(SegmentFiles::Segment segment, Plan& plan);
   absl::Status WriteHere(Plan& plan);
   absl::Status WriteAndSync(uint64_t offset, std::string_view bytes);
@@ -203,6 +207,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   void CatchUpLocked() const;
   std::optional<uint64_t> CopyVictimLocked() const;
   void NoteIndexLocked() const;
+  void NameHoldersLocked(Stats& stats) const;
 
   const Options options_;
   const uint64_t max_batch_bytes_;
@@ -242,6 +247,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   // What the index has to say in the next batch: marks, or segments to free.
   mutable std::atomic<bool> index_has_marks_{false};
   mutable std::atomic<bool> index_has_dead_{false};
+  mutable std::atomic<bool> index_has_full_{false};  // Archived streams at their bound.
 
   // Of the role.
   std::unique_ptr<DiskLock> lock_;
