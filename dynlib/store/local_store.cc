@@ -29,7 +29,8 @@ absl::StatusOr<std::unique_ptr<LocalStore>> LocalStore::Open(std::string_view pa
                                       {.log = &local->log_,
                                        .apply = &local->apply_,
                                        .checkpoint = &local->checkpoint_,
-                                       .read = &local->read_},
+                                       .read = &local->read_,
+                                       .threads = true},
                                       &local->clock_, metrics, found));
   return local;
 }

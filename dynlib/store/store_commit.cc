@@ -204,9 +204,13 @@ void Store::Impl::Start(GroupPtr group, bool inline_log) {
     durable_in_log_ = true;
   }
   const uint64_t bytes = std::exchange(group->bytes, 0);
+  const bool alone = to_log_.empty();
   to_log_.push_back({std::move(record), bytes, std::move(group)});
-  static_cast<void>(inline_log);
-  PumpLog();
+  if (!(inline_log || executors_.threads) || !alone || log == nullptr) return PumpLog();
+  logging_ = 1;
+  std::vector<LogRecord> records;
+  records.push_back(std::move(to_log_.front().record));
+  HandleLogged(log->AppendAndWait(std::move(records)));
 }
 
 // Of each request: do its conditions hold, and its place in the order. True if there is something
@@ -254,10 +258,11 @@ void Store::Impl::PumpLog() {
   }
   std::vector<LogRecord> records;
   uint64_t bytes = 0;
-  for (const ToLog& next : to_log_) {
+  for (ToLog& next : to_log_) {
     bytes += next.record.payload.size() + NodeLog::kRecordOverheadBytes;
     if (!records.empty() && bytes > max_group_bytes_) break;
-    records.push_back(next.record);
+    // What was answered before may have to be logged again.
+    records.push_back(next.group == nullptr ? next.record : std::move(next.record));
   }
   logging_ = records.size();
   log->Append(std::move(records), executors_.apply,
@@ -305,7 +310,7 @@ void Store::Impl::HandleLogged(const absl::Status& status) {
     return;
   }
   // The log goes on with the next group while this one is applied.
-  if (to_log_.empty()) {
+  if (to_log_.empty() && !executors_.threads) {
     if (GroupPtr next = TakeBehind()) Start(std::move(next), false);
   } else {
     PumpLog();
