@@ -115,7 +115,7 @@ void Store::Impl::SubmitAndWait(Request& request) {
       ++waiting_for_room_;
       const uint32_t seen = room_.load(std::memory_order_relaxed);
       lock.unlock();
-      room_.wait(seen, std::memory_order_acquire);
+      WaitOn(room_, seen);
       lock.lock();
       --waiting_for_room_;
       continue;
@@ -130,7 +130,7 @@ void Store::Impl::SubmitAndWait(Request& request) {
 void Store::Impl::GiveBackLocked(uint64_t bytes) {
   pending_bytes_ -= bytes;
   room_.fetch_add(1, std::memory_order_release);
-  if (waiting_for_room_ > 0) room_.notify_all();
+  if (waiting_for_room_ > 0) WakeAll(room_);
 }
 
 void Store::Impl::FailLocked(const absl::Status& why) {

@@ -37,6 +37,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/executor.h"
+#include "dynlib/runtime/signal.h"
 #include "dynlib/store/node_log.h"
 #include "dynlib/store/page_file.h"
 #include "dynlib/store/store.h"
@@ -47,19 +48,6 @@
 #include "dynlib/store/tree.h"
 
 namespace dynlib::store {
-
-// A thread waits until it is told.
-class Signal {
- public:
-  void Set() {
-    state_.store(1, std::memory_order_release);
-    state_.notify_all();
-  }
-  void Wait() const { state_.wait(0, std::memory_order_acquire); }
-
- private:
-  std::atomic<uint32_t> state_{0};
-};
 
 class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
  public:
