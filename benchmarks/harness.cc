@@ -21,16 +21,20 @@ namespace {
 
 constexpr char kLimitPrefix[] = "limit:";
 
-constexpr char kUsage[] =
-    "  --quick          fewer and shorter runs, only the workloads of the quick set; at most 50 "
-    "seconds\n"
-    "  --json FILE      the figures, a row each\n"
-    "  --dir FOLDER     a temporary folder is made there, on the disk that is to be measured "
-    "(default /var/tmp)\n"
-    "  --pairs N        rounds in which every system runs once, 1 to 1000 (default 10)\n"
-    "  --seconds S      measured time of a run, 0.05 to 600 (default 2)\n"
-    "  --only TEXT      only workloads whose name contains TEXT\n"
-    "  --systems A,B    only these systems\n";
+std::string Usage(const DefaultSeconds& seconds) {
+  return Cat(
+      "  --quick          fewer and shorter runs, only the workloads of the quick set; at most 50 "
+      "seconds\n"
+      "  --json FILE      the figures, a row each\n"
+      "  --dir FOLDER     a temporary folder is made there, on the disk that is to be measured "
+      "(default /var/tmp)\n"
+      "  --pairs N        rounds in which every system runs once, 1 to 1000 (default 10)\n"
+      "  --seconds S      measured time of a run, 0.05 to 600 (default ",
+      seconds.full,
+      ")\n"
+      "  --only TEXT      only workloads whose name contains TEXT\n"
+      "  --systems A,B    only these systems\n");
+}
 
 absl::StatusOr<double> Number(const std::string& flag, const std::string& text, double low,
                               double high) {
@@ -101,8 +105,10 @@ std::string JsonNumber(double value) {
 
 }  // namespace
 
-absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
+                                 const DefaultSeconds& seconds) {
   Flags flags;
+  flags.seconds = seconds.full;
   bool sized = false;
   for (size_t i = 0; i < arguments.size(); ++i) {
     std::string flag = arguments[i];
@@ -126,7 +132,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   }
   if (flags.quick && !sized) {
     flags.pairs = 3;
-    flags.seconds = 0.5;
+    flags.seconds = seconds.quick;
   }
   return flags;
 }
@@ -201,16 +207,17 @@ std::string ToJson(const std::string& bench, const std::vector<Row>& rows) {
   return json + "\n]\n";
 }
 
-Harness::Harness(std::string bench, int argc, char** argv) : bench_(std::move(bench)) {
+Harness::Harness(std::string bench, int argc, char** argv, const DefaultSeconds& seconds)
+    : bench_(std::move(bench)) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   if (std::find(arguments.begin(), arguments.end(), "--help") != arguments.end()) {
-    std::printf("tools/bench %s [OPTION...]\n%s", bench_.c_str(), kUsage);
+    std::printf("tools/bench %s [OPTION...]\n%s", bench_.c_str(), Usage(seconds).c_str());
     std::exit(0);
   }
-  absl::StatusOr<Flags> flags = ParseFlags(arguments);
+  absl::StatusOr<Flags> flags = ParseFlags(arguments, seconds);
   if (!flags.ok()) {
     std::fprintf(stderr, "%s: %s\n%s", bench_.c_str(),
-                 std::string(ToStd(flags.status().message())).c_str(), kUsage);
+                 std::string(ToStd(flags.status().message())).c_str(), Usage(seconds).c_str());
     std::exit(2);
   }
   flags_ = *std::move(flags);
@@ -238,10 +245,8 @@ void Harness::RunRounds(const std::string& workload, const std::vector<std::stri
       const absl::Status status =
           folder.ok() ? run_once(i, {folder->path(), flags_.seconds}) : folder.status();
       if (status.ok()) continue;
-      std::fprintf(stderr, "%s: %s: %s\n", workload.c_str(), systems[i].c_str(),
-                   status.ToString().c_str());
+      Failed(workload, systems[i], status);
       broken[i] = true;
-      failed_ = true;
     }
   }
 }
@@ -274,15 +279,36 @@ void Harness::MeasureFigures(const std::string& workload, const FigureUnit& unit
     if (value.ok()) values[i].push_back(*value);
     return value.status();
   });
+  std::vector<Figures> figures;
+  for (size_t i = 0; i < names.size(); ++i) figures.push_back({names[i], std::move(values[i])});
+  Report(workload, unit, figures);
+}
+
+void Harness::Report(const std::string& workload, const FigureUnit& unit,
+                     const std::vector<Figures>& figures) {
+  std::vector<std::string> names;
+  std::vector<std::vector<double>> values;
+  size_t rounds = 0;
+  for (const Figures& of_system : figures) {
+    names.push_back(of_system.first);
+    values.push_back(of_system.second);
+    rounds = std::max(rounds, of_system.second.size());
+  }
   const std::vector<Row> rows = SummarizeFigures(workload, unit, names, values);
   if (rows.empty()) return;
-  std::printf("\n%s: %d rounds, medians [95 %% interval]\n", workload.c_str(), flags_.pairs);
+  std::printf("\n%s: %zu rounds, medians [95 %% interval]\n", workload.c_str(), rounds);
   for (const Row& row : rows) {
     std::printf("  %-28s %10.5g %-6s [%.5g, %.5g]\n", row.system.c_str(), row.value,
                 row.unit.c_str(), row.interval.low, row.interval.high);
   }
   std::fflush(stdout);
   rows_.insert(rows_.end(), rows.begin(), rows.end());
+}
+
+void Harness::Failed(const std::string& workload, const std::string& system,
+                     const absl::Status& status) {
+  std::fprintf(stderr, "%s: %s: %s\n", workload.c_str(), system.c_str(), status.ToString().c_str());
+  failed_ = true;
 }
 
 void Harness::MeasureQuantity(const std::string& workload, const std::string& system,

@@ -26,6 +26,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -81,8 +82,15 @@ struct Flags {
   std::vector<std::string> systems;  // empty: all
 };
 
+// Measured time of a run where the command line says nothing.
+struct DefaultSeconds {
+  double full = 2;
+  double quick = 0.5;
+};
+
 // kInvalidArgument naming the argument that is wrong.
-absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
+                                 const DefaultSeconds& seconds = {});
 
 // The rows of one workload: runs[i] are the results of systems[i], one a round.
 std::vector<Row> Summarize(const std::string& workload, const std::vector<std::string>& systems,
@@ -99,7 +107,7 @@ std::string ToJson(const std::string& bench, const std::vector<Row>& rows);
 
 class Harness {
  public:
-  Harness(std::string bench, int argc, char** argv);
+  Harness(std::string bench, int argc, char** argv, const DefaultSeconds& seconds = {});
 
   const Flags& flags() const { return flags_; }
 
@@ -117,6 +125,19 @@ class Harness {
                        const std::string& unit, bool higher_is_better,
                        const std::function<absl::StatusOr<double>()>& measure,
                        bool in_quick_set = true);
+
+  // For measurements that the rounds do not fit: one run that gives figures of several systems or
+  // workloads, or one that is too long to be repeated. Wants says whether to make it.
+  using Figures = std::pair<std::string, std::vector<double>>;  // of a system, one a round
+  bool Wants(const std::string& workload, bool in_quick_set) const {
+    return Wanted(workload, in_quick_set);
+  }
+  bool Wants(const std::string& system) const { return Wanted(system); }
+  // Prints and keeps the rows, as MeasureFigures does; systems without a figure are left out.
+  void Report(const std::string& workload, const FigureUnit& unit,
+              const std::vector<Figures>& figures);
+  // Says so, and fails Finish().
+  void Failed(const std::string& workload, const std::string& system, const absl::Status& status);
 
   // Writes the JSON file. The exit status of the process: 0, or 1 when a system or the file failed
   // or nothing was measured.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "benchmarks/cleanup.h"
@@ -16,6 +17,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(Stats, MedianOfOddAndEvenCounts) {
   EXPECT_EQ(Median({3, 1, 2}), 2);
@@ -59,6 +61,13 @@ TEST(ParseFlags, TakesBothForms) {
   EXPECT_EQ(flags->seconds, 0.5);
   EXPECT_THAT(flags->systems, ElementsAre("dynlib", "leveldb"));
   EXPECT_EQ(flags->json_path, "a.json");
+}
+
+TEST(ParseFlags, TheBenchmarkSaysHowLongARunIsByDefault) {
+  const DefaultSeconds seconds{.full = 0.6, .quick = 0.3};
+  EXPECT_EQ(ParseFlags({}, seconds)->seconds, 0.6);
+  EXPECT_EQ(ParseFlags({"--quick"}, seconds)->seconds, 0.3);
+  EXPECT_EQ(ParseFlags({"--quick", "--seconds", "3"}, seconds)->seconds, 3);
 }
 
 TEST(ParseFlags, NamesWhatIsWrong) {
@@ -110,6 +119,27 @@ TEST(SummarizeFigures, ARatioAboveOneIsInOurFavour) {
   EXPECT_EQ(rows.size(), 4u);  // Our other figure has no ratio.
 }
 
+// What was measured outside the rounds is reported and kept as what was measured in them.
+TEST(Harness, ReportsFiguresAndNamesWhatFailed) {
+  const std::string json = ::testing::TempDir() + "figures.json";
+  std::string arguments[] = {"bench", "--json=" + json, "--only=space"};
+  char* argv[] = {arguments[0].data(), arguments[1].data(), arguments[2].data()};
+  Harness harness("store", 3, argv);
+  EXPECT_TRUE(harness.Wants("space/100", false));
+  EXPECT_FALSE(harness.Wants("read/100/1", true));
+  harness.Report("space/100", {"times", false}, {{"dynlib", {1.5}}, {"peer", {3}}, {"none", {}}});
+  EXPECT_EQ(harness.Finish(), 0);
+  std::stringstream text;
+  text << std::ifstream(json).rdbuf();
+  EXPECT_THAT(text.str(),
+              HasSubstr("\"system\": \"dynlib\", \"unit\": \"times\", \"value\": 1.5,"));
+  EXPECT_THAT(text.str(),
+              HasSubstr("\"system\": \"dynlib/peer\", \"unit\": \"ratio\", \"value\": 2,"));
+  EXPECT_THAT(text.str(), Not(HasSubstr("none")));
+  harness.Failed("space/100", "peer", absl::DataLossError("broken"));
+  EXPECT_EQ(harness.Finish(), 1);
+}
+
 TEST(ToJson, OneRowALine) {
   EXPECT_EQ(ToJson("store", {{"put/1", "dynlib", "ops/s", 1234.5, {1200, 1300}, true}}),
             "[\n  {\"bench\": \"store\", \"workload\": \"put/1\", \"system\": \"dynlib\", "
@@ -136,6 +166,26 @@ TEST(RunClosedLoop, ReturnsTheFirstErrorAtOnce) {
   });
   EXPECT_EQ(run.status(), absl::DataLossError("broken"));
   EXPECT_LT(NowNs() - begin, 60'000'000'000u);
+}
+
+TEST(RunTightLoop, CountsTheOperationsOfEachCall) {
+  const auto run = RunTightLoop(2, 0.1, 10, [](int) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(run.ok());
+  EXPECT_GT(run->operations, 0u);
+  EXPECT_EQ(run->operations % 10, 0u);
+  EXPECT_TRUE(run->latencies_ns.empty());
+  EXPECT_EQ(RunTightLoop(2, 600, 1, [](int) { return absl::DataLossError("broken"); }).status(),
+            absl::DataLossError("broken"));
+}
+
+TEST(RandomBytes, AreTheSameForASeed) {
+  const std::string_view bytes = RandomBytes(1, 900);
+  EXPECT_EQ(bytes, RandomBytes(1, 900));
+  EXPECT_NE(bytes, RandomBytes(2, 900));
+  EXPECT_EQ(bytes.size(), 900u);
 }
 
 TEST(PutStream, KeysAre20BytesAndClientsDiffer) {

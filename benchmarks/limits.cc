@@ -137,6 +137,24 @@ Runner GrowingSync(size_t bytes, int operations) {
       [=](const RunContext& context) { return RunSyncs(context, false, Block(bytes), operations); };
 }
 
+absl::StatusOr<double> SequentialWrite(const std::filesystem::path& folder, uint64_t bytes) {
+  constexpr uint64_t kWriteBytes = 1 << 20;
+  const std::string block(RandomBytes(1, kWriteBytes / 2));
+  const std::string two_blocks = block + block;
+  const uint64_t begin = NowNs();
+  const int file = open((folder / "file").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (file < 0) return Errno("open");
+  absl::Status status;
+  for (uint64_t offset = 0; offset < bytes && status.ok(); offset += kWriteBytes) {
+    const uint64_t part = std::min(bytes - offset, kWriteBytes);
+    if (write(file, two_blocks.data(), part) != static_cast<ssize_t>(part)) status = Errno("write");
+  }
+  if (status.ok() && fdatasync(file) != 0) status = Errno("fdatasync");
+  close(file);
+  if (!status.ok()) return status;
+  return static_cast<double>(NowNs() - begin) * 1e-9;
+}
+
 Runner LongerOfTwoSyncs(size_t bytes) {
   return [=](const RunContext& context) { return RunTwoSyncs(context, Block(bytes)); };
 }

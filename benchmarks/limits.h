@@ -3,7 +3,10 @@
 #define DYNLIB_BENCHMARKS_LIMITS_H_
 
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
 
+#include "absl/status/statusor.h"
 #include "benchmarks/harness.h"
 
 namespace dynlib::bench {
@@ -20,6 +23,9 @@ Runner GrowingSync(size_t bytes, int operations);
 // another: the two of three syncs that a replicated commit waits for. The latency is that of the
 // longer.
 Runner LongerOfTwoSyncs(size_t bytes);
+
+// Seconds to write `bytes` to a new file in the folder, in writes of 1 MiB, and to sync it once.
+absl::StatusOr<double> SequentialWrite(const std::filesystem::path& folder, uint64_t bytes);
 
 }  // namespace dynlib::bench
 

@@ -18,8 +18,9 @@ enum class Phase { kWarmUp, kMeasure, kStop };
 
 class ClosedLoop {
  public:
-  ClosedLoop(int clients, const std::function<absl::Status(int)>& operation)
-      : clients_(clients), operation_(operation) {}
+  // `operations` a call; 0: one, of which the latency is taken.
+  ClosedLoop(int clients, uint64_t operations, const std::function<absl::Status(int)>& call)
+      : clients_(clients), operations_(operations), operation_(call) {}
 
   absl::StatusOr<RunResult> Run(double seconds) {
     std::vector<std::thread> threads;
@@ -35,7 +36,7 @@ class ClosedLoop {
     for (std::thread& thread : threads) thread.join();
     if (!error_.ok()) return error_;
     result_.seconds = static_cast<double>(end - begin) * 1e-9;
-    result_.operations = result_.latencies_ns.size();
+    if (operations_ == 0) result_.operations = result_.latencies_ns.size();
     return std::move(result_);
   }
 
@@ -50,6 +51,10 @@ class ClosedLoop {
   }
 
   void RunClient(int client) {
+    if (operations_ != 0) {
+      RunTight(client);
+      return;
+    }
     std::vector<uint64_t> latencies_ns;
     while (true) {
       if (phase_ == Phase::kStop || failed_) break;
@@ -67,6 +72,19 @@ class ClosedLoop {
                                 latencies_ns.end());
   }
 
+  void RunTight(int client) {
+    uint64_t calls = 0;
+    for (Phase phase = phase_; phase != Phase::kStop && !failed_; phase = phase_) {
+      if (const absl::Status status = operation_(client); !status.ok()) {
+        Fail(status);
+        return;
+      }
+      if (phase == Phase::kMeasure) ++calls;
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    result_.operations += calls * operations_;
+  }
+
   void Fail(const absl::Status& status) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (error_.ok()) error_ = status;
@@ -74,6 +92,7 @@ class ClosedLoop {
   }
 
   const int clients_;
+  const uint64_t operations_;
   const std::function<absl::Status(int)>& operation_;
   std::atomic<Phase> phase_{Phase::kWarmUp};
   std::atomic<bool> failed_{false};
@@ -81,12 +100,6 @@ class ClosedLoop {
   RunResult result_;
   absl::Status error_;
 };
-
-uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 
 // Random bytes that every stream takes its values from, at offsets of its own.
 const std::string& Pool() {
@@ -107,11 +120,26 @@ uint64_t NowNs() {
                                    .count());
 }
 
+uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+std::string_view RandomBytes(uint64_t seed, size_t bytes) {
+  return std::string_view(Pool()).substr(Mix(seed) % (Pool().size() - bytes), bytes);
+}
+
 double WarmUpSeconds(double seconds) { return std::max(0.1, seconds / 10); }
 
 absl::StatusOr<RunResult> RunClosedLoop(int clients, double seconds,
                                         const std::function<absl::Status(int client)>& operation) {
-  return ClosedLoop(clients, operation).Run(seconds);
+  return ClosedLoop(clients, 0, operation).Run(seconds);
+}
+
+absl::StatusOr<RunResult> RunTightLoop(int clients, double seconds, uint64_t operations,
+                                       const std::function<absl::Status(int client)>& batch) {
+  return ClosedLoop(clients, operations, batch).Run(seconds);
 }
 
 PutStream::PutStream(int client, size_t value_bytes)
@@ -129,9 +157,6 @@ std::string_view PutStream::NextKey() {
   return key_;
 }
 
-std::string_view PutStream::NextValue() {
-  return std::string_view(Pool()).substr(NextRandom() % (Pool().size() - value_bytes_),
-                                         value_bytes_);
-}
+std::string_view PutStream::NextValue() { return RandomBytes(NextRandom(), value_bytes_); }
 
 }  // namespace dynlib::bench

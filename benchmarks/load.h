@@ -32,6 +32,17 @@ double WarmUpSeconds(double seconds);
 absl::StatusOr<RunResult> RunClosedLoop(int clients, double seconds,
                                         const std::function<absl::Status(int client)>& operation);
 
+// The same for operations that are too short to look at the clock for each: every call of `batch`
+// makes `operations` of them. No latencies.
+absl::StatusOr<RunResult> RunTightLoop(int clients, double seconds, uint64_t operations,
+                                       const std::function<absl::Status(int client)>& batch);
+
+// Scrambles the bits of a number: a pseudo-random one for each.
+uint64_t Mix(uint64_t x);
+
+// Bytes that do not compress, the same ones for the same seed; at most 512 KiB. Good for ever.
+std::string_view RandomBytes(uint64_t seed, size_t bytes);
+
 // The data of one client: 20-byte keys in no order, and values whose bytes do not compress.
 class PutStream {
  public:
