@@ -20,8 +20,8 @@
 // reopen it and read what is there.
 //
 // Blocking; call it on an executor of its own, and hold no lock across a call: in a simulation
-// every call yields. Threads: a Disk, and reads of a File, from any thread; writes, Sync, Allocate
-// and Truncate of one File one at a time.
+// every call yields. Threads: a Disk, and reads of a File, from any thread; writes, Sync, Allocate,
+// Truncate and Discard of one File one at a time.
 #ifndef DYNLIB_RUNTIME_DISK_H_
 #define DYNLIB_RUNTIME_DISK_H_
 
@@ -61,6 +61,10 @@ class File {
   // stay. Once it is OK, writes there do not run out of space.
   virtual absl::Status Allocate(uint64_t offset, uint64_t length) = 0;
   virtual absl::Status Truncate(uint64_t size) = 0;
+  // Nobody needs the bytes of [offset, offset + length), which lie within the file: their space
+  // goes back to the file system if it can take it. The size stays. Until they are written again,
+  // which may run out of space, they read as anything; after power loss too.
+  virtual absl::Status Discard(uint64_t offset, uint64_t length) { return absl::OkStatus(); }
   virtual absl::StatusOr<uint64_t> Size() = 0;
 };
 

@@ -46,6 +46,9 @@ class SimDisk::SimFile final : public File {
     return disk_->AllocateFile(*this, offset, length);
   }
   absl::Status Truncate(uint64_t size) override { return disk_->TruncateFile(*this, size); }
+  absl::Status Discard(uint64_t offset, uint64_t length) override {
+    return disk_->DiscardFile(*this, offset, length);
+  }
   absl::StatusOr<uint64_t> Size() override { return disk_->SizeOfFile(*this); }
 
   FileImage& image() { return *image_; }
@@ -254,6 +257,16 @@ absl::Status SimDisk::TruncateFile(SimFile& file, uint64_t size) {
   DYNLIB_RETURN_IF_ERROR(Start(Call::kMeta, file.incarnation(), what));
   std::lock_guard lock(mutex_);
   file.image().Resize(size);
+  RecountSpace();
+  return absl::OkStatus();
+}
+
+absl::Status SimDisk::DiscardFile(SimFile& file, uint64_t offset, uint64_t length) {
+  const std::string what = What("discard", file.path(), offset);
+  DYNLIB_RETURN_IF_ERROR(file.CheckWritable(what, offset, length));
+  DYNLIB_RETURN_IF_ERROR(Start(Call::kMeta, file.incarnation(), what));
+  std::lock_guard lock(mutex_);
+  file.image().Discard(offset, length, {Now(), ++write_sequence_});
   RecountSpace();
   return absl::OkStatus();
 }

@@ -150,6 +150,7 @@ class SimDisk final : public Disk {
   absl::Status SyncFile(SimFile& file);
   absl::Status AllocateFile(SimFile& file, uint64_t offset, uint64_t length);
   absl::Status TruncateFile(SimFile& file, uint64_t size);
+  absl::Status DiscardFile(SimFile& file, uint64_t offset, uint64_t length);
   absl::StatusOr<uint64_t> SizeOfFile(SimFile& file);
   void Unlock(const std::string& path, uint64_t incarnation);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
 
 namespace dynlib::sim {
@@ -86,6 +87,16 @@ void FileImage::Resize(uint64_t size) {
     has_block_.resize(cached_.chunks.size());
     RecountBlocks();
   }
+}
+
+void FileImage::Discard(uint64_t offset, uint64_t length, Stamp stamp) {
+  length = std::min(length, size() - std::min(size(), offset));
+  Write(offset, std::string(length, '\0'), stamp);
+  const uint64_t end = (offset + length) / kChunk;
+  for (uint64_t i = ChunksFor(offset); i < std::min<uint64_t>(end, has_block_.size()); ++i) {
+    has_block_[i] = false;
+  }
+  RecountBlocks();
 }
 
 void FileImage::CopySectors(Contents& to, const Operation& from, uint64_t first, uint64_t end) {

@@ -45,6 +45,8 @@ class FileImage {
   void Read(uint64_t offset, std::span<char> out) const { Read(cached_, offset, out); }
   void Write(uint64_t offset, std::string_view data, Stamp stamp);
   void Resize(uint64_t size);
+  // Writes zeros there, and gives up the blocks that lie in it whole.
+  void Discard(uint64_t offset, uint64_t length, Stamp stamp);
   // All that was written is durable.
   void Sync();
   // A random part of it is; the rest will never be, short of writing it again. What the cache holds

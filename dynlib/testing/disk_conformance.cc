@@ -152,6 +152,26 @@ TEST_P(DiskConformance, AllocateExtendsAndKeepsWhatIsThere) {
   });
 }
 
+TEST_P(DiskConformance, DiscardKeepsSizeAndNeighboursAndWhatIsWrittenLater) {
+  env_->RunBlocking([&] {
+    DYNLIB_ASSERT_OK_AND_ASSIGN(const auto file, env_->disk()->Open("f", OpenMode::kCreate));
+    const std::string block(4096, 'x');
+    for (uint64_t i = 0; i < 4; ++i) DYNLIB_ASSERT_OK(file->WriteAt(i * 4096, block));
+    DYNLIB_ASSERT_OK(file->Sync());
+    DYNLIB_ASSERT_OK(file->Discard(4096, 8192));
+    EXPECT_THAT(file->Size(), IsOkAndHolds(4 * 4096u));
+    EXPECT_THAT(Read(*file, 0, 4096), IsOkAndHolds(block));
+    EXPECT_THAT(Read(*file, 3 * 4096, 4096), IsOkAndHolds(block));
+    DYNLIB_ASSERT_OK(Read(*file, 4096, 8192));
+    DYNLIB_ASSERT_OK(file->WriteAt(4096, "new"));
+    DYNLIB_ASSERT_OK(file->Sync());
+    EXPECT_THAT(Read(*file, 4096, 3), IsOkAndHolds("new"));
+    DYNLIB_ASSERT_OK(file->Discard(0, 0));
+    DYNLIB_ASSERT_OK_AND_ASSIGN(const auto reader, env_->disk()->Open("f", OpenMode::kRead));
+    EXPECT_FALSE(reader->Discard(0, 4096).ok());
+  });
+}
+
 TEST_P(DiskConformance, OpenModes) {
   env_->RunBlocking([&] {
     Disk* const disk = env_->disk();

@@ -140,6 +140,13 @@ class PowerLossDisk::PowerLossFile final : public File {
     return contents_->Truncate(*below_, size);
   }
 
+  absl::Status Discard(uint64_t offset, uint64_t length) override {
+    const Power::Use use(*power_);
+    DYNLIB_RETURN_IF_ERROR(use.status());
+    DYNLIB_RETURN_IF_ERROR(CheckWritable("discard"));
+    return below_->Discard(offset, length);
+  }
+
   absl::StatusOr<uint64_t> Size() override {
     const Power::Use use(*power_);
     DYNLIB_RETURN_IF_ERROR(use.status());

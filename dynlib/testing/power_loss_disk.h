@@ -9,7 +9,8 @@
 // rest. It adds a copy to each write and nothing else, so it serves under full load.
 //
 // Kinder than a real power loss, which the simulated disk shows in full, in this:
-//  - creating, renaming and removing files, Allocate and Truncate reach the disk below at once,
+//  - creating, renaming and removing files, Allocate, Truncate and Discard reach the disk below at
+//  once,
 //    whether or not a SyncDir or Sync follows;
 //  - unsynced writes are lost all or (past max_unsynced_bytes) none, never torn.
 // At max_unsynced_bytes over all files, a write pushes what its file holds, and itself, to the disk

@@ -237,6 +237,19 @@ TEST(SimDisk, CapacityIsGivenBackByRemove) {
   EXPECT_EQ(disk.used_bytes(), 40u << 10);
 }
 
+TEST(SimDisk, DiscardGivesWholeBlocksBack) {
+  SimDisk disk(1);
+  auto file = CreateDurable(disk, "f", std::string(20'000, 'x'));
+  EXPECT_EQ(disk.used_bytes(), 20u << 10);
+  ASSERT_TRUE(file->Discard(4'000, 9'000).ok());
+  EXPECT_EQ(disk.used_bytes(), 12u << 10);
+  disk.SetFull(true);
+  EXPECT_EQ(file->WriteAt(5'000, "y").code(), StatusCode::kResourceExhausted);
+  disk.SetFull(false);
+  EXPECT_TRUE(file->WriteAt(5'000, "y").ok());
+  EXPECT_EQ(disk.used_bytes(), 16u << 10);
+}
+
 TEST(SimDisk, FailCallHitsTheNthCall) {
   SimDisk disk(1);
   auto file = CreateDurable(disk, "f", "0123456789");

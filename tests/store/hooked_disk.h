@@ -67,6 +67,9 @@ class HookedDisk final : public Disk {
       return file_->Allocate(offset, length);
     }
     absl::Status Truncate(uint64_t size) override { return file_->Truncate(size); }
+    absl::Status Discard(uint64_t offset, uint64_t length) override {
+      return file_->Discard(offset, length);
+    }
     absl::StatusOr<uint64_t> Size() override { return file_->Size(); }
 
    private:

@@ -168,6 +168,19 @@ absl::Status PosixFile::Truncate(uint64_t size) {
   return result == 0 ? absl::OkStatus() : Error("truncate", size);
 }
 
+absl::Status PosixFile::Discard(uint64_t offset, uint64_t length) {
+  DYNLIB_RETURN_IF_ERROR(CheckWritable("discard"));
+  DYNLIB_RETURN_IF_ERROR(CheckRange("discard", offset, length));
+  if (length == 0) return absl::OkStatus();
+  int result;
+  do {
+    result = fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                       static_cast<off_t>(length));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0 || errno == EOPNOTSUPP || errno == ENOSYS) return absl::OkStatus();
+  return Error("discard", offset);
+}
+
 absl::StatusOr<uint64_t> PosixFile::Size() {
   struct stat info;
   if (fstat(fd_, &info) != 0) return StatusFromErrno("stat", name_);

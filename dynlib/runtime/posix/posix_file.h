@@ -28,6 +28,7 @@ class PosixFile final : public File {
   absl::Status WriteDurably(uint64_t offset, std::string_view data) override;
   absl::Status Allocate(uint64_t offset, uint64_t length) override;
   absl::Status Truncate(uint64_t size) override;
+  absl::Status Discard(uint64_t offset, uint64_t length) override;
   absl::StatusOr<uint64_t> Size() override;
 
  private:
