@@ -1,8 +1,15 @@
 #include "dynlib/store/checkpoint_writer.h"
 
+#include <algorithm>
+
 #include "dynlib/base/status_macros.h"
 
 namespace dynlib::store {
+
+absl::Status NeverRetried(const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::DataLossError(status.message());
+}
 
 absl::Status CheckpointWriter::WriteTree(Node& node) {
   if (!node.address().null()) return absl::OkStatus();
@@ -23,7 +30,8 @@ absl::StatusOr<Extent> CheckpointWriter::Reserve(uint32_t length) {
   uint64_t units = PageRef{.length = length}.extent().count;
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, nodes_->Allocate(units));
   bool adjoins = extent.first == first_unit_ + buffer_.size() / kUnitBytes;
-  if (!adjoins || buffer_.size() + units * kUnitBytes > write_bytes_max_) {
+  uint64_t bytes_max = std::min(pace_.write_bytes_max, sync_bytes_ - unsynced_);
+  if (!adjoins || buffer_.size() + units * kUnitBytes > bytes_max) {
     absl::Status flushed = Flush();
     if (!flushed.ok()) {
       nodes_->allocator().Release(extent);
@@ -66,8 +74,17 @@ absl::Status CheckpointWriter::Flush() {
     tree_units_->Add(page.extent);
     page.node->SetOnDisk();
   }
+  unsynced_ += buffer_.size();
   gathered_.clear();
   buffer_.clear();
+  return unsynced_ < sync_bytes_ ? absl::OkStatus() : SyncPortion();
+}
+
+absl::Status CheckpointWriter::SyncPortion() {
+  DYNLIB_RETURN_IF_ERROR(NeverRetried(nodes_->file().Sync()));
+  unsynced_ = 0;
+  sync_bytes_ =
+      pace_.hurried() ? pace_.sync_bytes_min : std::min(2 * sync_bytes_, pace_.sync_bytes_max);
   return absl::OkStatus();
 }
 

@@ -1,6 +1,9 @@
 // Writes the pages of a checkpoint that are not on disk yet, children before parents, into free
 // space, in few large writes.
 //
+// What was written is synced in portions: the smallest while `hurried` says that others need the
+// device, twice the last otherwise.
+//
 // A node counts as written, and has an address, once the write that holds it has succeeded; when
 // one fails, the nodes in it are as before and their space is free again.
 //
@@ -9,7 +12,9 @@
 #define DYNLIB_STORE_CHECKPOINT_WRITER_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,18 +26,31 @@
 
 namespace dynlib::store {
 
+// Once something was synced nothing is retried (rule L3), whatever the error says.
+absl::Status NeverRetried(const absl::Status& status);
+
 class CheckpointWriter {
  public:
+  struct Pace {
+    uint64_t write_bytes_max;
+    uint64_t sync_bytes_min;
+    uint64_t sync_bytes_max;
+    std::function<bool()> hurried;  // asked after each sync
+  };
+
   // Units of tree pages are added to `tree_units` as they are written.
-  CheckpointWriter(NodeStore* nodes, uint64_t write_bytes_max, UnitSet* tree_units)
-      : nodes_(nodes), write_bytes_max_(write_bytes_max), tree_units_(tree_units) {}
+  CheckpointWriter(NodeStore* nodes, Pace pace, UnitSet* tree_units)
+      : nodes_(nodes),
+        pace_(std::move(pace)),
+        tree_units_(tree_units),
+        sync_bytes_(pace_.sync_bytes_min) {}
   ~CheckpointWriter() { TakeBack(); }
 
   // `root` and all below it. The caller keeps the tree alive.
   absl::Status WriteTree(Node& root);
   // The space of blobs is the caller's to release.
   absl::StatusOr<PageRef> WriteBlob(const PageBytes& page);
-  // Writes what is gathered; to be called last.
+  // Writes what is gathered; to be called last, and followed by a sync.
   absl::Status Flush();
 
  private:
@@ -44,12 +62,15 @@ class CheckpointWriter {
   absl::StatusOr<Extent> Reserve(uint32_t length);
   PageRef Append(const PageBytes& page, Extent extent, const NodeContent* content);
   void TakeBack();
+  absl::Status SyncPortion();
 
   NodeStore* const nodes_;
-  const uint64_t write_bytes_max_;
+  const Pace pace_;
   UnitSet* const tree_units_;
   uint64_t first_unit_ = 0;  // of buffer_
   std::string buffer_;       // whole units
+  uint64_t sync_bytes_;      // of the portion that is being written
+  uint64_t unsynced_ = 0;    // written bytes of it
   std::vector<Gathered> gathered_;
 };
 

@@ -104,12 +104,69 @@ std::optional<Extent> ExtentAllocator::Allocate(uint64_t units) {
 
 std::optional<Extent> ExtentAllocator::FindFree(uint64_t from, uint64_t to, uint64_t units) const {
   while (true) {
-    uint64_t first = used_.NextOut(from, to);
+    uint64_t first = NextFree(from, to);
     if (to - first < units) return std::nullopt;
-    uint64_t end = used_.NextIn(first, first + units);
+    uint64_t end = NextTaken(first, first + units);
     if (end - first == units) return Extent{first, units};
     from = end;
   }
+}
+
+uint64_t ExtentAllocator::NextFree(uint64_t from, uint64_t to) const {
+  while (true) {
+    uint64_t unused = used_.NextOut(from, to);
+    from = discarded_.NextOut(unused, to);
+    if (from == unused) return from;
+  }
+}
+
+uint64_t ExtentAllocator::NextTaken(uint64_t from, uint64_t to) const {
+  return discarded_.NextIn(from, used_.NextIn(from, to));
+}
+
+void ExtentAllocator::StartOver() {
+  std::lock_guard lock(mutex_);
+  cursor_ = 0;
+}
+
+std::vector<Extent> ExtentAllocator::DiscardRuns(uint64_t units, size_t runs, uint64_t* from) {
+  std::lock_guard lock(mutex_);
+  std::vector<Extent> found;
+  while (found.size() < runs) {
+    uint64_t first = NextFree(*from, file_units_);
+    if (first >= file_units_) break;
+    *from = NextTaken(first, file_units_);
+    if (*from - first >= units) found.push_back({first, *from - first});
+  }
+  for (const Extent& run : found) discarded_.Add(run);
+  return found;
+}
+
+std::optional<Extent> ExtentAllocator::DiscardedRun(uint64_t units, uint64_t units_max) const {
+  std::lock_guard lock(mutex_);
+  for (uint64_t from = 0;;) {
+    uint64_t first = used_.NextOut(from, file_units_);
+    if (file_units_ - first < units) return std::nullopt;
+    from = used_.NextIn(first, std::min(file_units_, first + units_max));
+    if (from - first >= units && discarded_.ContainsAny({first, from - first})) {
+      return Extent{first, from - first};
+    }
+  }
+}
+
+void ExtentAllocator::Fill(Extent discarded) {
+  std::lock_guard lock(mutex_);
+  discarded_.Remove(discarded);
+}
+
+uint64_t ExtentAllocator::TrimTail(uint64_t floor) {
+  std::lock_guard lock(mutex_);
+  uint64_t end = std::max(floor, used_.End());
+  if (end >= file_units_) return file_units_;
+  discarded_.Remove({end, file_units_ - end});
+  file_units_ = end;
+  cursor_ = std::min(cursor_, end);
+  return end;
 }
 
 void ExtentAllocator::Release(Extent extent) {
@@ -167,6 +224,11 @@ void ExtentAllocator::SetFileUnits(uint64_t file_units) {
 uint64_t ExtentAllocator::used_units() const {
   std::lock_guard lock(mutex_);
   return used_.Count();
+}
+
+uint64_t ExtentAllocator::discarded_units() const {
+  std::lock_guard lock(mutex_);
+  return discarded_.Count();
 }
 
 void ExtentAllocator::Recount() {

@@ -4,6 +4,9 @@
 // a checkpoint that a superblock on disk names, a checkpoint that Verify is reading. Only what none
 // of them holds is given out (rule L5).
 //
+// Free units may have been discarded: they are part of the file and have no space on the disk.
+// Others are given out first.
+//
 // Internal to the store. Threads: any; makes no file call.
 #ifndef DYNLIB_STORE_EXTENT_ALLOCATOR_H_
 #define DYNLIB_STORE_EXTENT_ALLOCATOR_H_
@@ -57,8 +60,11 @@ class ExtentAllocator {
 
   explicit ExtentAllocator(uint64_t file_units) : file_units_(file_units) {}
 
-  // Room for `units` next to each other, live from now on; none if the file must grow first.
+  // Room for `units` next to each other, live from now on; none if the file must grow first, or
+  // discarded units be filled.
   std::optional<Extent> Allocate(uint64_t units);
+  // The next Allocate looks from the start of the file.
+  void StartOver();
   // No longer live.
   void Release(Extent extent);
   void ReleaseAll(const UnitSet& units);
@@ -71,19 +77,35 @@ class ExtentAllocator {
   void Pin(Held units);
   void Unpin(const Held& units);
 
+  // Free runs of at least `units`, at most `runs` of them, from `*from` on, which moves behind
+  // them; they count as discarded from now on.
+  std::vector<Extent> DiscardRuns(uint64_t units, size_t runs, uint64_t* from);
+  // A free run in which discarded units are, of at least `units` and at most `units_max`; none if
+  // there is none.
+  std::optional<Extent> DiscardedRun(uint64_t units, uint64_t units_max) const;
+  // They have space again.
+  void Fill(Extent discarded);
+  // Takes the free units behind the last one in use off the file; nothing below `floor`. Returns
+  // the units that the file has then.
+  uint64_t TrimTail(uint64_t floor);
+
   uint64_t file_units() const;
   void SetFileUnits(uint64_t file_units);
   uint64_t used_units() const;
+  uint64_t discarded_units() const;
 
  private:
   void Recount();
   std::optional<Extent> FindFree(uint64_t from, uint64_t to, uint64_t units) const;
+  uint64_t NextFree(uint64_t from, uint64_t to) const;
+  uint64_t NextTaken(uint64_t from, uint64_t to) const;
 
   mutable std::mutex mutex_;
   uint64_t file_units_;
   uint64_t cursor_ = 0;  // next fit: pages of one checkpoint come to lie next to each other
   UnitSet live_;
   UnitSet used_;                              // live_ and all that is held
+  UnitSet discarded_;                         // disjoint from used_
   std::vector<Held> held_{nullptr, nullptr};  // the superblocks' two, then the pins
 };
 

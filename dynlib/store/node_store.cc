@@ -145,11 +145,25 @@ absl::StatusOr<Extent> NodeStore::Allocate(uint64_t units) {
   }
 }
 
+// Discarded space within the file first.
 absl::Status NodeStore::Grow(uint64_t units) {
-  uint64_t before = allocator_.file_units();
-  uint64_t step =
-      std::clamp(before / 8, growth_.bytes_min / kUnitBytes, growth_.bytes_max / kUnitBytes);
+  uint64_t step = std::clamp(allocator_.file_units() / 8, growth_.bytes_min / kUnitBytes,
+                             growth_.bytes_max / kUnitBytes);
   step = std::max(step, units);
+  std::optional<Extent> run = allocator_.DiscardedRun(units, step);
+  if (!run.has_value()) return GrowAtEnd(units, step);
+  absl::Status filled = file_->Allocate(run->first * kUnitBytes, run->count * kUnitBytes);
+  if (absl::IsResourceExhausted(filled) && run->count > units) {
+    run->count = units;
+    filled = file_->Allocate(run->first * kUnitBytes, run->count * kUnitBytes);
+  }
+  DYNLIB_RETURN_IF_ERROR(filled);
+  allocator_.Fill(*run);
+  return absl::OkStatus();
+}
+
+absl::Status NodeStore::GrowAtEnd(uint64_t units, uint64_t step) {
+  uint64_t before = allocator_.file_units();
   absl::Status grown = file_->Allocate(before * kUnitBytes, step * kUnitBytes);
   if (absl::IsResourceExhausted(grown) && step > units) {
     step = units;  // nearly full: what this page needs may still fit

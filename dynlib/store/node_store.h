@@ -106,6 +106,7 @@ class NodeStore {
   absl::Status CheckLevel(const PageView& parent, const PageView& child, const PageRef& ref);
   absl::Status Damaged(const PageRef& ref, std::string_view what);
   absl::Status Grow(uint64_t units);
+  absl::Status GrowAtEnd(uint64_t units, uint64_t step);
 
   const std::unique_ptr<File> file_;
   const std::string path_;

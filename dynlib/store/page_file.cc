@@ -26,8 +26,14 @@ absl::Status Validate(const PageFile::Options& options) {
   DYNLIB_RETURN_IF_ERROR(CheckBytes("growth_bytes_min", options.growth_bytes_min, kMin, kMax));
   DYNLIB_RETURN_IF_ERROR(
       CheckBytes("growth_bytes_max", options.growth_bytes_max, options.growth_bytes_min, kMax));
-  return CheckBytes("write_bytes_max", options.write_bytes_max, kUnitBytes, 16 << 20);
+  DYNLIB_RETURN_IF_ERROR(
+      CheckBytes("write_bytes_max", options.write_bytes_max, kUnitBytes, 16 << 20));
+  DYNLIB_RETURN_IF_ERROR(CheckBytes("sync_bytes_min", options.sync_bytes_min, kUnitBytes, kMax));
+  return CheckBytes("sync_bytes_max", options.sync_bytes_max, options.sync_bytes_min, kMax);
 }
+
+// Shorter free runs are kept for pages to come: a hole for each would only scatter the file.
+constexpr uint64_t kDiscardUnitsMin = (64 << 10) / kUnitBytes;
 
 std::string_view FolderOf(std::string_view path) {
   size_t slash = path.rfind('/');
@@ -88,12 +94,6 @@ uint64_t PositionIn(const CheckpointRecord* record, TreeId id) {
   auto at = std::lower_bound(record->trees.begin(), record->trees.end(), id,
                              [](const TreeRecord& tree, TreeId id) { return tree.id < id; });
   return at != record->trees.end() && at->id == id ? at->position : 0;
-}
-
-// Once pages were synced nothing is retried (rule L3), whatever the error says.
-absl::Status NeverRetried(const absl::Status& status) {
-  if (!absl::IsResourceExhausted(status)) return status;
-  return absl::DataLossError(status.message());
 }
 
 void ReleaseBlobs(ExtentAllocator& allocator, const Superblock& superblock) {
@@ -216,22 +216,64 @@ absl::Status PageFile::Checkpoint() { return CheckpointTimes(1); }
 absl::Status PageFile::CheckpointTwice() { return CheckpointTimes(2); }
 
 absl::Status PageFile::CheckpointTimes(int times) {
+  return Exclusively([&]() -> absl::Status {
+    for (int i = 0; i < times; ++i) DYNLIB_RETURN_IF_ERROR(RunCheckpoint(/*into_both=*/times > 1));
+    const ExtentAllocator& allocator = nodes_->allocator();
+    const uint64_t idle =
+        allocator.file_units() - allocator.used_units() - allocator.discarded_units();
+    const bool mostly_free = idle > allocator.file_units() / 2;
+    if (!mostly_free || idle * kUnitBytes < options_.growth_bytes_max) return absl::OkStatus();
+    return DiscardFree();
+  });
+}
+
+absl::Status PageFile::ReleaseSpace() {
+  return Exclusively([this] { return DiscardFree(); });
+}
+
+absl::Status PageFile::Exclusively(absl::FunctionRef<absl::Status()> work) {
   {
     std::lock_guard lock(mutex_);
     if (checkpointing_) return absl::UnavailableError("another checkpoint is running");
     if (!broken_.ok()) return broken_;
     checkpointing_ = true;
   }
-  absl::Status status;
-  for (int i = 0; i < times && status.ok(); ++i) status = RunCheckpoint(/*into_both=*/times > 1);
+  absl::Status status = work();
   std::lock_guard lock(mutex_);
   checkpointing_ = false;
   if (!status.ok() && !absl::IsResourceExhausted(status)) broken_ = status;
   return status;
 }
 
+absl::Status PageFile::DiscardFree() {
+  ExtentAllocator& allocator = nodes_->allocator();
+  uint64_t floor = kSuperblockUnits;
+  {
+    std::lock_guard lock(mutex_);
+    for (const RecordPtr& record : records_) {
+      if (record != nullptr) floor = std::max(floor, record->superblock.file_units);
+    }
+  }
+  const uint64_t before = allocator.file_units();
+  const uint64_t after = allocator.TrimTail(floor);
+  if (after < before) DYNLIB_RETURN_IF_ERROR(nodes_->file().Truncate(after * kUnitBytes));
+  constexpr size_t kRunsAtOnce = 64;
+  for (uint64_t from = 0;;) {
+    const std::vector<Extent> runs = allocator.DiscardRuns(kDiscardUnitsMin, kRunsAtOnce, &from);
+    if (runs.empty()) return absl::OkStatus();
+    for (const Extent& run : runs) {
+      DYNLIB_RETURN_IF_ERROR(
+          nodes_->file().Discard(run.first * kUnitBytes, run.count * kUnitBytes));
+    }
+  }
+}
+
 absl::Status PageFile::RunCheckpoint(bool into_both) {
   std::vector<CapturedTree> trees = CaptureTrees();
+  // With room to spare, pages move towards the start of the file, and its end comes free.
+  ExtentAllocator& allocator = nodes_->allocator();
+  if (allocator.used_units() < allocator.file_units() - allocator.file_units() / 4)
+    allocator.StartOver();
   auto same = [](const CapturedTree& tree, const TreeRecord& record) {
     PageRef root = tree.root == nullptr ? PageRef{} : tree.root->address();
     return tree.tree->id() == record.id && tree.position == record.position &&
@@ -292,7 +334,16 @@ PageFile::RecordPtr PageFile::NewestRecord() const {
 
 absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<CapturedTree>& trees) {
   CheckpointRecord record;
-  CheckpointWriter writer(nodes_.get(), options_.write_bytes_max, &tree_units_);
+  uint64_t positions = 0;
+  auto trees_moved = [&] {
+    uint64_t now = 0;
+    for (const CapturedTree& tree : trees) now += tree.tree->position();
+    return std::exchange(positions, now) != now;
+  };
+  CheckpointWriter writer(
+      nodes_.get(),
+      {options_.write_bytes_max, options_.sync_bytes_min, options_.sync_bytes_max, trees_moved},
+      &tree_units_);
   for (const CapturedTree& tree : trees) {
     record.trees.push_back({tree.tree->id(), tree.position, {}});
     if (tree.root == nullptr) continue;
@@ -318,9 +369,9 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<Captured
     return blobs;
   }
   superblock.file_id = file_id_;
-  superblock.file_units = nodes_->allocator().file_units();
   superblock.generation = NewestRecord()->superblock.generation + 1;
   record.held_units = HeldUnits(superblock, record.tree_units);
+  superblock.file_units = std::max(kSuperblockUnits, record.held_units->End());
   return record;
 }
 
@@ -371,6 +422,7 @@ PageFile::Stats PageFile::stats() const {
   Stats stats;
   stats.file_bytes = nodes_->allocator().file_units() * kUnitBytes;
   stats.used_bytes = nodes_->allocator().used_units() * kUnitBytes;
+  stats.discarded_bytes = nodes_->allocator().discarded_units() * kUnitBytes;
   const NodeStore::Counters& counters = nodes_->counters();
   stats.pages_written = counters.pages_written.load(std::memory_order_relaxed);
   stats.bytes_written = counters.bytes_written.load(std::memory_order_relaxed);

@@ -15,6 +15,10 @@
 // Splitting and joining trees moves whole subtrees from root to root: a tree of any size is split
 // by building the pages along the cut anew, and no item is copied.
 //
+// Pace: a checkpoint syncs what it writes in small portions as long as trees are being written, so
+// that whoever syncs a log beside it waits for one portion at most: the device has little in its
+// queue at any time. With nobody at work the portions grow.
+//
 // Durability: Checkpoint alone. After a crash Open finds the newest checkpoint that was durable, or
 // the one that was being written: for each tree the version that Checkpoint captured, and its
 // position. Creating, dropping, splitting, joining and renaming trees is durable with the next
@@ -22,7 +26,9 @@
 //
 // Space: an extent is used again only when no version in memory and neither checkpoint on disk
 // holds it. So under steady overwriting the file settles at the live pages, what two checkpoints
-// changed, and what snapshots pin. It does not shrink.
+// changed, and what snapshots pin. A file of which more than half is free gives that back to the
+// file system with a checkpoint, any other with ReleaseSpace: the end is cut off, and runs of at
+// least 64 KiB in the middle become holes. With a quarter of it free new pages go to the start.
 //
 // Threads: all methods from any thread; Checkpoint, Verify, DropTree, RenameTree, Split and Join
 // block on the disk, no lock is held meanwhile, and readers and writers of the trees go on. Destroy
@@ -45,6 +51,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/checksum.h"
@@ -71,6 +78,11 @@ class PageFile {
     uint64_t growth_bytes_max = 64 << 20;
     // Bytes gathered into one write of a checkpoint; 4,096 to 16 MiB.
     uint64_t write_bytes_max = 1 << 20;
+    // A checkpoint syncs after this many bytes while trees are being written, so that the sync of
+    // a log on the same device never waits behind much more than these; and after up to
+    // sync_bytes_max when nobody is at work. Each a multiple of 4,096, from 4,096 to 1 GiB.
+    uint64_t sync_bytes_min = 64 << 10;
+    uint64_t sync_bytes_max = 4 << 20;
     // Breaks rule L5 on purpose, for tests of the tests (rule S3): what a checkpoint on disk holds
     // is given out again.
     bool reuse_pages_early_for_test = false;
@@ -78,8 +90,9 @@ class PageFile {
 
   struct Stats {
     uint64_t file_bytes = 0;
-    uint64_t used_bytes = 0;  // held by a version in memory or by a checkpoint on disk
-    uint64_t generation = 0;  // of the newest durable checkpoint
+    uint64_t used_bytes = 0;       // held by a version in memory or by a checkpoint on disk
+    uint64_t discarded_bytes = 0;  // free, and given back to the file system
+    uint64_t generation = 0;       // of the newest durable checkpoint
     uint64_t checkpoints = 0;
     uint64_t pages_written = 0;
     uint64_t bytes_written = 0;
@@ -183,6 +196,11 @@ class PageFile {
   // newest superblock loses nothing of it. Errors as Checkpoint.
   absl::Status CheckpointTwice();
 
+  // Gives free space back to the file system, for times of rest: what is free is used again sooner
+  // than made. CheckpointTwice before it frees what only the older checkpoint holds. Errors as
+  // Checkpoint.
+  absl::Status ReleaseSpace();
+
   // Reads all pages of both checkpoints from disk and checks them: checksums, structure, key order,
   // that no two pages overlap and that all are marked as used. Returns the first fault found, after
   // having looked at everything that can be reached. Space that the newest checkpoint marks and,
@@ -227,6 +245,8 @@ class PageFile {
 
   void HoldCheckpoints();
   absl::Status CheckpointTimes(int times);
+  absl::Status Exclusively(absl::FunctionRef<absl::Status()> work);
+  absl::Status DiscardFree();
   absl::Status RunCheckpoint(bool into_both);
   std::vector<CapturedTree> CaptureTrees();
   RecordPtr NewestRecord() const;

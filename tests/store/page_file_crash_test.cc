@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dynlib/base/random.h"
+#include "dynlib/base/status_macros.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/store/page_file.h"
 #include "dynlib/store/tree.h"
@@ -23,8 +24,10 @@ namespace {
 
 using absl::StatusCode;
 
-constexpr PageFile::Options kOptions = {
-    .growth_bytes_min = 64 << 10, .growth_bytes_max = 64 << 10, .write_bytes_max = 16 << 10};
+constexpr PageFile::Options kOptions = {.growth_bytes_min = 64 << 10,
+                                        .growth_bytes_max = 64 << 10,
+                                        .write_bytes_max = 16 << 10,
+                                        .sync_bytes_min = 8 << 10};
 
 class Workload {
  public:
@@ -99,7 +102,8 @@ class Workload {
       absl::Status status = steps_.Any(*file_, current_);
       if (!status.ok()) return status;
     }
-    return Checkpoint();
+    DYNLIB_RETURN_IF_ERROR(Checkpoint());
+    return random_.Chance(0.5) ? file_->ReleaseSpace() : absl::OkStatus();
   }
 
   // Only used once the run is over: what is in memory no longer matters.
