@@ -13,17 +13,18 @@ absl::Status NeverRetried(const absl::Status& status) {
 
 absl::Status CheckpointWriter::WriteTree(Node& node) {
   if (!node.address().null()) return absl::OkStatus();
+  // What was never written stays in memory.
   const NodeContent& content = *node.content();
-  for (const NodeRef& child : content.children) DYNLIB_RETURN_IF_ERROR(WriteTree(*child));
-  DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(content.bytes.length));
+  for (Node* child : content.all_children()) DYNLIB_RETURN_IF_ERROR(WriteTree(*child));
+  DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(content.length));
   gathered_.push_back({&node, extent});
-  node.set_address(Append(content.bytes, extent, &content));
+  node.set_address(Append(content.bytes(), extent, &content));
   return absl::OkStatus();
 }
 
 absl::StatusOr<PageRef> CheckpointWriter::WriteBlob(const PageBytes& page) {
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(page.length));
-  return Append(page, extent, nullptr);
+  return Append(page.view(), extent, nullptr);
 }
 
 absl::StatusOr<Extent> CheckpointWriter::Reserve(uint32_t length) {
@@ -42,19 +43,23 @@ absl::StatusOr<Extent> CheckpointWriter::Reserve(uint32_t length) {
   return extent;
 }
 
-PageRef CheckpointWriter::Append(const PageBytes& page, Extent extent, const NodeContent* content) {
+PageRef CheckpointWriter::Append(std::string_view page, Extent extent, const NodeContent* content) {
   size_t start = buffer_.size();
-  buffer_.append(page.view());
+  buffer_.append(page);
   // The page in memory stays as it is: readers are looking at it.
   char* table = buffer_.data() + start + kPageHeaderBytes;
   if (content != nullptr) {
-    for (const NodeRef& child : content->children) {
+    for (const Node* child : content->all_children()) {
       PutPageRef(table, child->address());
       table += kPageRefBytes;
     }
   }
-  std::string_view bytes(buffer_.data() + start, page.length);
-  PageRef ref{extent.first, page.length, PageChecksum(bytes, extent.first)};
+  std::string_view bytes(buffer_.data() + start, page.size());
+  PageRef ref{extent.first, static_cast<uint32_t>(page.size()), PageChecksum(bytes, extent.first)};
+  if (content != nullptr) {
+    ref.generation = generation_;
+    ref.childless = content->child_count == 0;
+  }
   buffer_.resize(start + extent.count * kUnitBytes);
   return ref;
 }
@@ -72,7 +77,7 @@ absl::Status CheckpointWriter::Flush() {
   nodes_->metrics()->Count("store.checkpoint_bytes", static_cast<int64_t>(buffer_.size()));
   for (const Gathered& page : gathered_) {
     tree_units_->Add(page.extent);
-    page.node->SetOnDisk();
+    nodes_->WrittenToDisk(*page.node);
   }
   unsynced_ += buffer_.size();
   gathered_.clear();

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -39,9 +40,10 @@ class CheckpointWriter {
   };
 
   // Units of tree pages are added to `tree_units` as they are written.
-  CheckpointWriter(NodeStore* nodes, Pace pace, UnitSet* tree_units)
+  CheckpointWriter(NodeStore* nodes, Pace pace, uint64_t generation, UnitSet* tree_units)
       : nodes_(nodes),
         pace_(std::move(pace)),
+        generation_(PageRef::Generation(generation)),
         tree_units_(tree_units),
         sync_bytes_(pace_.sync_bytes_min) {}
   ~CheckpointWriter() { TakeBack(); }
@@ -60,12 +62,13 @@ class CheckpointWriter {
   };
 
   absl::StatusOr<Extent> Reserve(uint32_t length);
-  PageRef Append(const PageBytes& page, Extent extent, const NodeContent* content);
+  PageRef Append(std::string_view page, Extent extent, const NodeContent* content);
   void TakeBack();
   absl::Status SyncPortion();
 
   NodeStore* const nodes_;
   const Pace pace_;
+  const uint32_t generation_;
   UnitSet* const tree_units_;
   uint64_t first_unit_ = 0;  // of buffer_
   std::string buffer_;       // whole units

@@ -1,10 +1,16 @@
-// Pages in memory: reference-counted nodes of copy-on-write trees, read from disk when first
-// touched.
+// Pages in memory: the nodes of copy-on-write trees, and what they say, which comes and goes.
 //
-// A node is made once for each page: by the writer with its content, or by the parent's content,
-// when that is read, as a mere reference whose content follows on demand. All versions of a tree
-// that hold a page hold the same node, so the number of references to it says whether any version
-// in memory still needs the page's extent.
+// A Node stands for a page of a tree: where it is on disk, since which version it is part of the
+// tree, and, while that is in memory, its content. Nodes point to one another through the content
+// of branches, and all versions of a tree that hold a page hold the same node, as long as what
+// points to it stays in memory.
+//
+// Ownership. A node is freed when no version that anybody holds has it (see versions.h), with its
+// content. Content is also evicted, when memory is short and a checkpoint has written the page. The
+// nodes below a page belong to its content: a writer that replaces a branch passes them on to the
+// branch that comes in its place, and the old content only borrows them from then on. Evicting
+// content that owns its nodes frees them, which is allowed when none of them has content of its own
+// and nobody borrows them.
 //
 // Life of an extent (rule L5): a checkpoint gives a node its address; the writer that replaces the
 // node retires it; when the last version lets go of a retired node, its extent is released to the
@@ -12,23 +18,25 @@
 //
 // Internal to the store.
 //
-// Threads: references and content from any thread. The address is the checkpoint's alone, and the
-// destructor's; anyone's once on_disk() has said so.
+// Threads: content may be looked at under an Epochs::Guard, or pinned (ContentRef). The address is
+// the checkpoint's alone; anyone's once on_disk() has said so.
 #ifndef DYNLIB_STORE_NODE_H_
 #define DYNLIB_STORE_NODE_H_
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <span>
+#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "dynlib/store/page.h"
 
 namespace dynlib::store {
 
 class Node;
-class NodeStore;
+struct MemorySpan;
 
 enum class ReadMode {
   kMayBlock,    // reads pages from disk as needed, and keeps them in memory
@@ -39,92 +47,156 @@ enum class ReadMode {
   kFromDisk,
 };
 
-// Shared ownership of a Node.
-class NodeRef {
+// What a page says; immutable. One piece of memory: this, the page's bytes, the pointers to the
+// nodes below. So a look-up that has the address of the content meets the slots of the page with
+// its first or second cache miss, and the header of the page shares a line with this.
+struct NodeContent {
+  static constexpr uint32_t kEvicted = uint32_t{1} << 31;
+
+  // 1 for the node that has it, and one for each ContentRef; kEvicted is set for good when it is
+  // about to be freed. 0: not the content of a node yet.
+  std::atomic<uint32_t> pins{0};
+  uint32_t length = 0;  // of the page; 0: this memory is free
+  uint32_t child_count = 0;
+  std::atomic<bool> referenced{true};  // since the evictor came by
+  std::atomic<bool> owns_children{true};
+  bool made = false;  // by a writer, which may have taken its nodes over from another
+  Node* node = nullptr;
+  MemorySpan* span = nullptr;
+
+  static size_t BytesFor(uint32_t length, uint32_t children) {
+    return sizeof(NodeContent) + (length + 7) / 8 * 8 + sizeof(Node*) * children;
+  }
+  char* data() { return reinterpret_cast<char*>(this + 1); }
+  const char* data() const { return reinterpret_cast<const char*>(this + 1); }
+  std::string_view bytes() const { return {data(), length}; }
+  PageView view() const { return PageView(data()); }
+
+  // A branch's subtrees, a leaf's overflow values.
+  Node** children() { return reinterpret_cast<Node**>(data() + (length + 7) / 8 * 8); }
+  Node* const* children() const {
+    return reinterpret_cast<Node* const*>(data() + (length + 7) / 8 * 8);
+  }
+  std::span<Node* const> all_children() const { return {children(), child_count}; }
+  Node* child(uint32_t i) const { return children()[i]; }
+
+  // For the evictor; written once in a while only, as other threads read the line.
+  void Touch() {
+    if (!referenced.load(std::memory_order_relaxed)) {
+      referenced.store(true, std::memory_order_relaxed);
+    }
+  }
+  // False: it is being evicted, and counts as gone.
+  bool TryPin() {
+    uint32_t count = pins.load(std::memory_order_relaxed);
+    while ((count & kEvicted) == 0) {
+      if (pins.compare_exchange_weak(count, count + 1, std::memory_order_acquire)) return true;
+    }
+    return false;
+  }
+};
+static_assert(sizeof(NodeContent) == 32);
+
+// Keeps content in memory. For those who hold a version in which its node is, or write the tree.
+class ContentRef {
  public:
-  NodeRef() = default;
-  NodeRef(std::nullptr_t) {}
-  explicit NodeRef(Node* node);
-  NodeRef(const NodeRef& other);
-  NodeRef(NodeRef&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
-  NodeRef& operator=(NodeRef other) noexcept {
-    std::swap(node_, other.node_);
+  ContentRef() = default;
+  // Takes over a pin.
+  explicit ContentRef(NodeContent* pinned) : content_(pinned) {}
+  ContentRef(ContentRef&& other) noexcept : content_(std::exchange(other.content_, nullptr)) {}
+  ContentRef& operator=(ContentRef&& other) noexcept {
+    std::swap(content_, other.content_);
     return *this;
   }
-  ~NodeRef();
+  ~ContentRef() {
+    if (content_ != nullptr) content_->pins.fetch_sub(1, std::memory_order_release);
+  }
 
-  Node* get() const { return node_; }
-  Node* operator->() const { return node_; }
-  Node& operator*() const { return *node_; }
-  friend bool operator==(const NodeRef& a, const NodeRef& b) { return a.node_ == b.node_; }
-  friend bool operator==(const NodeRef& a, std::nullptr_t) { return a.node_ == nullptr; }
+  const NodeContent* get() const { return content_; }
+  const NodeContent* operator->() const { return content_; }
+  const NodeContent& operator*() const { return *content_; }
+  explicit operator bool() const { return content_ != nullptr; }
 
  private:
-  Node* node_ = nullptr;
+  NodeContent* content_ = nullptr;
 };
 
-// What a page says; immutable.
-struct NodeContent {
-  PageBytes bytes;
-  std::vector<NodeRef> children;  // a branch's subtrees, a leaf's overflow values
-
-  PageView view() const { return PageView(bytes.data.get()); }
+// What is said of a node apart from its content.
+struct NodeFacts {
+  PageRef address;
+  uint64_t birth = 0;
+  std::atomic<uint64_t> retired_at{0};
+  std::atomic<bool> on_disk{false};
+  bool listed = false;
+  bool dead = false;
 };
 
+// Eight bytes, the pointer to the content; the rest lies elsewhere in the same span of memory (see
+// page_memory.h), at a place that follows from the address. So the nodes of a gigabyte of pages fit
+// into the processor's cache, and the way down a tree seldom misses it for their sake.
 class Node {
  public:
-  // A page that the writer made. `epoch` is the page file's count of captures when it began.
-  Node(NodeStore* nodes, uint64_t epoch, NodeContent* content)
-      : nodes_(nodes), epoch_(epoch), content_(content) {}
-  // A page on disk.
-  Node(NodeStore* nodes, const PageRef& address)
-      : nodes_(nodes), address_(address), on_disk_(true) {}
-  ~Node();
+  // A page that the writer made; the version of its birth follows when it is published.
+  explicit Node(NodeContent* content) : content_(content) {
+    new (&facts()) NodeFacts;
+    content->node = this;
+    content->made = true;
+    content->pins.store(1, std::memory_order_relaxed);
+  }
+  // A page on disk, which was not part of the tree before version `birth`.
+  Node(const PageRef& address, uint64_t birth) {
+    new (&facts()) NodeFacts{.address = address, .birth = birth, .on_disk = true};
+  }
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
-  // Null until it was read.
-  const NodeContent* content() const { return content_.load(std::memory_order_acquire); }
-  // Takes ownership, unless another thread was faster; returns the one that counts.
-  const NodeContent* SetContent(NodeContent* content);
-
-  uint64_t epoch() const { return epoch_; }
-  // Null until a checkpoint wrote the page.
-  const PageRef& address() const { return address_; }
-  void set_address(const PageRef& address) { address_ = address; }
-  // The write that gave the page its address has succeeded: the address no longer changes.
-  void SetOnDisk() { on_disk_.store(true, std::memory_order_release); }
-  bool on_disk() const { return on_disk_.load(std::memory_order_acquire); }
-  // Of the page, read or not.
-  uint32_t length() const {
-    const NodeContent* there = content();
-    return there != nullptr ? there->bytes.length : address_.length;
+  // Null while it is not in memory. Under a guard.
+  NodeContent* content() const { return content_.load(std::memory_order_seq_cst); }
+  // False: it has some.
+  bool Install(NodeContent* content) {
+    NodeContent* there = nullptr;
+    return content_.compare_exchange_strong(there, content, std::memory_order_seq_cst);
   }
+  void ClearContent() { content_.store(nullptr, std::memory_order_seq_cst); }
 
-  // The page has left the newest version of its tree for good.
-  void Retire() { retired_.store(true, std::memory_order_relaxed); }
+  // Null until a checkpoint wrote the page.
+  const PageRef& address() const { return facts().address; }
+  void set_address(const PageRef& address) { facts().address = address; }
+  // The write that gave the page its address has succeeded: the address no longer changes.
+  void SetOnDisk() { facts().on_disk.store(true, std::memory_order_release); }
+  bool on_disk() const { return facts().on_disk.load(std::memory_order_acquire); }
+
+  // It is part of the versions [birth, retired_at) of its tree; a page that was read from disk may
+  // be younger than `birth` says.
+  uint64_t birth() const { return facts().birth; }
+  void set_birth(uint64_t birth) { facts().birth = birth; }
+  uint64_t retired_at() const { return facts().retired_at.load(std::memory_order_relaxed); }
+  bool retired() const { return retired_at() != 0; }
+  void Retire(uint64_t version) { facts().retired_at.store(version, std::memory_order_relaxed); }
+
+  // Of who keeps the lists of retired nodes: it waits in one for the next checkpoint, and it is
+  // freed but for that.
+  bool listed() const { return facts().listed; }
+  void set_listed(bool listed) { facts().listed = listed; }
+  bool dead() const { return facts().dead; }
+  void set_dead() { facts().dead = true; }
+
+  // A span of nodes: at a multiple of its size; a header; the nodes; their facts.
+  static constexpr size_t kSpanBytes = 256 << 10;
+  static constexpr size_t kSpanHeaderBytes = 64;
+  static constexpr size_t kInSpan = (kSpanBytes - kSpanHeaderBytes) / (8 + sizeof(NodeFacts));
 
  private:
-  friend class NodeRef;
-
-  NodeStore* const nodes_;
-  const uint64_t epoch_ = 0;
-  PageRef address_;
-  std::atomic<NodeContent*> content_{nullptr};
-  std::atomic<uint32_t> references_{0};
-  std::atomic<bool> retired_{false};
-  std::atomic<bool> on_disk_{false};
-};
-
-inline NodeRef::NodeRef(Node* node) : node_(node) {
-  if (node_ != nullptr) node_->references_.fetch_add(1, std::memory_order_relaxed);
-}
-inline NodeRef::NodeRef(const NodeRef& other) : NodeRef(other.node_) {}
-inline NodeRef::~NodeRef() {
-  if (node_ != nullptr && node_->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    delete node_;
+  NodeFacts& facts() const {
+    const uintptr_t self = reinterpret_cast<uintptr_t>(this);
+    const uintptr_t span = self & ~(kSpanBytes - 1);
+    const size_t index = (self - span - kSpanHeaderBytes) / 8;
+    return reinterpret_cast<NodeFacts*>(span + kSpanHeaderBytes + 8 * kInSpan)[index];
   }
-}
+
+  std::atomic<NodeContent*> content_{nullptr};
+};
+static_assert(sizeof(Node) == 8);
 
 }  // namespace dynlib::store
 

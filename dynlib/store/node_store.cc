@@ -8,32 +8,44 @@
 
 namespace dynlib::store {
 
-Node::~Node() {
-  NodeContent* content = content_.load(std::memory_order_relaxed);
-  bool release = retired_.load(std::memory_order_relaxed) && !address_.null();
-  nodes_->Forget(content, release ? address_ : PageRef{});
-  delete content;
+Node* NodeStore::MakeNode(NodeContent* content) {
+  counters_.dirty_bytes.fetch_add(PageMemory::SlotBytes(*content), std::memory_order_relaxed);
+  Node* node = memory_.NewNode(content);
+  KeepToBudget();
+  return node;
 }
 
-const NodeContent* Node::SetContent(NodeContent* content) {
-  NodeContent* there = nullptr;
-  if (content_.compare_exchange_strong(there, content, std::memory_order_acq_rel)) return content;
-  nodes_->Forget(content, PageRef{});
-  delete content;
-  return there;
+Node* NodeStore::MakeNode(const PageRef& address) {
+  Node* node;
+  const PageMemory::OnDisk page{address, 0};
+  memory_.NewNodes(std::span(&page, 1), &node);
+  return node;
 }
 
-NodeRef NodeStore::MakeNode(uint64_t epoch, PageBytes bytes, std::vector<NodeRef> children) {
-  counters_.page_memory_bytes.fetch_add(bytes.length, std::memory_order_relaxed);
-  auto* content = new NodeContent{std::move(bytes), std::move(children)};
-  return NodeRef(new Node(this, epoch, content));
+void NodeStore::Unmake(Node* node) {
+  NodeContent* content = node->content();
+  counters_.dirty_bytes.fetch_sub(PageMemory::SlotBytes(*content), std::memory_order_relaxed);
+  memory_.Free(content);
+  memory_.Free(node);
 }
 
-void NodeStore::Forget(const NodeContent* content, const PageRef& retired_address) {
-  if (content != nullptr) {
-    counters_.page_memory_bytes.fetch_sub(content->bytes.length, std::memory_order_relaxed);
-  }
-  if (!retired_address.null()) allocator_.Release(retired_address.extent());
+void NodeStore::WrittenToDisk(Node& node) {
+  const size_t bytes = PageMemory::SlotBytes(*node.content());
+  node.SetOnDisk();
+  counters_.dirty_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  evict_above_.store(memory_bytes_, std::memory_order_relaxed);
+}
+
+uint32_t NodeStore::Length(Node& node) {
+  if (node.on_disk()) return node.address().length;
+  Epochs::Guard guard(epochs_);
+  const NodeContent* content = node.content();
+  return content != nullptr ? content->length : node.address().length;
+}
+
+uint32_t NodeStore::ChildLength(const OpenPage& parent, uint32_t index) {
+  if (parent.content() == nullptr) return parent.view().child(index).length;
+  return Length(*parent.content()->child(index));
 }
 
 absl::Status NodeStore::Damaged(const PageRef& ref, std::string_view what) {
@@ -73,19 +85,51 @@ absl::StatusOr<PageBytes> NodeStore::ReadPageOf(const PageRef& ref, Expect expec
   return page;
 }
 
-absl::StatusOr<const NodeContent*> NodeStore::LoadFromDisk(Node& node, Expect expect,
-                                                           ReadMode mode) {
+ContentRef NodeStore::PinContent(Node& node) {
+  Epochs::Guard guard(epochs_);
+  NodeContent* content = node.content();
+  if (content == nullptr || !content->TryPin()) return ContentRef();
+  content->Touch();
+  return ContentRef(content);
+}
+
+absl::StatusOr<ContentRef> NodeStore::LoadFromDisk(Node& node, Expect expect, ReadMode mode) {
   if (mode == ReadMode::kMemoryOnly) return absl::UnavailableError("page not in memory");
   DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(node.address(), expect));
-  PageView view(page.data.get());
-  auto content = std::make_unique<NodeContent>();
-  content->children.reserve(view.child_count());
-  for (uint32_t i = 0; i < view.child_count(); ++i) {
-    content->children.emplace_back(new Node(this, view.child(i)));
+  NodeContent* content = MakeContent(node, page);
+  content->pins.store(2, std::memory_order_relaxed);  // the node's, and what is returned
+  while (!node.Install(content)) {
+    // Another thread was faster; or the evictor is about to take away what is there.
+    ContentRef there = PinContent(node);
+    if (!there) continue;
+    FreeContent(content, 0);
+    return there;
   }
-  counters_.page_memory_bytes.fetch_add(page.length, std::memory_order_relaxed);
-  content->bytes = std::move(page);
-  return node.SetContent(content.release());
+  ContentRef loaded(content);
+  KeepToBudget();
+  return loaded;
+}
+
+NodeContent* NodeStore::MakeContent(Node& node, const PageBytes& page) {
+  PageView view(page.data.get());
+  NodeContent* content = memory_.NewContent(page.length, view.child_count());
+  content->node = &node;
+  std::copy_n(page.data.get(), page.length, content->data());
+  if (view.child_count() == 0) return content;
+  std::vector<PageMemory::OnDisk> children;
+  children.reserve(view.child_count());
+  uint32_t generation = 0;
+  uint64_t birth = 0;
+  for (uint32_t i = 0; i < view.child_count(); ++i) {
+    const PageRef ref = view.child(i);
+    if (ref.generation != generation) {
+      generation = ref.generation;
+      birth = versions_.BirthOf(generation);
+    }
+    children.push_back({ref, birth});
+  }
+  memory_.NewNodes(children, content->children());
+  return content;
 }
 
 // A level that did not fall by one could lead round in a circle.
@@ -95,29 +139,29 @@ absl::Status NodeStore::CheckLevel(const PageView& parent, const PageView& child
   return Damaged(ref, Cat("at level ", child.level(), " below level ", parent.level()));
 }
 
-absl::StatusOr<const NodeContent*> NodeStore::LoadChild(const NodeContent& parent, uint32_t index,
-                                                        ReadMode mode) {
-  Node& child = *parent.children[index];
+absl::StatusOr<ContentRef> NodeStore::LoadChild(const NodeContent& parent, uint32_t index,
+                                                ReadMode mode) {
+  Node& child = *parent.child(index);
   PageView view = parent.view();
   Expect expect = view.level() > 0 ? Expect::kTreePage : Expect::kOverflow;
-  DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, Load(child, expect, mode));
+  DYNLIB_ASSIGN_OR_RETURN(ContentRef content, Load(child, expect, mode));
   DYNLIB_RETURN_IF_ERROR(CheckLevel(view, content->view(), child.address()));
   return content;
 }
 
 absl::StatusOr<OpenPage> NodeStore::Open(Node& node, Expect expect, ReadMode mode) {
-  const NodeContent* content = node.content();
-  const bool read = mode == ReadMode::kFromDisk  ? node.on_disk()
-                    : mode == ReadMode::kNotKept ? content == nullptr
-                                                 : false;
-  if (read) {
+  if (mode == ReadMode::kFromDisk && node.on_disk()) {
     DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(node.address(), expect));
     return OpenPage(std::move(page));
   }
-  if (content == nullptr) {
-    DYNLIB_ASSIGN_OR_RETURN(content, LoadFromDisk(node, expect, mode));
+  ContentRef content = PinContent(node);
+  if (content) return OpenPage(std::move(content));
+  if (mode == ReadMode::kNotKept || mode == ReadMode::kFromDisk) {
+    DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(node.address(), expect));
+    return OpenPage(std::move(page));
   }
-  return OpenPage(content);
+  DYNLIB_ASSIGN_OR_RETURN(content, LoadFromDisk(node, expect, mode));
+  return OpenPage(std::move(content));
 }
 
 absl::StatusOr<OpenPage> NodeStore::OpenChild(const OpenPage& parent, uint32_t index,
@@ -130,7 +174,7 @@ absl::StatusOr<OpenPage> NodeStore::OpenChild(const OpenPage& parent, uint32_t i
     DYNLIB_RETURN_IF_ERROR(CheckLevel(view, PageView(page.data.get()), ref));
     return OpenPage(std::move(page));
   }
-  Node& child = *parent.content()->children[index];
+  Node& child = *parent.content()->child(index);
   DYNLIB_ASSIGN_OR_RETURN(OpenPage page, Open(child, expect, mode));
   // A page that was never written was not read either: its level is right, and it has no address.
   if (child.on_disk()) DYNLIB_RETURN_IF_ERROR(CheckLevel(view, page.view(), child.address()));

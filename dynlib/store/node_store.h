@@ -1,4 +1,11 @@
-// What the nodes of all trees of a page file share: the file, its free space, and counters.
+// What the nodes of all trees of a page file share: the file, its free space, memory and its
+// budget, the versions that are held, and counters.
+//
+// Memory. Content that a checkpoint has written can be dropped and read again: when more than the
+// budget is in use, the evictor goes round all content and drops what was not looked at since it
+// last came by (second chance). What stays: content that nothing has written yet, content that is
+// pinned, and a branch as long as content hangs below it. The thread that went over the budget does
+// it, a few pages at a time.
 //
 // Internal to the store.
 //
@@ -8,7 +15,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,30 +28,28 @@
 #include "absl/status/statusor.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/runtime/disk.h"
+#include "dynlib/store/epochs.h"
 #include "dynlib/store/extent_allocator.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/page.h"
+#include "dynlib/store/page_memory.h"
+#include "dynlib/store/versions.h"
 
 namespace dynlib::store {
 
-// A page as a pass over a tree sees it: the content of a node in memory, or bytes that were read
-// for this pass alone. Valid for as long as the pass has its version pinned.
+// A page as a pass over a tree sees it: the content of a node in memory, pinned, or bytes that were
+// read for this pass alone.
 class OpenPage {
  public:
-  explicit OpenPage(const NodeContent* content) : content_(content) {}
+  explicit OpenPage(ContentRef content) : content_(std::move(content)) {}
   explicit OpenPage(PageBytes read) : read_(std::move(read)) {}
 
-  PageView view() const {
-    return content_ != nullptr ? content_->view() : PageView(read_.data.get());
-  }
+  PageView view() const { return content_ ? content_->view() : PageView(read_.data.get()); }
   // Null when the bytes were read.
-  const NodeContent* content() const { return content_; }
-  uint32_t child_length(uint32_t i) const {
-    return content_ != nullptr ? content_->children[i]->length() : view().child(i).length;
-  }
+  const NodeContent* content() const { return content_.get(); }
 
  private:
-  const NodeContent* content_ = nullptr;
+  ContentRef content_;
   PageBytes read_;
 };
 
@@ -55,34 +63,47 @@ class NodeStore {
     std::atomic<uint64_t> pages_read{0};
     std::atomic<uint64_t> pages_written{0};
     std::atomic<uint64_t> bytes_written{0};
-    std::atomic<uint64_t> page_memory_bytes{0};
+    std::atomic<uint64_t> dirty_bytes{0};  // of memory, that no checkpoint has written
+    std::atomic<uint64_t> pages_evicted{0};
+    std::atomic<uint64_t> reads_missed{0};
   };
   // What the parent of a page expects of it.
   enum class Expect { kTreePage, kOverflow };
 
   NodeStore(std::unique_ptr<File> file, std::string path, uint64_t file_units, Growth growth,
-            MetricsSink* metrics)
+            uint64_t memory_bytes, MetricsSink* metrics)
       : file_(std::move(file)),
         path_(std::move(path)),
         growth_(growth),
+        memory_bytes_(memory_bytes),
         metrics_(metrics),
         allocator_(file_units) {}
 
-  NodeRef MakeNode(uint64_t epoch, PageBytes bytes, std::vector<NodeRef> children);
+  // Memory for a page that a writer makes, to be filled in, and then its node.
+  NodeContent* NewContent(uint32_t length, uint32_t children) {
+    return memory_.NewContent(length, children);
+  }
+  Node* MakeNode(NodeContent* content);
+  // A page on disk, of the newest checkpoint at opening.
+  Node* MakeNode(const PageRef& address);
+  // Of an update that came to nothing: nobody has seen it.
+  void Unmake(Node* node);
 
-  // The content of the node, from memory or else from disk; valid for as long as the node.
-  absl::StatusOr<const NodeContent*> Load(Node& node, Expect expect, ReadMode mode) {
-    const NodeContent* content = node.content();
-    if (content != nullptr) return content;
+  // The content of the node, from memory or else from disk.
+  absl::StatusOr<ContentRef> Load(Node& node, Expect expect, ReadMode mode) {
+    ContentRef content = PinContent(node);
+    if (content) return content;
     return LoadFromDisk(node, expect, mode);
   }
-  // A child of `parent`: its subtree `index`, or its overflow value `index`.
-  absl::StatusOr<const NodeContent*> LoadChild(const NodeContent& parent, uint32_t index,
-                                               ReadMode mode);
+  // A child of `parent`: its subtree `index`, or its overflow value `index`. `parent` is pinned.
+  absl::StatusOr<ContentRef> LoadChild(const NodeContent& parent, uint32_t index, ReadMode mode);
 
   // The same for passes, in any mode.
   absl::StatusOr<OpenPage> Open(Node& node, Expect expect, ReadMode mode);
   absl::StatusOr<OpenPage> OpenChild(const OpenPage& parent, uint32_t index, ReadMode mode);
+  // Of the page that is child `index`, read or not.
+  uint32_t ChildLength(const OpenPage& parent, uint32_t index);
+  uint32_t Length(Node& node);
 
   // Reads, verifies and checks a page, whatever is in memory. kDataLoss if it is not the page that
   // `ref` means.
@@ -91,29 +112,67 @@ class NodeStore {
   // Space for a page; grows the file when there is none.
   absl::StatusOr<Extent> Allocate(uint64_t units);
 
-  // A node's last reference went.
-  void Forget(const NodeContent* content, const PageRef& retired_address);
+  // Frees retired nodes, and their extents, once no reader is looking at them.
+  void FreeLater(std::vector<Node*> nodes);
+  // Frees the nodes that waited for a capture.
+  void FreeDead(std::span<Node* const> nodes);
+  // The page of a node was written.
+  void WrittenToDisk(Node& node);
+  // To be called after memory was taken: evicts while there is too much.
+  void KeepToBudget() {
+    if (memory_.used_bytes() > evict_above_.load(std::memory_order_relaxed)) Evict();
+  }
 
   File& file() { return *file_; }
   const std::string& path() const { return path_; }
   ExtentAllocator& allocator() { return allocator_; }
   Counters& counters() { return counters_; }
   MetricsSink* metrics() { return metrics_; }
+  Epochs& epochs() { return epochs_; }
+  Versions& versions() { return versions_; }
+  const PageMemory& memory() const { return memory_; }
+  uint64_t memory_bytes() const { return memory_bytes_; }
 
  private:
-  absl::StatusOr<const NodeContent*> LoadFromDisk(Node& node, Expect expect, ReadMode mode);
+  // Unlinked, and waiting for readers.
+  struct Limbo {
+    uint64_t tag;
+    std::vector<Node*> nodes;
+    std::vector<std::pair<NodeContent*, uint64_t>> contents;  // and when its node was retired
+  };
+
+  ContentRef PinContent(Node& node);
+  absl::StatusOr<ContentRef> LoadFromDisk(Node& node, Expect expect, ReadMode mode);
+  NodeContent* MakeContent(Node& node, const PageBytes& page);
   absl::StatusOr<PageBytes> ReadPageOf(const PageRef& ref, Expect expect);
   absl::Status CheckLevel(const PageView& parent, const PageView& child, const PageRef& ref);
   absl::Status Damaged(const PageRef& ref, std::string_view what);
   absl::Status Grow(uint64_t units);
   absl::Status GrowAtEnd(uint64_t units, uint64_t step);
 
+  void Evict();
+  bool TryEvict(NodeContent& content, uint64_t oldest_borrower, bool second_chance);
+  static bool Claim(NodeContent& content);
+  void Put(Limbo limbo);
+  void Reclaim();
+  void FreeRetired(Node* node);
+  void FreeContent(NodeContent* content, uint64_t retired_at);
+
   const std::unique_ptr<File> file_;
   const std::string path_;
   const Growth growth_;
+  const uint64_t memory_bytes_;
   MetricsSink* const metrics_;
   ExtentAllocator allocator_;
   Counters counters_;
+  Epochs epochs_;
+  PageMemory memory_;
+  Versions versions_;
+  // Above the budget when there was nothing left to evict, so as not to look in vain each time.
+  std::atomic<uint64_t> evict_above_{memory_bytes_};
+
+  std::mutex limbo_mutex_;
+  std::deque<Limbo> limbo_;  // tags ascend
 };
 
 }  // namespace dynlib::store

@@ -11,7 +11,7 @@
 namespace dynlib::store {
 namespace {
 
-constexpr uint16_t kInlined = 0xffff;  // in a leaf cell, for "no overflow child"
+constexpr uint32_t kChildless = uint32_t{1} << 31;  // in a reference, beside the generation
 
 // The first four bytes as a big-endian number, so that numbers compare as the bytes do.
 uint32_t Head(std::string_view suffix) {
@@ -104,7 +104,7 @@ std::optional<std::string_view> CheckCell(std::string_view page, size_t slots, s
   if (leaf) {
     uint16_t value_child = LoadFixed<uint16_t>(cell + 2);
     uint32_t value = LoadFixed<uint32_t>(cell + 4);
-    if (value_child == kInlined) {
+    if (value_child == kInlinedValue) {
       if (value > rest - suffix) return std::nullopt;
     } else if (value_child != child++ || value > kMaxValueBytes) {
       return std::nullopt;
@@ -145,47 +145,68 @@ absl::Status CheckCells(std::string_view page) {
 void PutPageRef(char* to, const PageRef& ref) {
   StoreFixed<uint64_t>(to, ref.unit);
   StoreFixed<uint32_t>(to + 8, ref.length);
-  StoreFixed<uint32_t>(to + 12, 0);
+  StoreFixed<uint32_t>(to + 12, ref.generation | (ref.childless ? kChildless : 0));
   StoreFixed<uint64_t>(to + 16, ref.checksum);
 }
 
 PageRef LoadPageRef(const char* from) {
-  return {LoadFixed<uint64_t>(from), LoadFixed<uint32_t>(from + 8), LoadFixed<uint64_t>(from + 16)};
+  const uint32_t hints = LoadFixed<uint32_t>(from + 12);
+  return {LoadFixed<uint64_t>(from), LoadFixed<uint32_t>(from + 8), LoadFixed<uint64_t>(from + 16),
+          PageRef::Generation(hints), (hints & kChildless) != 0};
 }
 
 uint64_t PageChecksum(std::string_view page, uint64_t unit) { return Checksum(page, unit); }
 
 PageBytes PageBytes::Allocate(uint32_t length) {
-  return {std::make_shared_for_overwrite<char[]>(length), length};
+  return {std::make_unique_for_overwrite<char[]>(length), length};
 }
 
-LeafValue PageView::value(uint32_t i) const {
-  const char* at = cell(i);
-  uint16_t suffix = LoadFixed<uint16_t>(at);
-  uint16_t child = LoadFixed<uint16_t>(at + 2);
-  uint32_t length = LoadFixed<uint32_t>(at + 4);
-  if (child == kInlined) return {{at + kLeafCellBytes + suffix, length}, length, false, 0};
-  return {{}, length, true, child};
-}
-
-PageView::Position PageView::Find(std::string_view key) const {
+PageView::Position PageView::Find(std::string_view key, bool prefetch) const {
   std::string_view shared = prefix();
-  if (shared.empty()) return FindSuffix(key);
+  if (shared.empty()) return FindSuffix(key, prefetch);
   int order = key.substr(0, shared.size()).compare(shared);
   if (order < 0) return {0, false};
   if (order > 0) return {count(), false};
-  return FindSuffix(key.substr(shared.size()));
+  return FindSuffix(key.substr(shared.size()), prefetch);
 }
 
-PageView::Position PageView::FindSuffix(std::string_view suffix_searched) const {
+// Cells lie one behind the other: where the next begins is in the next slot.
+void PageView::PrefetchCell(uint32_t i) const {
+  constexpr ptrdiff_t kLine = 64;
+  constexpr ptrdiff_t kAtMost = 1024;
+  const char* at = cell(i);
+  const char* end = i + 1 < count() ? cell(i + 1) : page_ + length();
+  for (end = std::min(end, at + kAtMost); at < end; at += kLine) __builtin_prefetch(at);
+}
+
+PageView::Position PageView::FindSuffix(std::string_view suffix_searched, bool prefetch) const {
   const uint32_t head = Head(suffix_searched);
-  const char* slot = slots();
-  uint32_t low = 0;
-  uint32_t high = count();
+  const char* first = slots();
+  const uint32_t keys = count();
+  // The first slot whose head is not below. Without branches, which the processor could not guess.
+  const char* slot = first;
+  for (uint32_t left = keys; left > 0;) {
+    const uint32_t half = left - left / 2;
+    const bool below = LoadFixed<uint32_t>(slot + kSlotBytes * (half - 1)) < head;
+    slot += kSlotBytes * half * static_cast<uint32_t>(below);
+    left -= half;
+  }
+  uint32_t low = static_cast<uint32_t>((slot - first) / kSlotBytes);
+  if (prefetch && low < keys) PrefetchCell(low);
+  // Heads that tie are told apart by the whole suffixes: few, as a rule.
+  uint32_t high = low;
+  for (uint32_t step = 1; high < keys && LoadFixed<uint32_t>(first + kSlotBytes * high) == head;
+       step *= 2) {
+    const int order = suffix(high).compare(suffix_searched);
+    if (order == 0) return {high, true};
+    if (order > 0) break;
+    low = high + 1;
+    high = std::min(high + step, keys);
+  }
   while (low < high) {
-    uint32_t middle = (low + high) / 2;
-    uint32_t there = LoadFixed<uint32_t>(slot + kSlotBytes * middle);
-    int order = there != head ? (there < head ? -1 : 1) : suffix(middle).compare(suffix_searched);
+    const uint32_t middle = (low + high) / 2;
+    const uint32_t there = LoadFixed<uint32_t>(first + kSlotBytes * middle);
+    const int order = there != head ? 1 : suffix(middle).compare(suffix_searched);
     if (order == 0) return {middle, true};
     if (order < 0) {
       low = middle + 1;
@@ -223,58 +244,89 @@ size_t PageSizer::length() const {
          prefix_.size() + (key_bytes_ - count_ * prefix_.size()) + value_bytes_;
 }
 
-PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries) {
-  PageSizer sizer = PageSizer::Leaf();
-  uint32_t children = 0;
+uint32_t LeafLength(std::span<const LeafEntry> entries) {
+  if (entries.empty()) return kPageHeaderBytes;
+  const size_t prefix = CommonPrefix(entries.front().key, entries.back().key).size();
+  size_t length = kPageHeaderBytes + prefix;
   for (const LeafEntry& entry : entries) {
-    sizer.Add(entry.key, entry.value.size(), entry.overflow ? 1 : 0);
-    children += entry.overflow ? 1 : 0;
+    length += kSlotBytes + kLeafCellBytes + entry.key.size() - prefix +
+              (entry.overflow ? kPageRefBytes : entry.value.size());
   }
-  DYNLIB_CHECK(children < kInlined);
-  PageBytes page = PageBytes::Allocate(static_cast<uint32_t>(sizer.length()));
+  return static_cast<uint32_t>(length);
+}
+
+void BuildLeafAt(char* page, TreeId tree, std::span<const LeafEntry> entries) {
+  const size_t children = static_cast<size_t>(std::count_if(
+      entries.begin(), entries.end(), [](const LeafEntry& entry) { return entry.overflow; }));
+  DYNLIB_CHECK(children < kInlinedValue);
   std::string_view prefix =
       entries.empty() ? "" : CommonPrefix(entries.front().key, entries.back().key);
-  uint32_t count = static_cast<uint32_t>(entries.size());
-  PutHeader(page.data.get(), PageKind::kLeaf, 0, tree, page.length, count, children,
+  const uint32_t count = static_cast<uint32_t>(entries.size());
+  const uint32_t length = LeafLength(entries);
+  PutHeader(page, PageKind::kLeaf, 0, tree, length, count, static_cast<uint32_t>(children),
             static_cast<uint16_t>(prefix.size()));
-  CellWriter cells(page.data.get(), count, children, prefix);
+  CellWriter cells(page, count, static_cast<uint32_t>(children), prefix);
   uint16_t child = 0;
   for (const LeafEntry& entry : entries) {
     std::string_view suffix = entry.key.substr(prefix.size());
     cells.StartCell(suffix);
-    cells.Number<uint16_t>(entry.overflow ? child++ : kInlined);
+    cells.Number<uint16_t>(entry.overflow ? child++ : kInlinedValue);
     cells.Number<uint32_t>(entry.overflow ? entry.value_length
                                           : static_cast<uint32_t>(entry.value.size()));
     cells.Append(suffix);
     cells.Append(entry.value);
   }
-  DYNLIB_CHECK(cells.length() == page.length);
+  DYNLIB_CHECK(cells.length() == length);
+}
+
+PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries) {
+  PageBytes page = PageBytes::Allocate(LeafLength(entries));
+  BuildLeafAt(page.data.get(), tree, entries);
   return page;
 }
 
-PageBytes BuildBranch(TreeId tree, uint32_t level, std::span<const std::string_view> separators) {
-  PageSizer sizer = PageSizer::Branch();
-  for (std::string_view separator : separators) sizer.Add(separator, 0, 1);
-  PageBytes page = PageBytes::Allocate(static_cast<uint32_t>(sizer.length()));
+uint32_t BranchLength(std::span<const std::string_view> separators) {
+  if (separators.empty()) return kPageHeaderBytes + kPageRefBytes;
+  const size_t prefix = CommonPrefix(separators.front(), separators.back()).size();
+  size_t length = kPageHeaderBytes + kPageRefBytes + prefix;
+  for (std::string_view separator : separators) {
+    length += kPageRefBytes + kSlotBytes + kBranchCellBytes + separator.size() - prefix;
+  }
+  return static_cast<uint32_t>(length);
+}
+
+void BuildBranchAt(char* page, TreeId tree, uint32_t level,
+                   std::span<const std::string_view> separators) {
   std::string_view prefix =
       separators.empty() ? "" : CommonPrefix(separators.front(), separators.back());
-  uint32_t count = static_cast<uint32_t>(separators.size());
-  PutHeader(page.data.get(), PageKind::kBranch, level, tree, page.length, count, count + 1,
+  const uint32_t count = static_cast<uint32_t>(separators.size());
+  const uint32_t length = BranchLength(separators);
+  PutHeader(page, PageKind::kBranch, level, tree, length, count, count + 1,
             static_cast<uint16_t>(prefix.size()));
-  CellWriter cells(page.data.get(), count, count + 1, prefix);
+  CellWriter cells(page, count, count + 1, prefix);
   for (std::string_view separator : separators) {
     std::string_view suffix = separator.substr(prefix.size());
     cells.StartCell(suffix);
     cells.Append(suffix);
   }
-  DYNLIB_CHECK(cells.length() == page.length);
+  DYNLIB_CHECK(cells.length() == length);
+}
+
+PageBytes BuildBranch(TreeId tree, uint32_t level, std::span<const std::string_view> separators) {
+  PageBytes page = PageBytes::Allocate(BranchLength(separators));
+  BuildBranchAt(page.data.get(), tree, level, separators);
   return page;
+}
+
+void BuildBlobAt(char* page, PageKind kind, TreeId tree, uint32_t count, std::string_view payload) {
+  const uint32_t length = static_cast<uint32_t>(kPageHeaderBytes + payload.size());
+  PutHeader(page, kind, 0, tree, length, count, 0, 0);
+  std::copy(payload.begin(), payload.end(), page + kPageHeaderBytes);
 }
 
 PageBytes BuildBlob(PageKind kind, TreeId tree, uint32_t count, std::string_view payload) {
   PageBytes page = PageBytes::Allocate(static_cast<uint32_t>(kPageHeaderBytes + payload.size()));
-  PutHeader(page.data.get(), kind, 0, tree, page.length, count, 0, 0);
-  std::copy(payload.begin(), payload.end(), page.data.get() + kPageHeaderBytes);
+  BuildBlobAt(page.data.get(), kind, tree, count, payload);
   return page;
 }
 

@@ -59,7 +59,13 @@ struct PageRef {
   uint64_t unit = 0;
   uint32_t length = 0;  // bytes, without the padding to whole units
   uint64_t checksum = 0;
+  uint32_t generation = 0;  // of the checkpoint that was the first to hold it; 0: not known
+  bool childless = false;   // a leaf without overflow values, for sure
 
+  // As far as it is kept here: an old one comes round again after 2^31 checkpoints.
+  static uint32_t Generation(uint64_t generation) {
+    return static_cast<uint32_t>(generation & 0x7fffffff);
+  }
   bool null() const { return unit == 0; }
   Extent extent() const { return {unit, (length + uint64_t{kUnitBytes} - 1) / kUnitBytes}; }
   friend bool operator==(const PageRef&, const PageRef&) = default;
@@ -70,9 +76,9 @@ void PutPageRef(char* to, const PageRef& ref);
 PageRef LoadPageRef(const char* from);
 uint64_t PageChecksum(std::string_view page, uint64_t unit);
 
-// A page in memory; shared by nodes that differ in their children alone.
+// A page in memory.
 struct PageBytes {
-  std::shared_ptr<char[]> data;
+  std::unique_ptr<char[]> data;
   uint32_t length = 0;
 
   static PageBytes Allocate(uint32_t length);  // not initialised
@@ -83,6 +89,8 @@ inline constexpr size_t kPageHeaderBytes = 32;
 inline constexpr size_t kSlotBytes = 8;
 inline constexpr size_t kLeafCellBytes = 8;    // before the key's suffix
 inline constexpr size_t kBranchCellBytes = 2;  // before the separator's suffix
+
+inline constexpr uint16_t kInlinedValue = 0xffff;  // in a leaf cell, for "no overflow child"
 
 // What a leaf says of a value.
 struct LeafValue {
@@ -118,6 +126,7 @@ class PageView {
             LoadFixed<uint16_t>(at)};
   }
   LeafValue value(uint32_t i) const;
+  void PrefetchKey(uint32_t i) const { __builtin_prefetch(cell(i)); }
   // Of an overflow, directory or bitmap page.
   std::string_view payload() const {
     return {page_ + kPageHeaderBytes, length() - kPageHeaderBytes};
@@ -127,7 +136,10 @@ class PageView {
     uint32_t index;  // of the first key >= the one searched
     bool found;
   };
-  Position Find(std::string_view key) const;
+  Position Find(std::string_view key) const { return Find(key, /*prefetch=*/false); }
+  // The same in a leaf that is hardly in the processor's cache, of which only that key's cell is
+  // needed: it asks for all of it, value included, before it compares the key.
+  Position FindCell(std::string_view key) const { return Find(key, /*prefetch=*/true); }
   // Of a branch: the child whose range holds `key`.
   uint32_t ChildFor(std::string_view key) const;
 
@@ -136,10 +148,21 @@ class PageView {
   const char* cell(uint32_t i) const {
     return page_ + LoadFixed<uint32_t>(slots() + kSlotBytes * i + 4);
   }
-  Position FindSuffix(std::string_view suffix) const;
+  Position Find(std::string_view key, bool prefetch) const;
+  Position FindSuffix(std::string_view suffix, bool prefetch) const;
+  void PrefetchCell(uint32_t i) const;
 
   const char* page_;
 };
+
+inline LeafValue PageView::value(uint32_t i) const {
+  const char* at = cell(i);
+  const uint16_t suffix = LoadFixed<uint16_t>(at);
+  const uint16_t child = LoadFixed<uint16_t>(at + 2);
+  const uint32_t length = LoadFixed<uint32_t>(at + 4);
+  if (child == kInlinedValue) return {{at + kLeafCellBytes + suffix, length}, length, false, 0};
+  return {{}, length, true, child};
+}
 
 // OK when every offset, length and count of a tree page or blob is in bounds and its keys ascend:
 // then a PageView cannot go astray. kDataLoss otherwise, saying what is wrong.
@@ -179,11 +202,18 @@ class PageSizer {
   std::string_view prefix_;  // of the keys so far
 };
 
-// Keys in ascending order, each once. Overflow values are children 0, 1, 2 ... in key order.
+// Keys in ascending order, each once. Overflow values are children 0, 1, 2 ... in key order. The
+// page is LeafLength bytes long.
+uint32_t LeafLength(std::span<const LeafEntry> entries);
+void BuildLeafAt(char* page, TreeId tree, std::span<const LeafEntry> entries);
 PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries);
 // separators.size() + 1 children; child i + 1 holds the keys >= separator i.
+uint32_t BranchLength(std::span<const std::string_view> separators);
+void BuildBranchAt(char* page, TreeId tree, uint32_t level,
+                   std::span<const std::string_view> separators);
 PageBytes BuildBranch(TreeId tree, uint32_t level, std::span<const std::string_view> separators);
-// Pages of one payload: overflow, directory, bitmap.
+// Pages of one payload: overflow, directory, bitmap; kPageHeaderBytes more than that.
+void BuildBlobAt(char* page, PageKind kind, TreeId tree, uint32_t count, std::string_view payload);
 PageBytes BuildBlob(PageKind kind, TreeId tree, uint32_t count, std::string_view payload);
 
 }  // namespace dynlib::store

@@ -29,7 +29,9 @@ absl::Status Validate(const PageFile::Options& options) {
   DYNLIB_RETURN_IF_ERROR(
       CheckBytes("write_bytes_max", options.write_bytes_max, kUnitBytes, 16 << 20));
   DYNLIB_RETURN_IF_ERROR(CheckBytes("sync_bytes_min", options.sync_bytes_min, kUnitBytes, kMax));
-  return CheckBytes("sync_bytes_max", options.sync_bytes_max, options.sync_bytes_min, kMax);
+  DYNLIB_RETURN_IF_ERROR(
+      CheckBytes("sync_bytes_max", options.sync_bytes_max, options.sync_bytes_min, kMax));
+  return CheckBytes("memory_bytes", options.memory_bytes, 1 << 20, uint64_t{1} << 44);
 }
 
 // Shorter free runs are kept for pages to come: a hole for each would only scatter the file.
@@ -164,7 +166,8 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Load(const Options& options,
   DYNLIB_ASSIGN_OR_RETURN(uint64_t size, file->Size());
   auto nodes = std::make_shared<NodeStore>(
       std::move(file), std::string(path), size / kUnitBytes,
-      NodeStore::Growth{options.growth_bytes_min, options.growth_bytes_max}, metrics);
+      NodeStore::Growth{options.growth_bytes_min, options.growth_bytes_max}, options.memory_bytes,
+      metrics);
   std::array<RecordPtr, 2> records;
   for (uint64_t i = 0; i < 2; ++i) {
     const std::optional<Superblock>& superblock = (*superblocks)[i];
@@ -194,9 +197,8 @@ PageFile::PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
   nodes_->allocator().SetLive(tree_units_);
   HoldCheckpoints();
   for (const TreeRecord& record : newest.trees) {
-    NodeRef root;
-    if (!record.root.null()) root = NodeRef(new Node(nodes_.get(), record.root));
-    TreePtr tree(new Tree(nodes_, record.id, std::move(root), record.position, epoch_));
+    Node* root = record.root.null() ? nullptr : nodes_->MakeNode(record.root);
+    TreePtr tree = MakeTreeLocked(record.id, root, record.position, /*version=*/0);
     // A higher one is of another tree, which had the id before it was dropped.
     uint64_t fallback = PositionIn(older, record.id);
     tree->SetDurable(record.position, fallback <= record.position ? fallback : 0);
@@ -239,6 +241,7 @@ absl::Status PageFile::Exclusively(absl::FunctionRef<absl::Status()> work) {
     checkpointing_ = true;
   }
   absl::Status status = work();
+  nodes_->versions().CheckpointEnded();
   std::lock_guard lock(mutex_);
   checkpointing_ = false;
   if (!status.ok() && !absl::IsResourceExhausted(status)) broken_ = status;
@@ -269,15 +272,17 @@ absl::Status PageFile::DiscardFree() {
 }
 
 absl::Status PageFile::RunCheckpoint(bool into_both) {
-  std::vector<CapturedTree> trees = CaptureTrees();
+  const uint64_t generation = NewestRecord()->superblock.generation + 1;
+  const std::vector<CapturedTree> trees = CaptureTrees(generation);
   // With room to spare, pages move towards the start of the file, and its end comes free.
   ExtentAllocator& allocator = nodes_->allocator();
   if (allocator.used_units() < allocator.file_units() - allocator.file_units() / 4)
     allocator.StartOver();
   auto same = [](const CapturedTree& tree, const TreeRecord& record) {
-    PageRef root = tree.root == nullptr ? PageRef{} : tree.root->address();
-    return tree.tree->id() == record.id && tree.position == record.position &&
-           root == record.root && (tree.root == nullptr) == record.root.null();
+    const Node* top = tree.version.root();
+    PageRef root = top == nullptr ? PageRef{} : top->address();
+    return tree.tree->id() == record.id && tree.version.position() == record.position &&
+           root == record.root && (top == nullptr) == record.root.null();
   };
   auto holds_all = [&](const RecordPtr& record) {
     return record != nullptr &&
@@ -290,7 +295,7 @@ absl::Status PageFile::RunCheckpoint(bool into_both) {
   }
   if (holds_all(NewestRecord()) && (!into_both || (holds_all(records[0]) && holds_all(records[1]))))
     return absl::OkStatus();
-  DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record, WritePages(trees));
+  DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record, WritePages(trees, generation));
   // The pages are durable before a superblock names them.
   absl::Status written = nodes_->file().Sync();
   if (written.ok()) written = WriteSuperblock(record.superblock);
@@ -299,32 +304,24 @@ absl::Status PageFile::RunCheckpoint(bool into_both) {
   return absl::OkStatus();
 }
 
-std::vector<PageFile::CapturedTree> PageFile::CaptureTrees() {
-  std::vector<CapturedTree> captured;
-  std::vector<std::vector<NodeRef>> retired;
+std::vector<PageFile::CapturedTree> PageFile::CaptureTrees(uint64_t generation) {
+  std::vector<CapturedTree> trees;
+  Versions::Captured captured;
   UnitSet leaked;
   {
     std::lock_guard lock(mutex_);
-    retired = std::exchange(dropped_, {});
     leaked = std::exchange(leaked_, {});
-    ++epoch_;
-    for (const auto& [id, tree] : trees_) {
-      Tree::Capture capture = tree->CaptureForCheckpoint(epoch_);
-      std::move(capture.retired.begin(), capture.retired.end(), std::back_inserter(retired));
-      captured.push_back({tree, std::move(capture.root), capture.position});
-    }
+    std::lock_guard versions_lock(nodes_->versions().mutex());
+    captured = nodes_->versions().CaptureLocked(generation);
+    for (const auto& [id, tree] : trees_) trees.push_back({tree, tree->SnapshotLocked()});
   }
-  // A node that was retired while the checkpoint before was writing it has its address by now.
-  for (const std::vector<NodeRef>& nodes : retired) {
-    for (const NodeRef& node : nodes) {
-      if (!node->address().null()) tree_units_.Remove(node->address().extent());
-    }
-  }
+  for (Extent extent : captured.left) tree_units_.Remove(extent);
+  nodes_->FreeDead(captured.dead);
   if (leaked.End() > 0) {
     tree_units_.RemoveAll(leaked);
     nodes_->allocator().ReleaseAll(leaked);
   }
-  return captured;
+  return trees;
 }
 
 PageFile::RecordPtr PageFile::NewestRecord() const {
@@ -332,7 +329,8 @@ PageFile::RecordPtr PageFile::NewestRecord() const {
   return records_[generation_ % 2];
 }
 
-absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<CapturedTree>& trees) {
+absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<CapturedTree>& trees,
+                                                      uint64_t generation) {
   CheckpointRecord record;
   uint64_t positions = 0;
   auto trees_moved = [&] {
@@ -343,12 +341,12 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<Captured
   CheckpointWriter writer(
       nodes_.get(),
       {options_.write_bytes_max, options_.sync_bytes_min, options_.sync_bytes_max, trees_moved},
-      &tree_units_);
+      generation, &tree_units_);
   for (const CapturedTree& tree : trees) {
-    record.trees.push_back({tree.tree->id(), tree.position, {}});
-    if (tree.root == nullptr) continue;
-    DYNLIB_RETURN_IF_ERROR(writer.WriteTree(*tree.root));
-    record.trees.back().root = tree.root->address();
+    record.trees.push_back({tree.tree->id(), tree.version.position(), {}});
+    if (tree.version.empty()) continue;
+    DYNLIB_RETURN_IF_ERROR(writer.WriteTree(*tree.version.root()));
+    record.trees.back().root = tree.version.root()->address();
   }
   DYNLIB_RETURN_IF_ERROR(writer.Flush());
   record.tree_units = tree_units_;
@@ -369,7 +367,7 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<Captured
     return blobs;
   }
   superblock.file_id = file_id_;
-  superblock.generation = NewestRecord()->superblock.generation + 1;
+  superblock.generation = generation;
   record.held_units = HeldUnits(superblock, record.tree_units);
   superblock.file_units = std::max(kSuperblockUnits, record.held_units->End());
   return record;
@@ -384,7 +382,8 @@ absl::Status PageFile::WriteSuperblock(const Superblock& superblock) {
 void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees) {
   for (const CapturedTree& tree : trees) {
     // The older may be of another tree, which had the name before and was further on.
-    tree.tree->SetDurable(tree.position, std::min(tree.position, tree.tree->durable_position()));
+    const uint64_t position = tree.version.position();
+    tree.tree->SetDurable(position, std::min(position, tree.tree->durable_position()));
   }
   std::lock_guard lock(mutex_);
   const Superblock& superblock = record->superblock;
@@ -427,7 +426,13 @@ PageFile::Stats PageFile::stats() const {
   stats.pages_written = counters.pages_written.load(std::memory_order_relaxed);
   stats.bytes_written = counters.bytes_written.load(std::memory_order_relaxed);
   stats.pages_read = counters.pages_read.load(std::memory_order_relaxed);
-  stats.page_memory_bytes = counters.page_memory_bytes.load(std::memory_order_relaxed);
+  stats.page_memory_bytes = nodes_->memory().content_bytes();
+  stats.resident_bytes = nodes_->memory().resident_bytes();
+  stats.dirty_bytes = counters.dirty_bytes.load(std::memory_order_relaxed);
+  stats.pages_evicted = counters.pages_evicted.load(std::memory_order_relaxed);
+  stats.reads = nodes_->epochs().reads();
+  stats.reads_missed = counters.reads_missed.load(std::memory_order_relaxed);
+  stats.held = nodes_->versions().Stats();
   std::lock_guard lock(mutex_);
   stats.generation = generation_;
   stats.checkpoints = checkpoints_;

@@ -83,6 +83,10 @@ class PageFile {
     // sync_bytes_max when nobody is at work. Each a multiple of 4,096, from 4,096 to 1 GiB.
     uint64_t sync_bytes_min = 64 << 10;
     uint64_t sync_bytes_max = 4 << 20;
+    // Of pages in memory, for all trees together: clean pages are evicted to stay below it. From 1
+    // MiB to 16 TiB. Pages that no checkpoint has written yet cannot be evicted: when they come to
+    // an eighth of this a checkpoint is due, and at a half it is time to wait (see CheckpointDue).
+    uint64_t memory_bytes = uint64_t{1} << 30;
     // Breaks rule L5 on purpose, for tests of the tests (rule S3): what a checkpoint on disk holds
     // is given out again.
     bool reuse_pages_early_for_test = false;
@@ -97,7 +101,13 @@ class PageFile {
     uint64_t pages_written = 0;
     uint64_t bytes_written = 0;
     uint64_t pages_read = 0;
-    uint64_t page_memory_bytes = 0;  // pages in memory, all versions; approximate
+    uint64_t page_memory_bytes = 0;  // pages in memory, all versions
+    uint64_t resident_bytes = 0;     // taken from the system for that; see page_memory.h
+    uint64_t dirty_bytes = 0;        // of page_memory_bytes, what no checkpoint has written
+    uint64_t pages_evicted = 0;
+    uint64_t reads = 0;          // Gets
+    uint64_t reads_missed = 0;   // those that did not find all of their pages in memory
+    std::vector<PinStats> held;  // the versions that snapshots, and a running checkpoint, hold
   };
 
   using VerifyReport = store::VerifyReport;
@@ -215,8 +225,7 @@ class PageFile {
   using TreePtr = std::shared_ptr<Tree>;
   struct CapturedTree {
     TreePtr tree;
-    NodeRef root;
-    uint64_t position;
+    Snapshot version;
   };
 
   PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
@@ -232,25 +241,32 @@ class PageFile {
   struct Successor {
     const Part* part;
     TreePtr tree;  // null: to be made
-    NodeRef root;  // without the part's batch
+    Node* root;    // without the part's batch
   };
 
   absl::StatusOr<TreePtr> Existing(TreeId id) const;
   absl::Status CheckAbsentLocked(TreeId id) const;
   absl::Status CheckNew(std::initializer_list<const Part*> parts) const;
-  absl::Status PublishTogether(std::vector<Successor> successors, uint64_t epoch,
-                               std::vector<NodeRef> replaced);
-  absl::StatusOr<std::vector<NodeRef>> NodesOf(const Tree& tree);
-  void DropLocked(Tree& tree, std::vector<NodeRef> nodes);
+  absl::Status PublishTogether(std::vector<Successor> successors, TreeUpdate& update);
+  TreePtr MakeTreeLocked(TreeId id, Node* root, uint64_t position, uint64_t version);
+  // All nodes of the newest version, and what has to stay in memory until they are retired.
+  struct NodesOfTree {
+    std::vector<Node*> nodes;
+    std::vector<ContentRef> pinned;
+  };
+  absl::StatusOr<NodesOfTree> NodesOf(const Tree& tree);
+  absl::Status CollectNodes(Node* node, NodesOfTree& out);
+  void Retire(const Tree& tree, NodesOfTree nodes);
 
   void HoldCheckpoints();
   absl::Status CheckpointTimes(int times);
   absl::Status Exclusively(absl::FunctionRef<absl::Status()> work);
   absl::Status DiscardFree();
   absl::Status RunCheckpoint(bool into_both);
-  std::vector<CapturedTree> CaptureTrees();
+  std::vector<CapturedTree> CaptureTrees(uint64_t generation);
   RecordPtr NewestRecord() const;
-  absl::StatusOr<CheckpointRecord> WritePages(const std::vector<CapturedTree>& trees);
+  absl::StatusOr<CheckpointRecord> WritePages(const std::vector<CapturedTree>& trees,
+                                              uint64_t generation);
   absl::Status WriteSuperblock(const Superblock& superblock);
   void Install(RecordPtr record, const std::vector<CapturedTree>& trees);
 
@@ -262,11 +278,9 @@ class PageFile {
 
   mutable std::mutex mutex_;  // guards what follows; never held across a file call
   std::map<TreeId, TreePtr> trees_;
-  uint64_t epoch_ = 1;                         // counts captures
-  std::vector<std::vector<NodeRef>> dropped_;  // nodes of dropped trees, until the next capture
-  UnitSet leaked_;                             // to be freed by the next capture
-  std::array<RecordPtr, 2> records_;           // by superblock; null when damaged
-  uint64_t generation_ = 0;                    // of the newest
+  UnitSet leaked_;                    // to be freed by the next capture
+  std::array<RecordPtr, 2> records_;  // by superblock; null when damaged
+  uint64_t generation_ = 0;           // of the newest
   uint64_t checkpoints_ = 0;
   bool checkpointing_ = false;
   absl::Status broken_;  // rule L3: the error that closed the file for writing

@@ -15,39 +15,10 @@ namespace {
 
 using Part = PageFile::Part;
 
-// All nodes of the tree below `node`, and `node`. Those under a damaged page are unknown.
-absl::Status CollectNodes(NodeStore& nodes, const NodeRef& node, NodeStore::Expect expect,
-                          std::vector<NodeRef>& out) {
-  out.push_back(node);
-  absl::StatusOr<const NodeContent*> content = nodes.Load(*node, expect, ReadMode::kMayBlock);
-  if (absl::IsDataLoss(content.status())) return absl::OkStatus();
-  if (!content.ok()) return content.status();
-  NodeStore::Expect below =
-      (*content)->view().level() > 0 ? NodeStore::Expect::kTreePage : NodeStore::Expect::kOverflow;
-  for (const NodeRef& child : (*content)->children) {
-    if (below == NodeStore::Expect::kOverflow) {
-      out.push_back(child);  // nothing is below it
-    } else {
-      DYNLIB_RETURN_IF_ERROR(CollectNodes(nodes, child, below, out));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckDistinct(const Part& a, const Part& b, const Part& c) {
   if (a.tree != b.tree && b.tree != c.tree && c.tree != a.tree) return absl::OkStatus();
   return absl::InvalidArgumentError(
       Cat("trees ", a.tree, ", ", b.tree, " and ", c.tree, " are not three"));
-}
-
-// `root` with the part's own batch applied.
-absl::StatusOr<NodeRef> Finish(NodeStore* nodes, const Part& part, const NodeRef& root,
-                               uint64_t epoch, std::vector<NodeRef>& replaced) {
-  TreeUpdate update(nodes, part.tree, epoch);
-  DYNLIB_ASSIGN_OR_RETURN(NodeRef finished, update.Run(root, part.batch));
-  std::vector<NodeRef> more = update.TakeReplaced();
-  std::move(more.begin(), more.end(), std::back_inserter(replaced));
-  return finished;
 }
 
 }  // namespace
@@ -55,8 +26,19 @@ absl::StatusOr<NodeRef> Finish(NodeStore* nodes, const Part& part, const NodeRef
 absl::StatusOr<Tree*> PageFile::CreateTree(TreeId id) {
   std::lock_guard lock(mutex_);
   DYNLIB_RETURN_IF_ERROR(CheckAbsentLocked(id));
-  TreePtr tree(new Tree(nodes_, id, nullptr, 0, epoch_));
-  return trees_.emplace(id, std::move(tree)).first->second.get();
+  uint64_t version;
+  {
+    std::lock_guard versions_lock(nodes_->versions().mutex());
+    version = nodes_->versions().NextLocked();
+  }
+  return trees_.emplace(id, MakeTreeLocked(id, nullptr, 0, version)).first->second.get();
+}
+
+PageFile::TreePtr PageFile::MakeTreeLocked(TreeId id, Node* root, uint64_t position,
+                                           uint64_t version) {
+  auto versions = std::make_shared<TreeVersions>(id, version);
+  versions->version = version;
+  return TreePtr(new Tree(nodes_, std::move(versions), root, position));
 }
 
 Tree* PageFile::FindTree(TreeId id) const {
@@ -90,12 +72,14 @@ absl::Status PageFile::CheckAbsentLocked(TreeId id) const {
 
 absl::Status PageFile::DropTree(TreeId id) {
   DYNLIB_ASSIGN_OR_RETURN(TreePtr tree, Existing(id));
-  DYNLIB_ASSIGN_OR_RETURN(std::vector<NodeRef> nodes, NodesOf(*tree));
-  std::lock_guard lock(mutex_);
-  auto at = trees_.find(id);
-  if (at == trees_.end() || at->second != tree) return absl::NotFoundError(Cat("no tree ", id));
-  DropLocked(*tree, std::move(nodes));
-  trees_.erase(at);
+  DYNLIB_ASSIGN_OR_RETURN(NodesOfTree nodes, NodesOf(*tree));
+  {
+    std::lock_guard lock(mutex_);
+    auto at = trees_.find(id);
+    if (at == trees_.end() || at->second != tree) return absl::NotFoundError(Cat("no tree ", id));
+    trees_.erase(at);
+  }
+  Retire(*tree, std::move(nodes));
   return absl::OkStatus();
 }
 
@@ -103,67 +87,91 @@ absl::StatusOr<Tree*> PageFile::RenameTree(TreeId from, TreeId to) {
   if (from == to) return absl::InvalidArgumentError(Cat("tree ", from, " renamed to itself"));
   DYNLIB_ASSIGN_OR_RETURN(TreePtr tree, Existing(from));
   TreePtr replaced = Existing(to).value_or(nullptr);
-  std::vector<NodeRef> nodes;
+  NodesOfTree nodes;
   if (replaced != nullptr) {
     DYNLIB_ASSIGN_OR_RETURN(nodes, NodesOf(*replaced));
   }
-  std::lock_guard lock(mutex_);
-  auto at = trees_.find(to);
-  if (!trees_.contains(from) || (at == trees_.end() ? nullptr : at->second) != replaced) {
-    return absl::AbortedError(Cat("trees ", from, " and ", to, " changed meanwhile"));
+  Tree* renamed;
+  {
+    std::lock_guard lock(mutex_);
+    auto at = trees_.find(to);
+    if (!trees_.contains(from) || (at == trees_.end() ? nullptr : at->second) != replaced) {
+      return absl::AbortedError(Cat("trees ", from, " and ", to, " changed meanwhile"));
+    }
+    trees_.erase(from);
+    uint64_t version;
+    {
+      std::lock_guard versions_lock(nodes_->versions().mutex());
+      version = nodes_->versions().NextLocked();
+    }
+    TreePtr made = MakeTreeLocked(to, tree->root_.load(), tree->position(), version);
+    if (replaced != nullptr) {
+      made->SetDurable(replaced->durable_position(), replaced->fallback_position());
+    }
+    renamed = (trees_[to] = std::move(made)).get();
   }
-  trees_.erase(from);
-  Tree::Capture version = tree->CaptureForCheckpoint(epoch_);
-  TreePtr renamed(new Tree(nodes_, to, std::move(version.root), version.position, epoch_));
-  std::move(version.retired.begin(), version.retired.end(), std::back_inserter(dropped_));
-  if (replaced != nullptr) {
-    DropLocked(*replaced, std::move(nodes));
-    renamed->SetDurable(replaced->durable_position(), replaced->fallback_position());
-  }
-  return (trees_[to] = std::move(renamed)).get();
+  if (replaced != nullptr) Retire(*replaced, std::move(nodes));
+  return renamed;
 }
 
-absl::StatusOr<std::vector<NodeRef>> PageFile::NodesOf(const Tree& tree) {
-  std::vector<NodeRef> nodes;
-  NodeRef root = tree.snapshot().root_;
-  if (root != nullptr) {
-    DYNLIB_RETURN_IF_ERROR(CollectNodes(*nodes_, root, NodeStore::Expect::kTreePage, nodes));
-  }
-  return nodes;
+absl::StatusOr<PageFile::NodesOfTree> PageFile::NodesOf(const Tree& tree) {
+  NodesOfTree all;
+  Node* root = tree.root_.load();
+  if (root != nullptr) DYNLIB_RETURN_IF_ERROR(CollectNodes(root, all));
+  return all;
 }
 
-// Between two captures: the next one takes the tree's pages out of what a checkpoint holds.
-void PageFile::DropLocked(Tree& tree, std::vector<NodeRef> nodes) {
-  for (const NodeRef& node : nodes) node->Retire();
-  Tree::Capture last = tree.CaptureForCheckpoint(epoch_);
-  std::move(last.retired.begin(), last.retired.end(), std::back_inserter(dropped_));
-  dropped_.push_back(std::move(nodes));
+// `node` and all below it. Those under a damaged page are unknown.
+absl::Status PageFile::CollectNodes(Node* node, NodesOfTree& out) {
+  out.nodes.push_back(node);
+  if (node->on_disk() && node->address().childless) return absl::OkStatus();
+  absl::StatusOr<ContentRef> loaded =
+      nodes_->Load(*node, NodeStore::Expect::kTreePage, ReadMode::kMayBlock);
+  if (absl::IsDataLoss(loaded.status())) return absl::OkStatus();
+  if (!loaded.ok()) return loaded.status();
+  const NodeContent* content = loaded->get();
+  if (content->child_count == 0) return absl::OkStatus();
+  out.pinned.push_back(*std::move(loaded));
+  for (Node* child : content->all_children()) {
+    if (content->view().level() == 0) {
+      out.nodes.push_back(child);  // an overflow value: nothing is below it
+    } else {
+      DYNLIB_RETURN_IF_ERROR(CollectNodes(child, out));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void PageFile::Retire(const Tree& tree, NodesOfTree nodes) {
+  std::vector<Node*> free;
+  {
+    std::lock_guard lock(nodes_->versions().mutex());
+    Versions& versions = nodes_->versions();
+    versions.RetireLocked(tree.versions_, nodes.nodes, versions.NextLocked(), free);
+  }
+  nodes.pinned.clear();
+  nodes_->FreeLater(std::move(free));
 }
 
 absl::Status PageFile::ApplyTogether(std::span<const TreeBatch> batches, uint64_t position) {
   struct Next {
     Tree* tree;
     std::unique_ptr<Tree::Writing> writing;
-    uint64_t epoch;
-    NodeRef root;
-    std::vector<NodeRef> replaced;
+    std::unique_ptr<TreeUpdate> update;
+    Node* root;
   };
   std::vector<Next> successors;
   successors.reserve(batches.size());
   for (const TreeBatch& part : batches) {
-    Next next{.tree = part.tree, .writing = std::make_unique<Tree::Writing>(*part.tree)};
-    DYNLIB_ASSIGN_OR_RETURN(Tree::Base base, part.tree->Begin(*part.batch, position));
-    next.epoch = base.epoch;
-    TreeUpdate update(nodes_.get(), part.tree->id(), base.epoch);
-    DYNLIB_ASSIGN_OR_RETURN(next.root, update.Run(base.root, *part.batch));
-    next.replaced = update.TakeReplaced();
+    Next next{part.tree, std::make_unique<Tree::Writing>(*part.tree),
+              std::make_unique<TreeUpdate>(nodes_.get(), part.tree->id()), nullptr};
+    DYNLIB_ASSIGN_OR_RETURN(next.root, part.tree->Begin(*part.batch, position));
+    DYNLIB_ASSIGN_OR_RETURN(next.root, next.update->Run(next.root, *part.batch));
     successors.push_back(std::move(next));
   }
   // A checkpoint captures all trees under this lock: it sees all of the step, or nothing of it.
   std::lock_guard lock(mutex_);
-  for (Next& next : successors) {
-    next.tree->Publish(std::move(next.root), position, next.epoch, std::move(next.replaced));
-  }
+  for (Next& next : successors) next.tree->Publish(next.root, position, *next.update);
   return absl::OkStatus();
 }
 
@@ -181,15 +189,15 @@ absl::Status PageFile::Split(const SplitSpec& spec) {
   DYNLIB_RETURN_IF_ERROR(CheckNew({&spec.left, &spec.right}));
   DYNLIB_ASSIGN_OR_RETURN(TreePtr source, Existing(spec.source.tree));
   Tree::Writing writing(*source);
-  DYNLIB_ASSIGN_OR_RETURN(Tree::Base base, source->Begin(spec.source.batch, spec.source.position));
+  DYNLIB_ASSIGN_OR_RETURN(Node * root, source->Begin(spec.source.batch, spec.source.position));
 
-  TreeUpdate update(nodes_.get(), spec.source.tree, base.epoch);
-  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves moved, update.Cut(base.root, spec.from));
+  TreeUpdate update(nodes_.get(), spec.source.tree);
+  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves moved, update.Cut(root, spec.from));
   DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves sides, update.Cut(moved.above, spec.at));
-  return PublishTogether({{&spec.source, source, std::move(moved.below)},
-                          {&spec.left, nullptr, std::move(sides.below)},
-                          {&spec.right, nullptr, std::move(sides.above)}},
-                         base.epoch, update.TakeReplaced());
+  return PublishTogether({{&spec.source, source, moved.below},
+                          {&spec.left, nullptr, sides.below},
+                          {&spec.right, nullptr, sides.above}},
+                         update);
 }
 
 absl::Status PageFile::Move(const MoveSpec& spec) {
@@ -200,12 +208,11 @@ absl::Status PageFile::Move(const MoveSpec& spec) {
   DYNLIB_RETURN_IF_ERROR(CheckNew({&spec.target}));
   DYNLIB_ASSIGN_OR_RETURN(TreePtr source, Existing(spec.source.tree));
   Tree::Writing writing(*source);
-  DYNLIB_ASSIGN_OR_RETURN(Tree::Base base, source->Begin(spec.source.batch, spec.source.position));
-  TreeUpdate update(nodes_.get(), spec.source.tree, base.epoch);
-  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves moved, update.Cut(base.root, spec.from));
-  return PublishTogether({{&spec.source, source, std::move(moved.below)},
-                          {&spec.target, nullptr, std::move(moved.above)}},
-                         base.epoch, update.TakeReplaced());
+  DYNLIB_ASSIGN_OR_RETURN(Node * root, source->Begin(spec.source.batch, spec.source.position));
+  TreeUpdate update(nodes_.get(), spec.source.tree);
+  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves moved, update.Cut(root, spec.from));
+  return PublishTogether(
+      {{&spec.source, source, moved.below}, {&spec.target, nullptr, moved.above}}, update);
 }
 
 absl::Status PageFile::Join(const JoinSpec& spec) {
@@ -215,20 +222,17 @@ absl::Status PageFile::Join(const JoinSpec& spec) {
   DYNLIB_ASSIGN_OR_RETURN(TreePtr right, Existing(spec.right.tree));
   Tree::Writing writing_left(*left);
   Tree::Writing writing_right(*right);
-  DYNLIB_ASSIGN_OR_RETURN(Tree::Base a, left->Begin(spec.left.batch, spec.left.position));
-  DYNLIB_ASSIGN_OR_RETURN(Tree::Base b, right->Begin(spec.right.batch, spec.right.position));
+  DYNLIB_ASSIGN_OR_RETURN(Node * a, left->Begin(spec.left.batch, spec.left.position));
+  DYNLIB_ASSIGN_OR_RETURN(Node * b, right->Begin(spec.right.batch, spec.right.position));
 
-  // With a capture in between, pages made here count as captured: at worst they are listed as
-  // retired in vain.
-  const uint64_t epoch = std::min(a.epoch, b.epoch);
-  TreeUpdate update(nodes_.get(), spec.target.tree, epoch);
-  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves from_left, update.Cut(a.root, spec.from));
-  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves from_right, update.Cut(b.root, spec.from));
-  DYNLIB_ASSIGN_OR_RETURN(NodeRef joined, update.Join(from_left.above, from_right.above));
-  return PublishTogether({{&spec.left, left, std::move(from_left.below)},
-                          {&spec.right, right, std::move(from_right.below)},
-                          {&spec.target, nullptr, std::move(joined)}},
-                         epoch, update.TakeReplaced());
+  TreeUpdate update(nodes_.get(), spec.target.tree);
+  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves from_left, update.Cut(a, spec.from));
+  DYNLIB_ASSIGN_OR_RETURN(TreeUpdate::Halves from_right, update.Cut(b, spec.from));
+  DYNLIB_ASSIGN_OR_RETURN(Node * joined, update.Join(from_left.above, from_right.above));
+  return PublishTogether({{&spec.left, left, from_left.below},
+                          {&spec.right, right, from_right.below},
+                          {&spec.target, nullptr, joined}},
+                         update);
 }
 
 absl::Status PageFile::CheckNew(std::initializer_list<const Part*> parts) const {
@@ -238,27 +242,45 @@ absl::Status PageFile::CheckNew(std::initializer_list<const Part*> parts) const 
   return absl::OkStatus();
 }
 
-absl::Status PageFile::PublishTogether(std::vector<Successor> successors, uint64_t epoch,
-                                       std::vector<NodeRef> replaced) {
+absl::Status PageFile::PublishTogether(std::vector<Successor> successors, TreeUpdate& update) {
+  std::vector<std::unique_ptr<TreeUpdate>> batches;
   for (Successor& next : successors) {
-    DYNLIB_ASSIGN_OR_RETURN(next.root,
-                            Finish(nodes_.get(), *next.part, next.root, epoch, replaced));
+    batches.push_back(std::make_unique<TreeUpdate>(nodes_.get(), next.part->tree));
+    DYNLIB_ASSIGN_OR_RETURN(next.root, batches.back()->Run(next.root, next.part->batch));
   }
-  // A checkpoint captures all trees under this lock: it sees all of the step, or nothing of it.
-  std::lock_guard lock(mutex_);
-  for (const Successor& next : successors) {
-    if (next.tree == nullptr) DYNLIB_RETURN_IF_ERROR(CheckAbsentLocked(next.part->tree));
-  }
-  for (Successor& next : successors) {
-    const Part& part = *next.part;
-    if (next.tree != nullptr) {
-      // Whose version it was that a page has left makes no difference: the first takes them all.
-      next.tree->Publish(std::move(next.root), part.position, epoch, std::exchange(replaced, {}));
-    } else {
-      trees_.emplace(part.tree,
-                     new Tree(nodes_, part.tree, std::move(next.root), part.position, epoch_));
+  std::vector<TreeUpdate*> updates = {&update};
+  for (const auto& batch : batches) updates.push_back(batch.get());
+  std::vector<Node*> free;
+  {
+    // A checkpoint captures all trees under this lock: it sees all of the step, or nothing of it.
+    std::lock_guard lock(mutex_);
+    for (const Successor& next : successors) {
+      if (next.tree == nullptr) DYNLIB_RETURN_IF_ERROR(CheckAbsentLocked(next.part->tree));
+    }
+    Versions& versions = nodes_->versions();
+    std::lock_guard versions_lock(versions.mutex());
+    const uint64_t version = versions.NextLocked();
+    for (const TreeUpdate* done : updates) {
+      for (Node* node : done->made()) node->set_birth(version);
+    }
+    std::shared_ptr<TreeVersions> newest;
+    for (const Successor& next : successors) {
+      const Part& part = *next.part;
+      if (next.tree != nullptr) {
+        next.tree->PublishLocked(next.root, part.position, version);
+      } else {
+        TreePtr tree = MakeTreeLocked(part.tree, next.root, part.position, version);
+        newest = tree->versions_;
+        trees_.emplace(part.tree, std::move(tree));
+      }
+    }
+    // As pages of a tree that is made now: so it makes no difference whose they were before.
+    for (const TreeUpdate* done : updates) {
+      versions.RetireLocked(newest, done->replaced(), version, free);
     }
   }
+  for (TreeUpdate* done : updates) done->Published();
+  nodes_->FreeLater(std::move(free));
   return absl::OkStatus();
 }
 

@@ -72,7 +72,7 @@ class Estimator {
       uint32_t from = first_.empty() ? 0 : view.ChildFor(first_);
       uint32_t to = end_.empty() ? view.count() : view.Find(end_).index;
       for (uint32_t i = from; i <= to; ++i) {
-        subtrees_.push_back({parent, i, static_cast<double>(page.child_length(i)),
+        subtrees_.push_back({parent, i, static_cast<double>(nodes_.ChildLength(page, i)),
                              i == 0 ? pages_[parent].low : KeyAt(view, i - 1)});
       }
     }
@@ -127,8 +127,8 @@ class Estimator {
     while (page.view().level() > 0) {
       uint32_t children = page.view().child_count();
       double length = 0;
-      for (uint32_t i = 0; i < children; ++i) length += page.child_length(i);
-      leaves *= length / page.child_length(children / 2);
+      for (uint32_t i = 0; i < children; ++i) length += nodes_.ChildLength(page, i);
+      leaves *= length / nodes_.ChildLength(page, children / 2);
       DYNLIB_ASSIGN_OR_RETURN(page, nodes_.OpenChild(page, children / 2, ReadMode::kNotKept));
     }
     PageView leaf = page.view();

@@ -6,6 +6,20 @@
 #include "dynlib/base/strings.h"
 
 namespace dynlib::store {
+namespace {
+
+// So far ahead of the scan the next cells are asked for: further than a visitor takes, nearer than
+// the first of them would be forgotten.
+constexpr uint32_t kCellsAhead = 6;
+
+// The next page, of which the first lines are needed soon.
+void PrefetchChild(const OpenPage& branch, uint32_t index) {
+  if (branch.content() == nullptr) return;
+  const char* at = reinterpret_cast<const char*>(branch.content()->child(index)->content());
+  for (int line = 0; line < 4; ++line) __builtin_prefetch(at + 64 * line);
+}
+
+}  // namespace
 
 absl::Status Scanner::Run(Node& root) {
   return RunIn(root, {std::string(start_), std::string(end_)});
@@ -25,10 +39,11 @@ absl::StatusOr<bool> Scanner::Visit(const OpenPage& page, const Range& range) {
   if (!start_.empty()) first = branch ? view.ChildFor(start_) : view.Find(start_).index;
   uint32_t last = view.count() + (branch ? 1 : 0);
   if (!end_.empty()) last = view.Find(end_).index + (branch ? 1 : 0);
+  if (!branch) return VisitLeaf(page, first, last);
   for (uint32_t i = first; i < last; ++i) {
-    uint32_t index = reverse_ ? last - 1 - (i - first) : i;
-    DYNLIB_ASSIGN_OR_RETURN(bool more,
-                            branch ? VisitChild(page, index, range) : VisitEntry(page, index));
+    const uint32_t index = reverse_ ? last - 1 - (i - first) : i;
+    if (i + 1 < last) PrefetchChild(page, reverse_ ? index - 1 : index + 1);
+    DYNLIB_ASSIGN_OR_RETURN(bool more, VisitChild(page, index, range));
     if (!more) return false;
   }
   return true;
@@ -42,13 +57,30 @@ absl::StatusOr<bool> Scanner::VisitChild(const OpenPage& page, uint32_t index, c
   return Visit(*child, below);
 }
 
-absl::StatusOr<bool> Scanner::VisitEntry(const OpenPage& page, uint32_t index) {
-  PageView view = page.view();
+absl::StatusOr<bool> Scanner::VisitLeaf(const OpenPage& page, uint32_t first, uint32_t last) {
+  const PageView view = page.view();
+  const size_t prefix = view.prefix().size();
   key_.assign(view.prefix());
-  key_.append(view.suffix(index));
-  LeafValue value = view.value(index);
-  if (!value.overflow) return visit_(key_, value.inlined);
-  absl::StatusOr<OpenPage> overflow = nodes_->OpenChild(page, value.child, mode_);
+  for (uint32_t i = first; i < last; ++i) {
+    const uint32_t index = reverse_ ? last - 1 - (i - first) : i;
+    if (last - i > kCellsAhead) {
+      view.PrefetchKey(reverse_ ? index - kCellsAhead : index + kCellsAhead);
+    }
+    key_.resize(prefix);
+    key_.append(view.suffix(index));
+    const LeafValue value = view.value(index);
+    if (!value.overflow) {
+      if (!visit_(key_, value.inlined)) return false;
+      continue;
+    }
+    DYNLIB_ASSIGN_OR_RETURN(bool more, VisitOverflow(page, value.child));
+    if (!more) return false;
+  }
+  return true;
+}
+
+absl::StatusOr<bool> Scanner::VisitOverflow(const OpenPage& page, uint32_t child) {
+  absl::StatusOr<OpenPage> overflow = nodes_->OpenChild(page, child, mode_);
   if (!overflow.ok()) return Missing(overflow.status(), {key_, key_ + '\0'});
   return visit_(key_, overflow->view().payload());
 }

@@ -52,7 +52,8 @@ class Scanner {
   // Each is false when a visitor has had enough.
   absl::StatusOr<bool> Visit(const OpenPage& page, const Range& range);
   absl::StatusOr<bool> VisitChild(const OpenPage& page, uint32_t index, const Range& range);
-  absl::StatusOr<bool> VisitEntry(const OpenPage& page, uint32_t index);
+  absl::StatusOr<bool> VisitLeaf(const OpenPage& page, uint32_t first, uint32_t last);
+  absl::StatusOr<bool> VisitOverflow(const OpenPage& page, uint32_t child);
   // The page that has what is in `range` could not be had.
   absl::StatusOr<bool> Missing(const absl::Status& status, const Range& range);
   Range RangeOfChild(const PageView& branch, uint32_t index, const Range& range) const;

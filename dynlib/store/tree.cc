@@ -11,57 +11,147 @@
 #include "dynlib/store/tree_update.h"
 
 namespace dynlib::store {
-absl::StatusOr<std::optional<std::string>> Snapshot::Get(std::string_view key,
-                                                         ReadMode mode) const {
-  if (root_ == nullptr) return std::nullopt;
-  if (mode == ReadMode::kFromDisk || mode == ReadMode::kNotKept) return GetOpening(key, mode);
-  DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content,
-                          nodes_->Load(*root_, NodeStore::Expect::kTreePage, mode));
-  while (content->view().level() > 0) {
-    DYNLIB_ASSIGN_OR_RETURN(content,
-                            nodes_->LoadChild(*content, content->view().ChildFor(key), mode));
-  }
-  PageView leaf = content->view();
-  PageView::Position at = leaf.Find(key);
-  if (!at.found) return std::nullopt;
-  LeafValue value = leaf.value(at.index);
-  if (!value.overflow) return std::string(value.inlined);
-  DYNLIB_ASSIGN_OR_RETURN(const NodeContent* overflow,
-                          nodes_->LoadChild(*content, value.child, mode));
-  return std::string(overflow->view().payload());
+namespace {
+
+enum class Found { kYes, kNo, kNotInMemory };
+
+// Of a leaf, which is hardly ever in the processor's cache: so the misses of the search for a slot
+// come together and not one after the other. Random reads of 100-byte values are 25 % faster.
+void PrefetchSlots(const NodeContent* leaf) {
+  constexpr size_t kLine = 64;
+  constexpr size_t kLines = 8;  // header and 60 slots
+  const char* at = reinterpret_cast<const char*>(leaf);
+  for (size_t i = 0; i < kLines; ++i) __builtin_prefetch(at + i * kLine);
 }
 
-// As Get, for modes in which pages are not kept.
-absl::StatusOr<std::optional<std::string>> Snapshot::GetOpening(std::string_view key,
-                                                                ReadMode mode) const {
-  DYNLIB_ASSIGN_OR_RETURN(OpenPage page, nodes_->Open(*root_, NodeStore::Expect::kTreePage, mode));
+// The way from the root to a value, as far as it is in memory. Under a guard.
+template <typename Use>
+Found FindInMemory(Node* root, std::string_view key, Use&& use) {
+  if (root == nullptr) return Found::kNo;
+  NodeContent* content = root->content();
+  while (content != nullptr) {
+    content->Touch();
+    const PageView view = content->view();
+    if (view.level() > 0) {
+      content = content->child(view.ChildFor(key))->content();
+      if (view.level() == 1) PrefetchSlots(content);
+      continue;
+    }
+    const PageView::Position at = view.FindCell(key);
+    if (!at.found) return Found::kNo;
+    const LeafValue value = view.value(at.index);
+    if (!value.overflow) {
+      use(value.inlined);
+      return Found::kYes;
+    }
+    content = content->child(value.child)->content();
+    if (content == nullptr) break;
+    content->Touch();
+    use(content->view().payload());
+    return Found::kYes;
+  }
+  return Found::kNotInMemory;
+}
+
+bool FromMemory(ReadMode mode) {
+  return mode == ReadMode::kMayBlock || mode == ReadMode::kMemoryOnly;
+}
+
+// Of the calls that copy a value.
+auto CopyTo(std::optional<std::string>& value) {
+  return [&value](std::string_view found) { value.emplace(found); };
+}
+
+}  // namespace
+
+template <typename Use>
+absl::StatusOr<bool> Snapshot::Find(std::string_view key, ReadMode mode, Use use) const {
+  if (root() == nullptr) return false;
+  if (FromMemory(mode)) {
+    Epochs::Guard guard(nodes().epochs());
+    guard.CountRead();
+    const Found found = FindInMemory(root(), key, use);
+    if (found != Found::kNotInMemory) return found == Found::kYes;
+  }
+  return FindLoading(key, mode, use);
+}
+
+template <typename Use>
+absl::StatusOr<bool> Snapshot::FindLoading(std::string_view key, ReadMode mode, Use use) const {
+  nodes().counters().reads_missed.fetch_add(1, std::memory_order_relaxed);
+  DYNLIB_ASSIGN_OR_RETURN(OpenPage page, nodes().Open(*root(), NodeStore::Expect::kTreePage, mode));
   while (page.view().level() > 0) {
-    DYNLIB_ASSIGN_OR_RETURN(page, nodes_->OpenChild(page, page.view().ChildFor(key), mode));
+    DYNLIB_ASSIGN_OR_RETURN(page, nodes().OpenChild(page, page.view().ChildFor(key), mode));
   }
   PageView::Position at = page.view().Find(key);
-  if (!at.found) return std::nullopt;
+  if (!at.found) return false;
   LeafValue value = page.view().value(at.index);
-  if (!value.overflow) return std::string(value.inlined);
-  DYNLIB_ASSIGN_OR_RETURN(OpenPage overflow, nodes_->OpenChild(page, value.child, mode));
-  return std::string(overflow.view().payload());
+  if (!value.overflow) {
+    use(value.inlined);
+    return true;
+  }
+  DYNLIB_ASSIGN_OR_RETURN(OpenPage overflow, nodes().OpenChild(page, value.child, mode));
+  use(overflow.view().payload());
+  return true;
+}
+
+absl::StatusOr<std::optional<std::string>> Snapshot::Get(std::string_view key,
+                                                         ReadMode mode) const {
+  std::optional<std::string> value;
+  DYNLIB_RETURN_IF_ERROR(Find(key, mode, CopyTo(value)).status());
+  return value;
+}
+
+absl::StatusOr<bool> Snapshot::GetInto(std::string_view key, std::string& value,
+                                       ReadMode mode) const {
+  return Find(key, mode, [&value](std::string_view found) { value.assign(found); });
+}
+
+template <typename Use>
+absl::StatusOr<bool> Tree::Find(std::string_view key, ReadMode mode, Use use) const {
+  if (FromMemory(mode)) {
+    Epochs::Guard guard(nodes_->epochs());
+    guard.CountRead();
+    const Found found = FindInMemory(root_.load(std::memory_order_seq_cst), key, use);
+    if (found != Found::kNotInMemory) return found == Found::kYes;
+  }
+  const Snapshot now = snapshot();
+  if (now.empty()) return false;
+  return now.FindLoading(key, mode, use);
+}
+
+absl::StatusOr<std::optional<std::string>> Tree::Get(std::string_view key, ReadMode mode) const {
+  std::optional<std::string> value;
+  DYNLIB_RETURN_IF_ERROR(Find(key, mode, CopyTo(value)).status());
+  return value;
+}
+
+absl::StatusOr<bool> Tree::GetInto(std::string_view key, std::string& value, ReadMode mode) const {
+  return Find(key, mode, [&value](std::string_view found) { value.assign(found); });
+}
+
+absl::StatusOr<bool> Tree::View(std::string_view key,
+                                absl::FunctionRef<void(std::string_view)> view,
+                                ReadMode mode) const {
+  return Find(key, mode, view);
 }
 
 absl::Status Snapshot::Scan(std::string_view start, std::string_view end, ScanOrder order,
                             Visitor visit, ReadMode mode) const {
-  if (root_ == nullptr) return absl::OkStatus();
-  return Scanner(nodes_.get(), start, end, order == ScanOrder::kReverse, visit, nullptr, mode)
-      .Run(*root_);
+  if (root() == nullptr) return absl::OkStatus();
+  return Scanner(&nodes(), start, end, order == ScanOrder::kReverse, visit, nullptr, mode)
+      .Run(*root());
 }
 
 absl::Status Snapshot::ScanReadable(std::string_view start, std::string_view end, Visitor visit,
                                     UnreadableVisitor unreadable, ReadMode mode) const {
-  if (root_ == nullptr) return absl::OkStatus();
-  return Scanner(nodes_.get(), start, end, false, visit, &unreadable, mode).Run(*root_);
+  if (root() == nullptr) return absl::OkStatus();
+  return Scanner(&nodes(), start, end, false, visit, &unreadable, mode).Run(*root());
 }
 
 absl::StatusOr<std::optional<Snapshot::Unreadable>> Snapshot::FindDamage(std::string_view key,
                                                                          ReadMode mode) const {
-  if (root_ == nullptr) return std::nullopt;
+  if (root() == nullptr) return std::nullopt;
   std::optional<Unreadable> found;
   auto unreadable = [&](std::string_view first, std::string_view end, const absl::Status& status) {
     found = Unreadable{std::string(first), std::string(end), status};
@@ -70,15 +160,15 @@ absl::StatusOr<std::optional<Snapshot::Unreadable>> Snapshot::FindDamage(std::st
   auto visit = [](std::string_view, std::string_view) { return false; };
   const std::string after = Cat(key, std::string_view("\0", 1));
   const Scanner::UnreadableVisitor unreadable_visitor(unreadable);
-  DYNLIB_RETURN_IF_ERROR(Scanner(nodes_.get(), key, after, false, visit, &unreadable_visitor, mode)
-                             .RunUnclipped(*root_));
+  DYNLIB_RETURN_IF_ERROR(
+      Scanner(&nodes(), key, after, false, visit, &unreadable_visitor, mode).RunUnclipped(*root()));
   return found;
 }
 
 absl::StatusOr<RangeStats> Snapshot::ApproximateStats(std::string_view first,
                                                       std::string_view end) const {
-  if (root_ == nullptr) return RangeStats{.exact = true};
-  return EstimateRange(*nodes_, *root_, first, end);
+  if (root() == nullptr) return RangeStats{.exact = true};
+  return EstimateRange(nodes(), *root(), first, end);
 }
 
 Tree::Writing::Writing(Tree& tree) : tree_(tree) {
@@ -87,20 +177,20 @@ Tree::Writing::Writing(Tree& tree) : tree_(tree) {
 
 Tree::Writing::~Writing() { tree_.writing_.store(false, std::memory_order_release); }
 
-Tree::Tree(std::shared_ptr<NodeStore> nodes, TreeId id, NodeRef root, uint64_t position,
-           uint64_t epoch)
+Tree::Tree(std::shared_ptr<NodeStore> nodes, std::shared_ptr<TreeVersions> versions, Node* root,
+           uint64_t position)
     : nodes_(std::move(nodes)),
-      id_(id),
-      root_(std::move(root)),
+      versions_(std::move(versions)),
+      id_(versions_->tree),
       position_(position),
-      epoch_(epoch) {}
+      root_(root) {}
 
 absl::Status Tree::Apply(const WriteBatch& batch, uint64_t position) {
   Writing writing(*this);
-  DYNLIB_ASSIGN_OR_RETURN(Base base, Begin(batch, position));
-  TreeUpdate update(nodes_.get(), id_, base.epoch);
-  DYNLIB_ASSIGN_OR_RETURN(NodeRef new_root, update.Run(base.root, batch));
-  Publish(std::move(new_root), position, base.epoch, update.TakeReplaced());
+  DYNLIB_ASSIGN_OR_RETURN(Node * root, Begin(batch, position));
+  TreeUpdate update(nodes_.get(), id_);
+  DYNLIB_ASSIGN_OR_RETURN(Node * new_root, update.Run(root, batch));
+  Publish(new_root, position, update);
   return absl::OkStatus();
 }
 
@@ -116,54 +206,51 @@ absl::Status Tree::Replace(std::string_view first, std::string_view end, const W
   if (!end.empty() && end <= first)
     return absl::InvalidArgumentError(Cat("replacing an empty range at ", Escape(first)));
   Writing writing(*this);
-  DYNLIB_ASSIGN_OR_RETURN(Base base, Begin(rows, position));
-  TreeUpdate update(nodes_.get(), id_, base.epoch);
-  DYNLIB_ASSIGN_OR_RETURN(NodeRef new_root, update.Replace(base.root, first, end, rows));
-  Publish(std::move(new_root), position, base.epoch, update.TakeReplaced());
+  DYNLIB_ASSIGN_OR_RETURN(Node * root, Begin(rows, position));
+  TreeUpdate update(nodes_.get(), id_);
+  DYNLIB_ASSIGN_OR_RETURN(Node * new_root, update.Replace(root, first, end, rows));
+  Publish(new_root, position, update);
   return absl::OkStatus();
 }
 
-absl::StatusOr<Tree::Base> Tree::Begin(const WriteBatch& batch, uint64_t position) const {
+absl::StatusOr<Node*> Tree::Begin(const WriteBatch& batch, uint64_t position) const {
   DYNLIB_RETURN_IF_ERROR(CheckLimits(batch));
-  std::lock_guard lock(mutex_);
-  if (position < position_) {
+  const uint64_t now = this->position();
+  if (position < now) {
     return absl::InvalidArgumentError(
-        Cat("tree ", id_, " is at position ", position_, ", and cannot go back to ", position));
+        Cat("tree ", id_, " is at position ", now, ", and cannot go back to ", position));
   }
-  return Base{root_, epoch_};
+  return root_.load(std::memory_order_acquire);
 }
 
-void Tree::Publish(NodeRef new_root, uint64_t position, uint64_t epoch,
-                   std::vector<NodeRef> replaced) {
-  // A node that was made after the newest capture is in no checkpoint: it needs no address taken
-  // back, and goes with its last reader.
-  std::vector<NodeRef> captured;
-  for (const NodeRef& node : replaced) {
-    node->Retire();
-    if (node->epoch() < epoch) captured.push_back(node);
+void Tree::Publish(Node* new_root, uint64_t position, TreeUpdate& update) {
+  std::vector<Node*> free;
+  {
+    std::lock_guard lock(nodes_->versions().mutex());
+    const uint64_t version = nodes_->versions().NextLocked();
+    for (Node* node : update.made()) node->set_birth(version);
+    PublishLocked(new_root, position, version);
+    nodes_->versions().RetireLocked(versions_, update.replaced(), version, free);
   }
-  std::lock_guard lock(mutex_);
-  // A checkpoint that captured the old root while this batch was being built has captured them all.
-  std::vector<NodeRef>& left = epoch == epoch_ ? captured : replaced;
-  if (!left.empty()) retired_.push_back(std::move(left));
-  std::swap(root_, new_root);
-  position_ = position;
+  update.Published();
+  nodes_->FreeLater(std::move(free));
+}
+
+void Tree::PublishLocked(Node* new_root, uint64_t position, uint64_t version) {
+  root_.store(new_root, std::memory_order_seq_cst);
+  position_.store(position, std::memory_order_release);
+  versions_->version = version;
 }
 
 Snapshot Tree::snapshot() const {
-  std::lock_guard lock(mutex_);
-  return Snapshot(nodes_, root_, position_);
+  std::lock_guard lock(nodes_->versions().mutex());
+  return SnapshotLocked();
 }
 
-uint64_t Tree::position() const {
-  std::lock_guard lock(mutex_);
-  return position_;
-}
-
-Tree::Capture Tree::CaptureForCheckpoint(uint64_t epoch) {
-  std::lock_guard lock(mutex_);
-  epoch_ = epoch;
-  return {root_, position_, std::exchange(retired_, {})};
+Snapshot Tree::SnapshotLocked() const {
+  return Snapshot(nodes_->versions().PinLocked(nodes_, versions_,
+                                               root_.load(std::memory_order_relaxed),
+                                               position_.load(std::memory_order_relaxed)));
 }
 
 void Tree::SetDurable(uint64_t newest, uint64_t older) {

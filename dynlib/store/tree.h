@@ -19,8 +19,15 @@
 // Keys are 0 to 8,192 bytes, compared as unsigned bytes; values 0 to 1,048,576 bytes. Values longer
 // than 2,048 bytes lie in extents of their own, and do not slow down scans of their neighbours.
 //
-// Memory: pages are read from disk when first touched, and stay in memory for as long as a version
-// that holds them, so a tree that is read whole is in memory whole. ReadMode::kNotKept and
+//   std::string value;   // used again and again: no allocation for each
+//   DYNLIB_ASSIGN_OR_RETURN(bool found, tree->GetInto("a", value));
+//
+// Reads. Get, GetInto and View of a tree need no snapshot, take no lock, and write nothing that
+// other threads read. A snapshot's reads see one version and are as fast; taking one costs a short
+// lock and an allocation.
+//
+// Memory: pages are read from disk when first touched, and stay within PageFile's memory_bytes,
+// whichever versions are held: a snapshot pins a version, not memory. ReadMode::kNotKept and
 // kFromDisk leave memory as it was.
 //
 // Blocking: a page that is not in memory is read from disk by the caller; call Apply, Get and Scan
@@ -38,11 +45,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -50,9 +56,12 @@
 #include "dynlib/store/node.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/range_stats.h"
+#include "dynlib/store/versions.h"
 #include "dynlib/store/write_batch.h"
 
 namespace dynlib::store {
+
+class TreeUpdate;
 
 class NodeStore;
 
@@ -60,9 +69,10 @@ enum class ScanOrder { kForward, kReverse };
 
 // One version of a tree, pinned: immutable, cheap to copy and move.
 //
-// It keeps alive the pages of its version, in memory and in the file. One that outlives its
-// PageFile keeps the file open, but no longer protects its space once the file is opened again
-// (reads then fail with kDataLoss; they never return another version's bytes).
+// It keeps alive the pages of its version in the file, and those in memory that no checkpoint has
+// written. PageFile::Stats says what each holds back. One that outlives its PageFile keeps the file
+// open, but no longer protects its space once the file is opened again (reads then fail with
+// kDataLoss; they never return another version's bytes).
 //
 // Threads: any.
 class Snapshot {
@@ -75,6 +85,9 @@ class Snapshot {
 
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key,
                                                  ReadMode mode = ReadMode::kMayBlock) const;
+  // Puts the value into `value`, whose memory is used again. False: there is none.
+  absl::StatusOr<bool> GetInto(std::string_view key, std::string& value,
+                               ReadMode mode = ReadMode::kMayBlock) const;
 
   // Visits the keys in [start, end); an empty `end` means no upper bound. kReverse visits the same
   // keys from the last to the first. Keys visited before an error are good.
@@ -113,19 +126,22 @@ class Snapshot {
   absl::StatusOr<RangeStats> ApproximateStats(std::string_view first, std::string_view end) const;
 
   // Of the newest batch in this version.
-  uint64_t position() const { return position_; }
-  bool empty() const { return root_ == nullptr; }
+  uint64_t position() const { return pin_ == nullptr ? 0 : pin_->position; }
+  bool empty() const { return root() == nullptr; }
 
  private:
   friend class PageFile;
   friend class Tree;
-  absl::StatusOr<std::optional<std::string>> GetOpening(std::string_view key, ReadMode mode) const;
-  Snapshot(std::shared_ptr<NodeStore> nodes, NodeRef root, uint64_t position)
-      : nodes_(std::move(nodes)), root_(std::move(root)), position_(position) {}
+  explicit Snapshot(std::shared_ptr<const VersionPin> pin) : pin_(std::move(pin)) {}
 
-  std::shared_ptr<NodeStore> nodes_;  // declared first: outlives the root
-  NodeRef root_;
-  uint64_t position_ = 0;
+  NodeStore& nodes() const { return *pin_->nodes; }
+  Node* root() const { return pin_ == nullptr ? nullptr : pin_->root; }
+  template <typename Use>
+  absl::StatusOr<bool> Find(std::string_view key, ReadMode mode, Use use) const;
+  template <typename Use>
+  absl::StatusOr<bool> FindLoading(std::string_view key, ReadMode mode, Use use) const;
+
+  std::shared_ptr<const VersionPin> pin_;
 };
 
 // Threads: Apply by one writer at a time (checked; PageFile's Split and Join count as writers of
@@ -152,11 +168,21 @@ class Tree {
   absl::Status Replace(std::string_view first, std::string_view end, const WriteBatch& rows,
                        uint64_t position);
 
+  // Of the newest published version, as the methods of Snapshot.
+  absl::StatusOr<std::optional<std::string>> Get(std::string_view key,
+                                                 ReadMode mode = ReadMode::kMayBlock) const;
+  absl::StatusOr<bool> GetInto(std::string_view key, std::string& value,
+                               ReadMode mode = ReadMode::kMayBlock) const;
+  // Calls view(value) where the value lies. For short: until it returns, no memory of replaced and
+  // evicted pages is freed. It makes no file call and does not wait. False: there is none.
+  absl::StatusOr<bool> View(std::string_view key, absl::FunctionRef<void(std::string_view)> view,
+                            ReadMode mode = ReadMode::kMayBlock) const;
+
   // The newest published version.
   Snapshot snapshot() const;
 
   TreeId id() const { return id_; }
-  uint64_t position() const;
+  uint64_t position() const { return position_.load(std::memory_order_acquire); }
   // Of this tree in the newest durable checkpoint; 0 when it is in none. Replay starts after it.
   uint64_t durable_position() const { return durable_position_.load(std::memory_order_acquire); }
   // Of this tree in the older of the two checkpoints on disk: a log that is kept from here on can
@@ -165,13 +191,6 @@ class Tree {
 
  private:
   friend class PageFile;
-
-  // What a checkpoint takes: a version, and the nodes that left the tree since the last capture.
-  struct Capture {
-    NodeRef root;
-    uint64_t position = 0;
-    std::vector<std::vector<NodeRef>> retired;
-  };
 
   // Makes the caller the one writer.
   class Writing {
@@ -184,33 +203,29 @@ class Tree {
    private:
     Tree& tree_;
   };
-  // What a writer begins with.
-  struct Base {
-    NodeRef root;
-    uint64_t epoch;
-  };
+  Tree(std::shared_ptr<NodeStore> nodes, std::shared_ptr<TreeVersions> versions, Node* root,
+       uint64_t position);
 
-  Tree(std::shared_ptr<NodeStore> nodes, TreeId id, NodeRef root, uint64_t position,
-       uint64_t epoch);
+  template <typename Use>
+  absl::StatusOr<bool> Find(std::string_view key, ReadMode mode, Use use) const;
 
-  // Errors as Apply's.
-  absl::StatusOr<Base> Begin(const WriteBatch& batch, uint64_t position) const;
-  void Publish(NodeRef new_root, uint64_t position, uint64_t epoch, std::vector<NodeRef> replaced);
-  // The newest version; `epoch` begins with it.
-  Capture CaptureForCheckpoint(uint64_t epoch);
+  // The root that a writer begins with. Errors as Apply's.
+  absl::StatusOr<Node*> Begin(const WriteBatch& batch, uint64_t position) const;
+  void Publish(Node* new_root, uint64_t position, TreeUpdate& update);
+  // The methods with Locked: under nodes_->versions().mutex().
+  void PublishLocked(Node* new_root, uint64_t position, uint64_t version);
+  Snapshot SnapshotLocked() const;
   void SetDurable(uint64_t newest, uint64_t older);
 
   const std::shared_ptr<NodeStore> nodes_;
+  const std::shared_ptr<TreeVersions> versions_;
   const TreeId id_;
   std::atomic<bool> writing_{false};
   std::atomic<uint64_t> durable_position_{0};
   std::atomic<uint64_t> fallback_position_{0};
-
-  mutable std::mutex mutex_;  // guards what follows; held for pointer swaps alone
-  NodeRef root_;              // null: the empty tree
-  uint64_t position_ = 0;
-  uint64_t epoch_;  // the page file's count of captures, as of this tree's newest
-  std::vector<std::vector<NodeRef>> retired_;
+  std::atomic<uint64_t> position_{0};
+  // Null: the empty tree. Readers load it under an epoch guard.
+  alignas(64) std::atomic<Node*> root_;
 };
 
 }  // namespace dynlib::store

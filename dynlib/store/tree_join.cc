@@ -9,7 +9,7 @@
 
 namespace dynlib::store {
 
-absl::StatusOr<TreeUpdate::Halves> TreeUpdate::Cut(const NodeRef& root, std::string_view key) {
+absl::StatusOr<TreeUpdate::Halves> TreeUpdate::Cut(Node* root, std::string_view key) {
   Halves halves;
   if (root == nullptr) return halves;
   DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, LoadTreePage(root));
@@ -21,17 +21,15 @@ absl::StatusOr<TreeUpdate::Halves> TreeUpdate::Cut(const NodeRef& root, std::str
   return halves;
 }
 
-absl::Status TreeUpdate::CutPage(const NodeRef& node, const NodeContent& content,
-                                 std::string_view separator, std::string_view key, Pieces& below,
-                                 Pieces& above) {
+absl::Status TreeUpdate::CutPage(Node* node, const NodeContent& content, std::string_view separator,
+                                 std::string_view key, Pieces& below, Pieces& above) {
   PageView view = content.view();
   if (view.level() == 0) {
     CutLeaf(node, content, separator, key, below, above);
     return absl::OkStatus();
   }
   const uint32_t at = view.ChildFor(key);
-  DYNLIB_ASSIGN_OR_RETURN(const NodeContent* child,
-                          nodes_->LoadChild(content, at, ReadMode::kMayBlock));
+  DYNLIB_ASSIGN_OR_RETURN(const NodeContent* child, LoadChild(content, at));
   Pieces children = AllChildren(content, {});
   Pieces left;
   Pieces right;
@@ -52,9 +50,8 @@ absl::Status TreeUpdate::CutPage(const NodeRef& node, const NodeContent& content
   return FinishBranch(std::move(right), view.level(), key, above);
 }
 
-void TreeUpdate::CutLeaf(const NodeRef& node, const NodeContent& content,
-                         std::string_view separator, std::string_view key, Pieces& below,
-                         Pieces& above) {
+void TreeUpdate::CutLeaf(Node* node, const NodeContent& content, std::string_view separator,
+                         std::string_view key, Pieces& below, Pieces& above) {
   const uint32_t count = content.view().count();
   const uint32_t at = content.view().Find(key).index;
   if (at == count) return below.push_back({node, separator});
@@ -75,7 +72,7 @@ absl::Status TreeUpdate::FinishBranch(Pieces children, uint32_t level, std::stri
   return absl::OkStatus();
 }
 
-absl::StatusOr<NodeRef> TreeUpdate::Join(const NodeRef& left, const NodeRef& right) {
+absl::StatusOr<Node*> TreeUpdate::Join(Node* left, Node* right) {
   if (left == nullptr) return right;
   if (right == nullptr) return left;
   DYNLIB_ASSIGN_OR_RETURN(const NodeContent* a, LoadTreePage(left));
@@ -101,17 +98,17 @@ absl::StatusOr<NodeRef> TreeUpdate::Join(const NodeRef& left, const NodeRef& rig
   return MakeRoot(std::move(pieces));
 }
 
-absl::StatusOr<std::string_view> TreeUpdate::EdgeKey(const NodeRef& root, bool last) {
+absl::StatusOr<std::string_view> TreeUpdate::EdgeKey(Node* root, bool last) {
   DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, LoadTreePage(root));
   while (content->view().level() > 0) {
     const uint32_t child = last ? content->view().count() : 0;
-    DYNLIB_ASSIGN_OR_RETURN(content, nodes_->LoadChild(*content, child, ReadMode::kMayBlock));
+    DYNLIB_ASSIGN_OR_RETURN(content, LoadChild(*content, child));
   }
   return Key(content->view(), last ? content->view().count() - 1 : 0);
 }
 
-absl::Status TreeUpdate::Graft(const NodeRef& node, const NodeContent& content,
-                               std::string_view separator, const Grafted& lower, Pieces& out) {
+absl::Status TreeUpdate::Graft(Node* node, const NodeContent& content, std::string_view separator,
+                               const Grafted& lower, Pieces& out) {
   const uint32_t level = content.view().level();
   const uint32_t at = lower.at_end ? content.view().count() : 0;
   Pieces children = AllChildren(content, {});
@@ -123,8 +120,7 @@ absl::Status TreeUpdate::Graft(const NodeRef& node, const NodeContent& content,
       children.insert(children.begin(), {lower.root, {}, true});
     }
   } else {
-    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* child,
-                            nodes_->LoadChild(content, at, ReadMode::kMayBlock));
+    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* child, LoadChild(content, at));
     Pieces below;
     DYNLIB_RETURN_IF_ERROR(Graft(children[at].node, *child, children[at].separator, lower, below));
     children.erase(children.begin() + at);

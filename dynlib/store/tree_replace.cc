@@ -20,8 +20,8 @@ bool TreeUpdate::Range::Overlaps(const Range& other) const {
   return (end.empty() || other.first < end) && (other.end.empty() || first < other.end);
 }
 
-absl::StatusOr<NodeRef> TreeUpdate::Replace(const NodeRef& root, std::string_view first,
-                                            std::string_view end, const WriteBatch& rows) {
+absl::StatusOr<Node*> TreeUpdate::Replace(Node* root, std::string_view first, std::string_view end,
+                                          const WriteBatch& rows) {
   const std::vector<const WriteBatch::Operation*> sorted = Sorted(rows);
   const Range replaced{first, end};
   Pieces pieces;
@@ -35,7 +35,7 @@ absl::StatusOr<NodeRef> TreeUpdate::Replace(const NodeRef& root, std::string_vie
   return MakeRoot(std::move(pieces));
 }
 
-absl::Status TreeUpdate::ReplacePage(const NodeRef& node, const NodeContent& content,
+absl::Status TreeUpdate::ReplacePage(Node* node, const NodeContent& content,
                                      std::string_view separator, const Range& range,
                                      const Range& replaced, Operations rows, Pieces& out) {
   const PageView view = content.view();
@@ -45,8 +45,8 @@ absl::Status TreeUpdate::ReplacePage(const NodeRef& node, const NodeContent& con
   }
   Replace(node);
   Pieces children;
-  for (uint32_t i = 0; i < content.children.size(); ++i) {
-    const NodeRef& child = content.children[i];
+  for (uint32_t i = 0; i < content.child_count; ++i) {
+    Node* child = content.child(i);
     const std::string_view own = i == 0 ? separator : Key(view, i - 1);
     const Range below{i == 0 ? range.first : own, i < view.count() ? Key(view, i) : range.end};
     if (!below.Overlaps(replaced)) {
@@ -65,22 +65,20 @@ absl::Status TreeUpdate::ReplacePage(const NodeRef& node, const NodeContent& con
       BuildSubtree(here, view.level() - 1, own, children);
       continue;
     }
-    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* loaded,
-                            nodes_->LoadChild(content, i, ReadMode::kMayBlock));
+    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* loaded, LoadChild(content, i));
     DYNLIB_RETURN_IF_ERROR(ReplacePage(child, *loaded, own, below, replaced, here, children));
   }
   return FinishBranch(std::move(children), view.level(), separator, out);
 }
 
-void TreeUpdate::ReplaceInLeaf(const NodeRef& node, const NodeContent& content,
-                               std::string_view separator, const Range& replaced, Operations rows,
-                               Pieces& out) {
+void TreeUpdate::ReplaceInLeaf(Node* node, const NodeContent& content, std::string_view separator,
+                               const Range& replaced, Operations rows, Pieces& out) {
   Replace(node);
   const PageView view = content.view();
   const uint32_t from = view.Find(replaced.first).index;
   const uint32_t to = replaced.end.empty() ? view.count() : view.Find(replaced.end).index;
   for (uint32_t i = from; i < to; ++i) {
-    if (view.value(i).overflow) Replace(content.children[view.value(i).child]);
+    if (view.value(i).overflow) Replace(content.child(view.value(i).child));
   }
   std::vector<Item> items;
   AppendItems(content, 0, from, items);
@@ -104,12 +102,13 @@ void TreeUpdate::BuildSubtree(Operations rows, uint32_t level, std::string_view 
   std::move(pieces.begin(), pieces.end(), std::back_inserter(out));
 }
 
-absl::Status TreeUpdate::Discard(const NodeRef& node) {
+absl::Status TreeUpdate::Discard(Node* node) {
   Replace(node);
+  if (node->on_disk() && node->address().childless) return absl::OkStatus();  // not even read
   absl::StatusOr<const NodeContent*> content = LoadTreePage(node);
   if (absl::IsDataLoss(content.status())) return absl::OkStatus();
   if (!content.ok()) return content.status();
-  for (const NodeRef& child : (*content)->children) {
+  for (Node* child : (*content)->all_children()) {
     if ((*content)->view().level() == 0) {
       Replace(child);  // an overflow value: nothing is below it
     } else {

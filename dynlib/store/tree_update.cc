@@ -87,11 +87,35 @@ std::string_view TreeUpdate::Key(const PageView& view, uint32_t index) {
   return prefix.empty() ? view.suffix(index) : arena_.Concat(prefix, view.suffix(index));
 }
 
-absl::StatusOr<const NodeContent*> TreeUpdate::LoadTreePage(const NodeRef& node) {
-  return nodes_->Load(*node, NodeStore::Expect::kTreePage, ReadMode::kMayBlock);
+TreeUpdate::~TreeUpdate() {
+  pinned_.clear();
+  for (Node* node : made_) nodes_->Unmake(node);
 }
 
-absl::StatusOr<NodeRef> TreeUpdate::Run(const NodeRef& root, const WriteBatch& batch) {
+const NodeContent* TreeUpdate::Pin(ContentRef content) {
+  pinned_.push_back(std::move(content));
+  return pinned_.back().get();
+}
+
+absl::StatusOr<const NodeContent*> TreeUpdate::LoadTreePage(Node* node) {
+  DYNLIB_ASSIGN_OR_RETURN(ContentRef content,
+                          nodes_->Load(*node, NodeStore::Expect::kTreePage, ReadMode::kMayBlock));
+  return Pin(std::move(content));
+}
+
+absl::StatusOr<const NodeContent*> TreeUpdate::LoadChild(const NodeContent& parent,
+                                                         uint32_t index) {
+  DYNLIB_ASSIGN_OR_RETURN(ContentRef content,
+                          nodes_->LoadChild(parent, index, ReadMode::kMayBlock));
+  return Pin(std::move(content));
+}
+
+Node* TreeUpdate::MakeNode(NodeContent* content) {
+  made_.push_back(nodes_->MakeNode(content));
+  return made_.back();
+}
+
+absl::StatusOr<Node*> TreeUpdate::Run(Node* root, const WriteBatch& batch) {
   std::vector<const Operation*> operations = Sorted(batch);
   if (operations.empty()) return root;
   Pieces pieces;
@@ -104,32 +128,33 @@ absl::StatusOr<NodeRef> TreeUpdate::Run(const NodeRef& root, const WriteBatch& b
   return MakeRoot(std::move(pieces));
 }
 
-absl::StatusOr<NodeRef> TreeUpdate::MakeRoot(Pieces pieces) {
+absl::StatusOr<Node*> TreeUpdate::MakeRoot(Pieces pieces) {
   while (pieces.size() > 1) {
     Pieces above;
-    BuildBranches(pieces, pieces[0].node->content()->view().level() + 1, {}, above);
+    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* below, LoadTreePage(pieces[0].node));
+    BuildBranches(pieces, below->view().level() + 1, {}, above);
     pieces = std::move(above);
   }
-  if (pieces.empty()) return NodeRef();
-  NodeRef top = pieces[0].node;
+  if (pieces.empty()) return nullptr;
+  Node* top = pieces[0].node;
   while (true) {  // a root with a single child gives way to it
     DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, LoadTreePage(top));
-    if (content->view().level() == 0 || content->children.size() > 1) return top;
-    NodeRef child = content->children[0];
+    if (content->view().level() == 0 || content->child_count > 1) return top;
+    Node* child = content->child(0);
     Replace(top);  // harmless for a node that this update made: it never gets an address
     top = std::move(child);
   }
 }
 
-absl::Status TreeUpdate::Update(const NodeRef& node, const NodeContent& content,
-                                std::string_view separator, Operations operations, Pieces& out) {
+absl::Status TreeUpdate::Update(Node* node, const NodeContent& content, std::string_view separator,
+                                Operations operations, Pieces& out) {
   if (content.view().level() > 0) return UpdateBranch(node, content, separator, operations, out);
   UpdateLeaf(node, &content, separator, operations, out);
   return absl::OkStatus();
 }
 
-void TreeUpdate::UpdateLeaf(const NodeRef& node, const NodeContent* content,
-                            std::string_view separator, Operations operations, Pieces& out) {
+void TreeUpdate::UpdateLeaf(Node* node, const NodeContent* content, std::string_view separator,
+                            Operations operations, Pieces& out) {
   std::vector<Item> items;
   if (!MergeIntoLeaf(content, operations, items)) {
     if (node != nullptr) out.push_back({node, separator});
@@ -168,7 +193,7 @@ bool TreeUpdate::ApplyTo(const NodeContent* content, uint32_t index, bool found,
       AppendItems(*content, index, index + 1, items);
       return false;
     }
-    if (old.overflow) Replace(content->children[old.child]);
+    if (old.overflow) Replace(content->child(old.child));
   }
   if (!operation.value.has_value()) return found;
   Item item{{.key = operation.key}, nullptr};
@@ -177,8 +202,10 @@ bool TreeUpdate::ApplyTo(const NodeContent* content, uint32_t index, bool found,
   } else {
     item.entry.overflow = true;
     item.entry.value_length = static_cast<uint32_t>(operation.value->size());
-    item.overflow =
-        nodes_->MakeNode(epoch_, BuildBlob(PageKind::kOverflow, tree_, 0, *operation.value), {});
+    NodeContent* page = nodes_->NewContent(
+        static_cast<uint32_t>(kPageHeaderBytes + operation.value->size()), /*children=*/0);
+    BuildBlobAt(page->data(), PageKind::kOverflow, tree_, 0, *operation.value);
+    item.overflow = MakeNode(page);
   }
   items.push_back(std::move(item));
   return true;
@@ -190,7 +217,7 @@ void TreeUpdate::AppendItems(const NodeContent& content, uint32_t from, uint32_t
   for (uint32_t i = from; i < to; ++i) {
     LeafValue value = view.value(i);
     items.push_back({{Key(view, i), value.inlined, value.length, value.overflow},
-                     value.overflow ? content.children[value.child] : nullptr});
+                     value.overflow ? content.child(value.child) : nullptr});
   }
 }
 
@@ -227,18 +254,23 @@ void TreeUpdate::BuildLeaves(std::span<const Item> items, bool append, std::stri
   close(items.size());
 }
 
-NodeRef TreeUpdate::MakeLeaf(std::span<const Item> items) {
-  std::vector<LeafEntry> entries;
-  std::vector<NodeRef> overflows;
-  entries.reserve(items.size());
+Node* TreeUpdate::MakeLeaf(std::span<const Item> items) {
+  entries_.clear();
+  uint32_t overflows = 0;
   for (const Item& item : items) {
-    entries.push_back(item.entry);
-    if (item.entry.overflow) overflows.push_back(item.overflow);
+    entries_.push_back(item.entry);
+    overflows += item.entry.overflow ? 1 : 0;
   }
-  return nodes_->MakeNode(epoch_, BuildLeaf(tree_, entries), std::move(overflows));
+  NodeContent* page = nodes_->NewContent(LeafLength(entries_), overflows);
+  BuildLeafAt(page->data(), tree_, entries_);
+  Node** child = page->children();
+  for (const Item& item : items) {
+    if (item.entry.overflow) *child++ = item.overflow;
+  }
+  return MakeNode(page);
 }
 
-absl::Status TreeUpdate::UpdateBranch(const NodeRef& node, const NodeContent& content,
+absl::Status TreeUpdate::UpdateBranch(Node* node, const NodeContent& content,
                                       std::string_view separator, Operations operations,
                                       Pieces& out) {
   DYNLIB_ASSIGN_OR_RETURN(std::vector<Change> changes,
@@ -248,8 +280,8 @@ absl::Status TreeUpdate::UpdateBranch(const NodeRef& node, const NodeContent& co
   for (const Change& change : changes) {
     bool single = change.pieces.size() == 1;
     same &= single && !change.pieces[0].fresh;
-    one_to_one &=
-        single && (!change.pieces[0].fresh || change.pieces[0].node->length() >= kSmallPageBytes);
+    one_to_one &= single && (!change.pieces[0].fresh ||
+                             nodes_->Length(*change.pieces[0].node) >= kSmallPageBytes);
   }
   if (same) {
     out.push_back({node, separator});
@@ -281,10 +313,9 @@ absl::StatusOr<std::vector<TreeUpdate::Change>> TreeUpdate::UpdateChildren(
                                  });
     }
     size_t count = end - operations.begin();
-    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* below,
-                            nodes_->LoadChild(content, child, ReadMode::kMayBlock));
+    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* below, LoadChild(content, child));
     changes.push_back({child, {}});
-    DYNLIB_RETURN_IF_ERROR(Update(content.children[child], *below,
+    DYNLIB_RETURN_IF_ERROR(Update(content.child(child), *below,
                                   child == 0 ? separator : Key(view, child - 1),
                                   operations.first(count), changes.back().pieces));
     operations = operations.subspan(count);
@@ -292,12 +323,13 @@ absl::StatusOr<std::vector<TreeUpdate::Change>> TreeUpdate::UpdateChildren(
   return changes;
 }
 
-NodeRef TreeUpdate::ReplaceChildren(const NodeContent& content,
-                                    const std::vector<Change>& changes) {
-  std::vector<NodeRef> children = content.children;
-  for (const Change& change : changes) children[change.child] = change.pieces[0].node;
+Node* TreeUpdate::ReplaceChildren(const NodeContent& content, const std::vector<Change>& changes) {
   // The separators are as they were, so the bytes are too.
-  return nodes_->MakeNode(epoch_, content.bytes, std::move(children));
+  NodeContent* page = nodes_->NewContent(content.length, content.child_count);
+  std::memcpy(page->data(), content.data(), content.length);
+  std::copy_n(content.children(), content.child_count, page->children());
+  for (const Change& change : changes) page->children()[change.child] = change.pieces[0].node;
+  return MakeNode(page);
 }
 
 TreeUpdate::Pieces TreeUpdate::AllChildren(const NodeContent& content,
@@ -305,12 +337,12 @@ TreeUpdate::Pieces TreeUpdate::AllChildren(const NodeContent& content,
   PageView view = content.view();
   Pieces all;
   auto change = changes.begin();
-  for (uint32_t i = 0; i < content.children.size(); ++i) {
+  for (uint32_t i = 0; i < content.child_count; ++i) {
     if (change != changes.end() && change->child == i) {
       std::move(change->pieces.begin(), change->pieces.end(), std::back_inserter(all));
       ++change;
     } else {
-      all.push_back({content.children[i], i == 0 ? std::string_view() : Key(view, i - 1)});
+      all.push_back({content.child(i), i == 0 ? std::string_view() : Key(view, i - 1)});
     }
   }
   return all;
@@ -322,11 +354,11 @@ absl::Status TreeUpdate::MergeSmallNeighbours(Pieces& pieces, uint32_t level) {
     if (kept > 0) {
       Piece& left = pieces[kept - 1];
       Piece& right = pieces[i];
-      uint32_t a = left.node->length();
-      uint32_t b = right.node->length();
+      uint32_t a = nodes_->Length(*left.node);
+      uint32_t b = nodes_->Length(*right.node);
       if ((left.fresh || right.fresh) && std::min(a, b) < kSmallPageBytes &&
           a + b <= kMergedBytesMax) {
-        absl::StatusOr<NodeRef> merged = Merge(left, right, level);
+        absl::StatusOr<Node*> merged = Merge(left, right, level);
         // A page that is damaged stays as it is: only who needs what is in it has to fail.
         if (!merged.ok() && !absl::IsDataLoss(merged.status())) return merged.status();
         if (merged.ok() && *merged != nullptr) {
@@ -344,7 +376,7 @@ absl::Status TreeUpdate::MergeSmallNeighbours(Pieces& pieces, uint32_t level) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<NodeRef> TreeUpdate::Merge(const Piece& left, const Piece& right, uint32_t level) {
+absl::StatusOr<Node*> TreeUpdate::Merge(const Piece& left, const Piece& right, uint32_t level) {
   DYNLIB_ASSIGN_OR_RETURN(const NodeContent* a, LoadTreePage(left.node));
   DYNLIB_ASSIGN_OR_RETURN(const NodeContent* b, LoadTreePage(right.node));
   if (level == 0) {
@@ -356,7 +388,7 @@ absl::StatusOr<NodeRef> TreeUpdate::Merge(const Piece& left, const Piece& right,
       page.Add(item.entry.key, item.entry.value.size(), item.entry.overflow ? 1 : 0);
     }
     // Less prefix in common may make the whole longer than its parts.
-    return page.length() <= kPageTargetBytes ? MakeLeaf(items) : NodeRef();
+    return page.length() <= kPageTargetBytes ? MakeLeaf(items) : nullptr;
   }
   Pieces children = AllChildren(*a, {});
   Pieces more = AllChildren(*b, {});
@@ -364,7 +396,7 @@ absl::StatusOr<NodeRef> TreeUpdate::Merge(const Piece& left, const Piece& right,
   std::move(more.begin(), more.end(), std::back_inserter(children));
   PageSizer page = PageSizer::Branch();
   for (size_t i = 1; i < children.size(); ++i) page.Add(children[i].separator, 0, 1);
-  return page.length() <= kPageTargetBytes ? MakeBranch(children, level) : NodeRef();
+  return page.length() <= kPageTargetBytes ? MakeBranch(children, level) : nullptr;
 }
 
 void TreeUpdate::BuildBranches(std::span<const Piece> children, uint32_t level,
@@ -397,16 +429,15 @@ void TreeUpdate::BuildBranches(std::span<const Piece> children, uint32_t level,
   close(children.size());
 }
 
-NodeRef TreeUpdate::MakeBranch(std::span<const Piece> children, uint32_t level) {
+Node* TreeUpdate::MakeBranch(std::span<const Piece> children, uint32_t level) {
   std::vector<std::string_view> separators;
-  std::vector<NodeRef> nodes;
   separators.reserve(children.size());
-  nodes.reserve(children.size());
-  for (const Piece& child : children) {
-    if (!nodes.empty()) separators.push_back(child.separator);
-    nodes.push_back(child.node);
-  }
-  return nodes_->MakeNode(epoch_, BuildBranch(tree_, level, separators), std::move(nodes));
+  for (const Piece& child : children.subspan(1)) separators.push_back(child.separator);
+  NodeContent* page =
+      nodes_->NewContent(BranchLength(separators), static_cast<uint32_t>(children.size()));
+  BuildBranchAt(page->data(), tree_, level, separators);
+  for (size_t i = 0; i < children.size(); ++i) page->children()[i] = children[i].node;
+  return MakeNode(page);
 }
 
 }  // namespace dynlib::store

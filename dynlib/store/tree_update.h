@@ -5,9 +5,11 @@
 // above take over the references; the root grows and shrinks. Nothing that exists is changed, so an
 // error on the way leaves no trace.
 //
-//   TreeUpdate update(nodes, id, epoch);
-//   DYNLIB_ASSIGN_OR_RETURN(NodeRef new_root, update.Run(root, batch));
-//   std::vector<NodeRef> replaced = update.TakeReplaced();
+//   TreeUpdate update(nodes, id);
+//   DYNLIB_ASSIGN_OR_RETURN(Node* new_root, update.Run(root, batch));
+//   publish new_root, with update.made() and update.replaced();  update.Published();
+//
+// Until it is destroyed it pins every page that it has looked at.
 //
 // Cut and Join build anew the pages along one path from the root, and hand over all others.
 //
@@ -36,31 +38,41 @@ absl::Status CheckLimits(const WriteBatch& batch);
 class TreeUpdate {
  public:
   struct Halves {
-    NodeRef below;  // null: the empty tree
-    NodeRef above;
+    Node* below = nullptr;  // null: the empty tree
+    Node* above = nullptr;
   };
 
   // Pages that it makes are marked with `tree`.
-  TreeUpdate(NodeStore* nodes, TreeId tree, uint64_t epoch)
-      : nodes_(nodes), tree_(tree), epoch_(epoch) {}
+  TreeUpdate(NodeStore* nodes, TreeId tree) : nodes_(nodes), tree_(tree) {}
+  // Frees the pages that it made, unless Published was called.
+  ~TreeUpdate();
+  TreeUpdate(const TreeUpdate&) = delete;
+  TreeUpdate& operator=(const TreeUpdate&) = delete;
 
   // The new root; null for the empty tree; `root` itself when the batch changes nothing. `root` and
   // `batch` outlive this object.
-  absl::StatusOr<NodeRef> Run(const NodeRef& root, const WriteBatch& batch);
+  absl::StatusOr<Node*> Run(Node* root, const WriteBatch& batch);
 
   // The new root, in which [first, end) has `rows` alone: see Tree::Replace.
-  absl::StatusOr<NodeRef> Replace(const NodeRef& root, std::string_view first, std::string_view end,
-                                  const WriteBatch& rows);
+  absl::StatusOr<Node*> Replace(Node* root, std::string_view first, std::string_view end,
+                                const WriteBatch& rows);
 
   // The keys below `key`, and the others. A page that is in one half as a whole goes there as it
   // is.
-  absl::StatusOr<Halves> Cut(const NodeRef& root, std::string_view key);
+  absl::StatusOr<Halves> Cut(Node* root, std::string_view key);
 
   // All keys in one tree; kInvalidArgument unless those of `left` are below those of `right`.
-  absl::StatusOr<NodeRef> Join(const NodeRef& left, const NodeRef& right);
+  absl::StatusOr<Node*> Join(Node* left, Node* right);
 
-  // Nodes of the old version, or versions, that are not in the new.
-  std::vector<NodeRef> TakeReplaced() { return std::move(replaced_); }
+  // Nodes of the old version, or versions, that are not in the new; and such as were made on the
+  // way, and are in neither.
+  std::span<Node* const> replaced() const { return replaced_; }
+  std::span<Node* const> made() const { return made_; }
+  // What was made has an owner now, and what was looked at may be freed.
+  void Published() {
+    made_.clear();
+    pinned_.clear();
+  }
 
  private:
   using Operations = std::span<const WriteBatch::Operation* const>;
@@ -68,7 +80,7 @@ class TreeUpdate {
   // A subtree of the new version. `separator` is the lower bound that its parent stores: above all
   // keys to its left, at most its own first key; the leftmost of a page has none that counts.
   struct Piece {
-    NodeRef node;
+    Node* node = nullptr;
     std::string_view separator;
     bool fresh = false;  // may be small: made by this update, or the root of a tree that joins
   };
@@ -77,7 +89,7 @@ class TreeUpdate {
   // An entry of a leaf that is being built, with its overflow value, if any.
   struct Item {
     LeafEntry entry;
-    NodeRef overflow;
+    Node* overflow = nullptr;
   };
 
   // What a touched child turned into.
@@ -101,12 +113,12 @@ class TreeUpdate {
   static std::vector<const WriteBatch::Operation*> Sorted(const WriteBatch& batch);
 
   // Each appends what became of `node`, whose lower bound is `separator`, to `out`.
-  absl::Status Update(const NodeRef& node, const NodeContent& content, std::string_view separator,
+  absl::Status Update(Node* node, const NodeContent& content, std::string_view separator,
                       Operations operations, Pieces& out);
-  void UpdateLeaf(const NodeRef& node, const NodeContent* content, std::string_view separator,
+  void UpdateLeaf(Node* node, const NodeContent* content, std::string_view separator,
                   Operations operations, Pieces& out);
-  absl::Status UpdateBranch(const NodeRef& node, const NodeContent& content,
-                            std::string_view separator, Operations operations, Pieces& out);
+  absl::Status UpdateBranch(Node* node, const NodeContent& content, std::string_view separator,
+                            Operations operations, Pieces& out);
 
   bool MergeIntoLeaf(const NodeContent* content, Operations operations, std::vector<Item>& items);
   bool ApplyTo(const NodeContent* content, uint32_t index, bool found,
@@ -115,20 +127,20 @@ class TreeUpdate {
                    std::vector<Item>& items);
   void BuildLeaves(std::span<const Item> items, bool append, std::string_view separator,
                    Pieces& out);
-  NodeRef MakeLeaf(std::span<const Item> items);
+  Node* MakeLeaf(std::span<const Item> items);
 
   absl::StatusOr<std::vector<Change>> UpdateChildren(const NodeContent& content,
                                                      std::string_view separator,
                                                      Operations operations);
-  NodeRef ReplaceChildren(const NodeContent& content, const std::vector<Change>& changes);
+  Node* ReplaceChildren(const NodeContent& content, const std::vector<Change>& changes);
   Pieces AllChildren(const NodeContent& content, std::vector<Change> changes);
   absl::Status MergeSmallNeighbours(Pieces& pieces, uint32_t level);
-  absl::StatusOr<NodeRef> Merge(const Piece& left, const Piece& right, uint32_t level);
+  absl::StatusOr<Node*> Merge(const Piece& left, const Piece& right, uint32_t level);
   void BuildBranches(std::span<const Piece> children, uint32_t level, std::string_view separator,
                      Pieces& out);
-  NodeRef MakeBranch(std::span<const Piece> children, uint32_t level);
+  Node* MakeBranch(std::span<const Piece> children, uint32_t level);
 
-  absl::StatusOr<NodeRef> MakeRoot(Pieces pieces);
+  absl::StatusOr<Node*> MakeRoot(Pieces pieces);
   // The shortest string above `left` that is at most `right`.
   static std::string_view ShortestSeparator(std::string_view left, std::string_view right);
 
@@ -139,43 +151,48 @@ class TreeUpdate {
     bool Contains(const Range& other) const;
     bool Overlaps(const Range& other) const;
   };
-  absl::Status ReplacePage(const NodeRef& node, const NodeContent& content,
-                           std::string_view separator, const Range& range, const Range& replaced,
-                           Operations rows, Pieces& out);
-  void ReplaceInLeaf(const NodeRef& node, const NodeContent& content, std::string_view separator,
+  absl::Status ReplacePage(Node* node, const NodeContent& content, std::string_view separator,
+                           const Range& range, const Range& replaced, Operations rows, Pieces& out);
+  void ReplaceInLeaf(Node* node, const NodeContent& content, std::string_view separator,
                      const Range& replaced, Operations rows, Pieces& out);
   // A subtree of that level with these rows.
   void BuildSubtree(Operations rows, uint32_t level, std::string_view separator, Pieces& out);
   // Replaces `node` and all that is found below it.
-  absl::Status Discard(const NodeRef& node);
+  absl::Status Discard(Node* node);
 
   // What became of `node` on both sides of `key`.
-  absl::Status CutPage(const NodeRef& node, const NodeContent& content, std::string_view separator,
+  absl::Status CutPage(Node* node, const NodeContent& content, std::string_view separator,
                        std::string_view key, Pieces& below, Pieces& above);
-  void CutLeaf(const NodeRef& node, const NodeContent& content, std::string_view separator,
+  void CutLeaf(Node* node, const NodeContent& content, std::string_view separator,
                std::string_view key, Pieces& below, Pieces& above);
   absl::Status FinishBranch(Pieces children, uint32_t level, std::string_view separator,
                             Pieces& out);
-  absl::StatusOr<std::string_view> EdgeKey(const NodeRef& root, bool last);
+  absl::StatusOr<std::string_view> EdgeKey(Node* root, bool last);
   // Puts a lower tree before or behind all that is below `node`. `boundary` separates the two.
   struct Grafted {
-    NodeRef root;
+    Node* root;
     uint32_t level;
     std::string_view boundary;
     bool at_end;
   };
-  absl::Status Graft(const NodeRef& node, const NodeContent& content, std::string_view separator,
+  absl::Status Graft(Node* node, const NodeContent& content, std::string_view separator,
                      const Grafted& lower, Pieces& out);
 
-  absl::StatusOr<const NodeContent*> LoadTreePage(const NodeRef& node);
+  // Pinned until this object's end.
+  absl::StatusOr<const NodeContent*> LoadTreePage(Node* node);
+  absl::StatusOr<const NodeContent*> LoadChild(const NodeContent& parent, uint32_t index);
+  const NodeContent* Pin(ContentRef content);
   std::string_view Key(const PageView& view, uint32_t index);
-  void Replace(const NodeRef& node) { replaced_.push_back(node); }
+  void Replace(Node* node) { replaced_.push_back(node); }
+  Node* MakeNode(NodeContent* content);
 
   NodeStore* const nodes_;
   const TreeId tree_;
-  const uint64_t epoch_;
   Arena arena_;
-  std::vector<NodeRef> replaced_;
+  std::vector<Node*> replaced_;
+  std::vector<Node*> made_;
+  std::vector<LeafEntry> entries_;  // of the leaf that is being made
+  std::vector<ContentRef> pinned_;
 };
 
 }  // namespace dynlib::store
