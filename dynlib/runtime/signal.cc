@@ -32,8 +32,8 @@ void WakeAll(const std::atomic<uint32_t>& word) {
 #endif
 
 void Signal::Set() {
-  // The waker may touch state_ after a waiter, seeing kSet, has destroyed it; a wake-up of an address
-  // that nobody waits on is harmless.
+  // The waker may touch state_ after a waiter, seeing kSet, has destroyed it; a wake-up of an
+  // address that nobody waits on is harmless.
   if (state_.exchange(kSet, std::memory_order_acq_rel) == kAwaited) WakeAll(state_);
 }
 

@@ -17,9 +17,16 @@ absl::Status CheckpointWriter::WriteTree(Node& node) {
   const NodeContent& content = *node.content();
   for (Node* child : content.all_children()) DYNLIB_RETURN_IF_ERROR(WriteTree(*child));
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(content.length));
-  gathered_.push_back({&node, extent});
+  gathered_.push_back({&node, extent, of_checkpoint_});
   node.set_address(Append(content.bytes(), extent, &content));
   return absl::OkStatus();
+}
+
+absl::Status CheckpointWriter::WriteOldVersion(Node& root) {
+  of_checkpoint_ = false;
+  absl::Status written = WriteTree(root);
+  of_checkpoint_ = true;
+  return written;
 }
 
 absl::StatusOr<PageRef> CheckpointWriter::WriteBlob(const PageBytes& page) {
@@ -76,7 +83,7 @@ absl::Status CheckpointWriter::Flush() {
   nodes_->metrics()->Count("store.checkpoint_pages", static_cast<int64_t>(gathered_.size()));
   nodes_->metrics()->Count("store.checkpoint_bytes", static_cast<int64_t>(buffer_.size()));
   for (const Gathered& page : gathered_) {
-    tree_units_->Add(page.extent);
+    if (page.of_checkpoint) tree_units_->Add(page.extent);
     nodes_->WrittenToDisk(*page.node);
   }
   unsynced_ += buffer_.size();

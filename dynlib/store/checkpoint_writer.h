@@ -50,6 +50,8 @@ class CheckpointWriter {
 
   // `root` and all below it. The caller keeps the tree alive.
   absl::Status WriteTree(Node& root);
+  // The same of a version that the checkpoint is not of: so that its pages can leave memory.
+  absl::Status WriteOldVersion(Node& root);
   // The space of blobs is the caller's to release.
   absl::StatusOr<PageRef> WriteBlob(const PageBytes& page);
   // Writes what is gathered; to be called last, and followed by a sync.
@@ -59,6 +61,7 @@ class CheckpointWriter {
   struct Gathered {
     Node* node;
     Extent extent;
+    bool of_checkpoint;
   };
 
   absl::StatusOr<Extent> Reserve(uint32_t length);
@@ -75,6 +78,7 @@ class CheckpointWriter {
   uint64_t sync_bytes_;      // of the portion that is being written
   uint64_t unsynced_ = 0;    // written bytes of it
   std::vector<Gathered> gathered_;
+  bool of_checkpoint_ = true;  // what is being written
 };
 
 }  // namespace dynlib::store

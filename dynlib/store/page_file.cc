@@ -242,10 +242,35 @@ absl::Status PageFile::Exclusively(absl::FunctionRef<absl::Status()> work) {
   }
   absl::Status status = work();
   nodes_->versions().CheckpointEnded();
-  std::lock_guard lock(mutex_);
-  checkpointing_ = false;
-  if (!status.ok() && !absl::IsResourceExhausted(status)) broken_ = status;
+  std::vector<absl::AnyInvocable<void()>> waiting;
+  {
+    std::lock_guard lock(mutex_);
+    checkpointing_ = false;
+    if (!status.ok() && !absl::IsResourceExhausted(status)) broken_ = status;
+    if (!status.ok() || HasRoom()) waiting.swap(waiting_);
+  }
+  for (auto& go_on : waiting) go_on();
   return status;
+}
+
+bool PageFile::CheckpointDue() const {
+  return nodes_->counters().dirty_bytes.load(std::memory_order_relaxed) >=
+         options_.memory_bytes / 8;
+}
+
+bool PageFile::HasRoom() const {
+  return nodes_->counters().dirty_bytes.load(std::memory_order_relaxed) < options_.memory_bytes / 2;
+}
+
+void PageFile::WhenRoom(absl::AnyInvocable<void()> go_on) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!HasRoom() && broken_.ok()) {
+      waiting_.push_back(std::move(go_on));
+      return;
+    }
+  }
+  go_on();
 }
 
 absl::Status PageFile::DiscardFree() {
@@ -273,7 +298,8 @@ absl::Status PageFile::DiscardFree() {
 
 absl::Status PageFile::RunCheckpoint(bool into_both) {
   const uint64_t generation = NewestRecord()->superblock.generation + 1;
-  const std::vector<CapturedTree> trees = CaptureTrees(generation);
+  std::vector<std::shared_ptr<const VersionPin>> old;
+  const std::vector<CapturedTree> trees = CaptureTrees(generation, old);
   // With room to spare, pages move towards the start of the file, and its end comes free.
   ExtentAllocator& allocator = nodes_->allocator();
   if (allocator.used_units() < allocator.file_units() - allocator.file_units() / 4)
@@ -295,7 +321,7 @@ absl::Status PageFile::RunCheckpoint(bool into_both) {
   }
   if (holds_all(NewestRecord()) && (!into_both || (holds_all(records[0]) && holds_all(records[1]))))
     return absl::OkStatus();
-  DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record, WritePages(trees, generation));
+  DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record, WritePages(trees, old, generation));
   // The pages are durable before a superblock names them.
   absl::Status written = nodes_->file().Sync();
   if (written.ok()) written = WriteSuperblock(record.superblock);
@@ -304,7 +330,8 @@ absl::Status PageFile::RunCheckpoint(bool into_both) {
   return absl::OkStatus();
 }
 
-std::vector<PageFile::CapturedTree> PageFile::CaptureTrees(uint64_t generation) {
+std::vector<PageFile::CapturedTree> PageFile::CaptureTrees(
+    uint64_t generation, std::vector<std::shared_ptr<const VersionPin>>& old) {
   std::vector<CapturedTree> trees;
   Versions::Captured captured;
   UnitSet leaked;
@@ -317,6 +344,7 @@ std::vector<PageFile::CapturedTree> PageFile::CaptureTrees(uint64_t generation) 
   }
   for (Extent extent : captured.left) tree_units_.Remove(extent);
   nodes_->FreeDead(captured.dead);
+  old = std::move(captured.old);
   if (leaked.End() > 0) {
     tree_units_.RemoveAll(leaked);
     nodes_->allocator().ReleaseAll(leaked);
@@ -329,8 +357,9 @@ PageFile::RecordPtr PageFile::NewestRecord() const {
   return records_[generation_ % 2];
 }
 
-absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<CapturedTree>& trees,
-                                                      uint64_t generation) {
+absl::StatusOr<CheckpointRecord> PageFile::WritePages(
+    const std::vector<CapturedTree>& trees,
+    const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation) {
   CheckpointRecord record;
   uint64_t positions = 0;
   auto trees_moved = [&] {
@@ -347,6 +376,9 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(const std::vector<Captured
     if (tree.version.empty()) continue;
     DYNLIB_RETURN_IF_ERROR(writer.WriteTree(*tree.version.root()));
     record.trees.back().root = tree.version.root()->address();
+  }
+  for (const auto& version : old) {
+    if (version->root != nullptr) DYNLIB_RETURN_IF_ERROR(writer.WriteOldVersion(*version->root));
   }
   DYNLIB_RETURN_IF_ERROR(writer.Flush());
   record.tree_units = tree_units_;

@@ -51,6 +51,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -85,7 +86,7 @@ class PageFile {
     uint64_t sync_bytes_max = 4 << 20;
     // Of pages in memory, for all trees together: clean pages are evicted to stay below it. From 1
     // MiB to 16 TiB. Pages that no checkpoint has written yet cannot be evicted: when they come to
-    // an eighth of this a checkpoint is due, and at a half it is time to wait (see CheckpointDue).
+    // an eighth of this a checkpoint is due, and at a half writers are to wait (see WhenRoom).
     uint64_t memory_bytes = uint64_t{1} << 30;
     // Breaks rule L5 on purpose, for tests of the tests (rule S3): what a checkpoint on disk holds
     // is given out again.
@@ -202,6 +203,17 @@ class PageFile {
   // Any other error is for good (rule L3): every later Checkpoint returns it, while trees can still
   // be read and written in memory. Open the file again to see what is in it.
   absl::Status Checkpoint();
+  // Pages in memory that no checkpoint has written: they cannot be evicted. True when they have
+  // come to an eighth of memory_bytes. The owner looks after each batch, and starts a checkpoint.
+  bool CheckpointDue() const;
+  // They are less than half of memory_bytes. Apply is never refused for want of it: the owner asks
+  // before, and lets whoever writes wait. What one batch makes, and whoever does not ask, goes
+  // beyond.
+  bool HasRoom() const;
+  // Calls go_on() once there is room: now, or at the end of a checkpoint, on its thread. Also when
+  // there will be none, as a checkpoint has failed: ask again, or give up.
+  void WhenRoom(absl::AnyInvocable<void()> go_on);
+
   // Makes both checkpoints on disk hold what one Checkpoint would: from then on the loss of the
   // newest superblock loses nothing of it. Errors as Checkpoint.
   absl::Status CheckpointTwice();
@@ -263,10 +275,13 @@ class PageFile {
   absl::Status Exclusively(absl::FunctionRef<absl::Status()> work);
   absl::Status DiscardFree();
   absl::Status RunCheckpoint(bool into_both);
-  std::vector<CapturedTree> CaptureTrees(uint64_t generation);
+  // Fills in `old`: see Versions::Captured.
+  std::vector<CapturedTree> CaptureTrees(uint64_t generation,
+                                         std::vector<std::shared_ptr<const VersionPin>>& old);
   RecordPtr NewestRecord() const;
-  absl::StatusOr<CheckpointRecord> WritePages(const std::vector<CapturedTree>& trees,
-                                              uint64_t generation);
+  absl::StatusOr<CheckpointRecord> WritePages(
+      const std::vector<CapturedTree>& trees,
+      const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation);
   absl::Status WriteSuperblock(const Superblock& superblock);
   void Install(RecordPtr record, const std::vector<CapturedTree>& trees);
 
@@ -283,6 +298,7 @@ class PageFile {
   uint64_t generation_ = 0;           // of the newest
   uint64_t checkpoints_ = 0;
   bool checkpointing_ = false;
+  std::vector<absl::AnyInvocable<void()>> waiting_;  // for room
   absl::Status broken_;  // rule L3: the error that closed the file for writing
 };
 

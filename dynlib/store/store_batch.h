@@ -84,6 +84,13 @@ class StoreBatch {
   }
   void Delete(std::string key) { For(NamedTree()).Delete(std::move(key)); }
   void Delete(const NamedTree& tree, std::string key) { For(tree).Delete(std::move(key)); }
+  // See WriteBatch::DeleteRange.
+  void DeleteRange(std::string first, std::string end) {
+    For(NamedTree()).DeleteRange(std::move(first), std::move(end));
+  }
+  void DeleteRange(const NamedTree& tree, std::string first, std::string end) {
+    For(tree).DeleteRange(std::move(first), std::move(end));
+  }
   void Add(const NamedTree& tree, WriteBatch batch) { parts_.push_back({tree, std::move(batch)}); }
 
   void IfAbsent(std::string key) { IfAbsent(NamedTree(), std::move(key)); }

@@ -18,6 +18,10 @@ absl::Status CheckLimits(const WriteBatch& batch) {
       return absl::InvalidArgumentError(
           Cat("a key of ", operation.key.size(), " bytes; the limit is ", kMaxKeyBytes));
     }
+    if (operation.range_end.has_value() && operation.range_end->size() > kMaxKeyBytes) {
+      return absl::InvalidArgumentError(Cat("the end of a range, of ", operation.range_end->size(),
+                                            " bytes; the limit is ", kMaxKeyBytes));
+    }
     if (operation.value.has_value() && operation.value->size() > kMaxValueBytes) {
       return absl::InvalidArgumentError(
           Cat("a value of ", operation.value->size(), " bytes; the limit is ", kMaxValueBytes));

@@ -17,7 +17,7 @@ constexpr size_t kRecentSlots = 1 << 16;
 // What the batches before it in the group make of a key: nothing, when they leave it alone.
 std::optional<std::optional<std::string>> After(const WriteBatch& batch, std::string_view key) {
   for (auto at = batch.operations().rbegin(); at != batch.operations().rend(); ++at) {
-    if (at->key == key) return at->value;
+    if (at->Covers(key)) return at->value;
   }
   return std::nullopt;
 }
@@ -94,7 +94,11 @@ uint64_t Store::Impl::LastWriteOf(const Condition& condition) {
 void Store::Impl::NoteWritten(const Request& request) {
   for (const StoreBatch::Part& part : request.batch.parts()) {
     for (const WriteBatch::Operation& operation : part.batch.operations()) {
-      recent_[RecentSlot(part.tree, operation.key)] = request.result.sequence;
+      if (operation.range_end.has_value()) {  // of any key, for all that the slots can tell
+        recent_.assign(kRecentSlots, request.result.sequence);
+      } else {
+        recent_[RecentSlot(part.tree, operation.key)] = request.result.sequence;
+      }
     }
   }
 }

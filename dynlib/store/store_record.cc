@@ -14,7 +14,7 @@ constexpr uint8_t kVersion = 2;
 constexpr uint8_t kEndOfWrite = 0;
 constexpr uint8_t kPut = 1;
 constexpr uint8_t kDelete = 2;
-constexpr uint8_t kDeleteRange [[maybe_unused]] = 3;
+constexpr uint8_t kDeleteRange = 3;
 constexpr uint8_t kTree = 4;  // What follows in this write is of that tree.
 constexpr uint8_t kCreateTree = 5;
 constexpr uint8_t kDropTree = 6;
@@ -52,6 +52,11 @@ class Decoder {
       case kDelete:
         Batch().Delete(std::string(in_.LengthPrefixed()));
         break;
+      case kDeleteRange: {
+        std::string first(in_.LengthPrefixed());
+        Batch().DeleteRange(std::move(first), std::string(in_.LengthPrefixed()));
+        break;
+      }
       case kTree:
         tree_ = TreeId{in_.Varint()};
         break;
@@ -98,9 +103,11 @@ void GroupEncoder::Add(TreeId tree, const WriteBatch& batch) {
     tree_ = tree;
   }
   for (const WriteBatch::Operation& operation : batch.operations()) {
-    PutFixed8(payload_, operation.value.has_value() ? kPut : kDelete);
+    const bool range = operation.range_end.has_value();
+    PutFixed8(payload_, range ? kDeleteRange : operation.value.has_value() ? kPut : kDelete);
     PutLengthPrefixed(payload_, operation.key);
     if (operation.value.has_value()) PutLengthPrefixed(payload_, *operation.value);
+    if (range) PutLengthPrefixed(payload_, *operation.range_end);
   }
 }
 

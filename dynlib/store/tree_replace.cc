@@ -1,5 +1,5 @@
 // Replace of TreeUpdate: a range of keys gets other rows, whatever became of the pages that held
-// it.
+// it; and ranges that are deleted, which get none.
 
 #include <algorithm>
 #include <iterator>
@@ -22,8 +22,24 @@ bool TreeUpdate::Range::Overlaps(const Range& other) const {
 
 absl::StatusOr<Node*> TreeUpdate::Replace(Node* root, std::string_view first, std::string_view end,
                                           const WriteBatch& rows) {
-  const std::vector<const WriteBatch::Operation*> sorted = Sorted(rows);
-  const Range replaced{first, end};
+  rebuild_ = true;
+  return ReplaceRange(root, {first, end}, Sorted(rows));
+}
+
+absl::StatusOr<Node*> TreeUpdate::RunWithRanges(Node* root, const WriteBatch& batch) {
+  std::vector<Range> ranges;
+  for (const WriteBatch::Operation& operation : batch.operations()) {
+    if (operation.range_end.has_value()) ranges.push_back({operation.key, *operation.range_end});
+  }
+  for (const Range& range : ranges) {
+    if (root == nullptr) break;
+    DYNLIB_ASSIGN_OR_RETURN(root, ReplaceRange(root, range, {}));
+  }
+  return RunSorted(root, Sorted(batch));
+}
+
+absl::StatusOr<Node*> TreeUpdate::ReplaceRange(Node* root, const Range& replaced,
+                                               Operations sorted) {
   Pieces pieces;
   if (root == nullptr || replaced.Contains({})) {
     if (root != nullptr) DYNLIB_RETURN_IF_ERROR(Discard(root));
@@ -43,8 +59,8 @@ absl::Status TreeUpdate::ReplacePage(Node* node, const NodeContent& content,
     ReplaceInLeaf(node, content, separator, replaced, rows, out);
     return absl::OkStatus();
   }
-  Replace(node);
   Pieces children;
+  bool changed = rebuild_;
   for (uint32_t i = 0; i < content.child_count; ++i) {
     Node* child = content.child(i);
     const std::string_view own = i == 0 ? separator : Key(view, i - 1);
@@ -63,20 +79,32 @@ absl::Status TreeUpdate::ReplacePage(Node* node, const NodeContent& content,
     if (replaced.Contains(below)) {
       DYNLIB_RETURN_IF_ERROR(Discard(child));
       BuildSubtree(here, view.level() - 1, own, children);
+      changed = true;
       continue;
     }
     DYNLIB_ASSIGN_OR_RETURN(const NodeContent* loaded, LoadChild(content, i));
+    const size_t before = children.size();
     DYNLIB_RETURN_IF_ERROR(ReplacePage(child, *loaded, own, below, replaced, here, children));
+    changed |= children.size() != before + 1 || children[before].node != child;
   }
+  if (!changed) {
+    out.push_back({node, separator});
+    return absl::OkStatus();
+  }
+  Replace(node);
   return FinishBranch(std::move(children), view.level(), separator, out);
 }
 
 void TreeUpdate::ReplaceInLeaf(Node* node, const NodeContent& content, std::string_view separator,
                                const Range& replaced, Operations rows, Pieces& out) {
-  Replace(node);
   const PageView view = content.view();
   const uint32_t from = view.Find(replaced.first).index;
   const uint32_t to = replaced.end.empty() ? view.count() : view.Find(replaced.end).index;
+  if (from == to && !rebuild_) {
+    out.push_back({node, separator});
+    return;
+  }
+  Replace(node);
   for (uint32_t i = from; i < to; ++i) {
     if (view.value(i).overflow) Replace(content.child(view.value(i).child));
   }

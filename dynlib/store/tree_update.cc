@@ -37,6 +37,10 @@ absl::Status CheckLimits(const WriteBatch& batch) {
       return absl::InvalidArgumentError(
           Cat("key of ", operation.key.size(), " bytes; at most ", kMaxKeyBytes));
     }
+    if (operation.range_end.has_value() && operation.range_end->size() > kMaxKeyBytes) {
+      return absl::InvalidArgumentError(
+          Cat("end of a range of ", operation.range_end->size(), " bytes; at most ", kMaxKeyBytes));
+    }
     if (operation.value.has_value() && operation.value->size() > kMaxValueBytes) {
       return absl::InvalidArgumentError(
           Cat("value of ", operation.value->size(), " bytes; at most ", kMaxValueBytes));
@@ -48,7 +52,19 @@ absl::Status CheckLimits(const WriteBatch& batch) {
 std::vector<const WriteBatch::Operation*> TreeUpdate::Sorted(const WriteBatch& batch) {
   std::vector<const Operation*> sorted;
   sorted.reserve(batch.size());
-  for (const Operation& operation : batch.operations()) sorted.push_back(&operation);
+  const std::vector<Operation>& all = batch.operations();
+  std::vector<const Operation*> later;  // ranges that are deleted after the operation
+  for (size_t i = all.size(); i-- > 0;) {
+    const bool gone = std::any_of(later.begin(), later.end(), [&](const Operation* range) {
+      return range->Covers(all[i].key);
+    });
+    if (all[i].range_end.has_value()) {
+      later.push_back(&all[i]);
+    } else if (!gone) {
+      sorted.push_back(&all[i]);
+    }
+  }
+  std::reverse(sorted.begin(), sorted.end());
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const Operation* a, const Operation* b) { return a->key < b->key; });
   size_t kept = 0;
@@ -116,7 +132,11 @@ Node* TreeUpdate::MakeNode(NodeContent* content) {
 }
 
 absl::StatusOr<Node*> TreeUpdate::Run(Node* root, const WriteBatch& batch) {
-  std::vector<const Operation*> operations = Sorted(batch);
+  if (batch.has_ranges()) return RunWithRanges(root, batch);
+  return RunSorted(root, Sorted(batch));
+}
+
+absl::StatusOr<Node*> TreeUpdate::RunSorted(Node* root, Operations operations) {
   if (operations.empty()) return root;
   Pieces pieces;
   if (root == nullptr) {

@@ -109,7 +109,9 @@ class TreeUpdate {
     size_t left_ = 0;
   };
 
-  // In key order, the last operation on each key alone.
+  absl::StatusOr<Node*> RunSorted(Node* root, Operations operations);
+  absl::StatusOr<Node*> RunWithRanges(Node* root, const WriteBatch& batch);
+  // Puts and deletes of keys in key order, the last operation on each key alone.
   static std::vector<const WriteBatch::Operation*> Sorted(const WriteBatch& batch);
 
   // Each appends what became of `node`, whose lower bound is `separator`, to `out`.
@@ -151,6 +153,8 @@ class TreeUpdate {
     bool Contains(const Range& other) const;
     bool Overlaps(const Range& other) const;
   };
+  absl::StatusOr<Node*> ReplaceRange(Node* root, const Range& replaced, Operations sorted);
+  // Without `rows` pages that have nothing in the range stay, unless rebuild_.
   absl::Status ReplacePage(Node* node, const NodeContent& content, std::string_view separator,
                            const Range& range, const Range& replaced, Operations rows, Pieces& out);
   void ReplaceInLeaf(Node* node, const NodeContent& content, std::string_view separator,
@@ -188,6 +192,7 @@ class TreeUpdate {
 
   NodeStore* const nodes_;
   const TreeId tree_;
+  bool rebuild_ = false;
   Arena arena_;
   std::vector<Node*> replaced_;
   std::vector<Node*> made_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "dynlib/base/check.h"
+
 namespace dynlib::store {
 
 std::shared_ptr<const VersionPin> Versions::PinLocked(const std::shared_ptr<NodeStore>& nodes,
@@ -50,6 +52,7 @@ void Versions::RetireLocked(const std::shared_ptr<TreeVersions>& tree, std::span
                             uint64_t version, std::vector<Node*>& free) {
   uint64_t borrowers = 0;
   for (Node* node : nodes) {
+    DYNLIB_CHECK(!node->retired());
     node->Retire(version);
     if (NodeContent* content = node->content(); content != nullptr) {
       content->owns_children.store(false, std::memory_order_relaxed);
@@ -106,6 +109,12 @@ Versions::Captured Versions::CaptureLocked(uint64_t generation) {
   }
   left_unwritten_.clear();
   capturing_ = true;
+  for (const TreeVersions* tree : pinned_) {
+    for (const VersionPin* pin : tree->pins) {
+      if (captures_.empty() || pin->version >= captures_.back().second) break;
+      if (auto held = pin->self_.lock(); held != nullptr) captured.old.push_back(std::move(held));
+    }
+  }
   // Older ones say nothing any more when no pin is that old.
   uint64_t oldest_pin = newest_;
   for (const TreeVersions* tree : pinned_) {

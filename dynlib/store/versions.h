@@ -107,6 +107,9 @@ class Versions {
   struct Captured {
     std::vector<Extent> left;  // pages that were on disk and left the trees since the last capture
     std::vector<Node*> dead;   // see LeaveToCapture
+    // Versions that were held before the last capture. A page of theirs that no checkpoint wrote
+    // was in none: it would stay in memory until they are let go.
+    std::vector<std::shared_ptr<const VersionPin>> old;
   };
   Captured CaptureLocked(uint64_t generation);
   void CheckpointEnded();

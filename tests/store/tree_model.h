@@ -41,12 +41,18 @@ inline std::string ModelValue(Random& random) {
   return std::string(length, static_cast<char>('a' + random.Below(26))) + "";
 }
 
-// The same operations in both. About a third are deletes.
+// The same operations in both. About a third are deletes, and a few of a range of keys.
 inline void AddRandomOperations(Random& random, uint64_t key_space, uint64_t count,
                                 WriteBatch& batch, Model& model) {
   for (; count > 0; --count) {
     std::string key = ModelKey(random, key_space);
-    if (random.Below(3) == 0) {
+    if (random.Below(60) == 0) {
+      auto first = model.lower_bound(key);
+      auto end = first;
+      for (uint64_t keys = random.Below(40); keys > 0 && end != model.end(); --keys) ++end;
+      batch.DeleteRange(key, end == model.end() ? "" : end->first);
+      model.erase(first, end);
+    } else if (random.Below(3) == 0) {
       model.erase(key);
       batch.Delete(key);
     } else {
