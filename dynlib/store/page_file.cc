@@ -427,7 +427,7 @@ void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees)
   ReleaseBlobs(nodes_->allocator(), superblock);  // held by the record alone
 }
 
-absl::Status PageFile::Verify(VerifyReport* report) {
+absl::Status PageFile::Verify(VerifyReport* report, const VerifyProgress& progress) {
   std::array<RecordPtr, 2> records;  // the older one first
   {
     std::lock_guard lock(mutex_);
@@ -436,7 +436,10 @@ absl::Status PageFile::Verify(VerifyReport* report) {
       if (record != nullptr) nodes_->allocator().Pin(record->held_units);
     }
   }
-  Verifier verifier(nodes_.get());
+  Verifier verifier(nodes_.get(), progress);
+  for (const RecordPtr& record : records) {
+    if (record != nullptr) verifier.Expect(*record);
+  }
   for (const RecordPtr& record : records) {
     if (record == nullptr) continue;
     verifier.Check(*record);

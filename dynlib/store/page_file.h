@@ -227,7 +227,7 @@ class PageFile {
   // that no two pages overlap and that all are marked as used. Returns the first fault found, after
   // having looked at everything that can be reached. Space that the newest checkpoint marks and,
   // being whole, does not reach (a damaged tree was dropped) is free with the next checkpoint.
-  absl::Status Verify(VerifyReport* report = nullptr);
+  absl::Status Verify(VerifyReport* report = nullptr, const VerifyProgress& progress = nullptr);
 
   Stats stats() const;
   Digest128 file_id() const { return file_id_; }

@@ -157,6 +157,14 @@ void Store::Checkpoint(Executor* executor, Done done) {
 }
 absl::Status Store::Close() { return impl_->CloseAndWait(); }
 void Store::Close(Executor* executor, Done done) { impl_->Close(executor, std::move(done)); }
+absl::Status Store::Verify(PageFile::VerifyReport* report, const VerifyProgress& progress) {
+  return impl_->Verify(report, progress);
+}
+absl::StatusOr<std::vector<Store::DamagedRange>> Store::Repair(const NamedTree& tree,
+                                                               const FetchRows& fetch) {
+  return impl_->Repair(tree, fetch);
+}
+Store::Stats Store::stats() const { return impl_->GetStats(); }
 absl::Status Store::Health() const { return impl_->Health(); }
 NodeLog::Stats Store::LogStats() const { return impl_->LogStats(); }
 

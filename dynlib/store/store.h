@@ -46,6 +46,7 @@
 #define DYNLIB_STORE_STORE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -65,12 +66,24 @@
 #include "dynlib/store/store_batch.h"
 #include "dynlib/store/store_snapshot.h"
 #include "dynlib/store/tree.h"
+#include "dynlib/store/verify.h"
 #include "dynlib/store/write_batch.h"
 
 namespace dynlib::store {
 
 class Store {
  public:
+  // A range of keys that cannot be read, and why: kDataLoss, naming file, offset and both
+  // checksums.
+  struct DamagedRange {
+    NamedTree tree;
+    std::string first;
+    std::string end;  // empty: no bound
+    absl::Status status;
+  };
+  // The rows of the range as they should be, puts alone.
+  using FetchRows = std::function<absl::StatusOr<WriteBatch>(const DamagedRange&)>;
+
   struct Options {
     NodeLog::Options log;
     PageFile::Options pages;
@@ -81,6 +94,10 @@ class Store {
     // Bound of writes that wait to be logged or applied; at least log.max_batch_bytes. At the
     // bound blocking writes wait, the others get kResourceExhausted.
     uint64_t max_pending_bytes = 64 << 20;
+    // Where the good copy of a damaged page comes from, when a write meets one: a replica, say.
+    // Null: such a write is answered with kUnknown, and no more are taken. Called on the apply
+    // executor.
+    FetchRows fetch_rows = nullptr;
   };
 
   // Each may block on files. They may be one; then writes wait for checkpoints.
@@ -163,6 +180,41 @@ class Store {
   // Refuses new writes, finishes the others, marks the log as closed cleanly, releases the folder.
   absl::Status Close();
   void Close(Executor* executor, Done done);
+
+  // Reads all pages of both checkpoints from disk and checks them; the log was read whole by Open.
+  // The first fault found, after all that can be reached was looked at. Writes go on meanwhile.
+  // Blocking.
+  absl::Status Verify(PageFile::VerifyReport* report = nullptr,
+                      const VerifyProgress& progress = nullptr);
+  // Calls `fetch` for each damaged range of the tree, puts what it returns in the place of what was
+  // there, and makes a checkpoint. Writes wait meanwhile. Returns the ranges; the first error of
+  // `fetch` ends it. Blocking.
+  absl::StatusOr<std::vector<DamagedRange>> Repair(const NamedTree& tree, const FetchRows& fetch);
+
+  struct Stats {
+    struct PinnedSnapshot {
+      std::string label;
+      uint64_t position = 0;  // writes up to it are in it
+    };
+    struct TreeStats {
+      std::string name;  // "": the default tree
+      uint64_t position = 0;
+    };
+    NodeLog::Stats log;
+    PageFile::Stats pages;
+    uint64_t position = 0;       // of the newest write applied
+    uint64_t checkpointed = 0;   // writes up to it are in the newest checkpoint
+    uint64_t log_bytes = 0;      // needed by recovery, for writes since the checkpoint before it
+    uint64_t pending_bytes = 0;  // writes queued, being logged or, not durable, still to be logged
+    uint64_t writes = 0;         // answered OK since Open
+    uint64_t groups = 0;         // in which they were logged
+    uint64_t conditions_failed = 0;
+    std::vector<PinnedSnapshot> snapshots;  // oldest first
+    std::vector<TreeStats> trees;           // default first, then by name
+    // Who makes log or file larger than the data needs, a sentence each.
+    std::vector<std::string> culprits;
+  };
+  Stats stats() const;
 
   // OK while writes are taken; else why not.
   absl::Status Health() const;

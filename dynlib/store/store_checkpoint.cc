@@ -30,7 +30,12 @@ void Store::Impl::CheckpointIfDue(bool log_is_full) {
 // `twice`: the log is full. It is kept from the older checkpoint on, since either superblock alone
 // is to bring everything back; when both hold the same, all of it before that can go.
 absl::Status Store::Impl::RunCheckpoint(bool twice) {
-  DYNLIB_RETURN_IF_ERROR(twice ? pages_->CheckpointTwice() : pages_->Checkpoint());
+  const absl::Status status = twice ? pages_->CheckpointTwice() : pages_->Checkpoint();
+  {
+    std::lock_guard lock(mutex_);
+    last_checkpoint_ = status;
+  }
+  DYNLIB_RETURN_IF_ERROR(status);
   if (std::shared_ptr<NodeLog> log = Log()) {
     log->Release(kStoreStream, catalogue_->fallback_position());
   }

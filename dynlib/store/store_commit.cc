@@ -68,14 +68,14 @@ absl::Status Store::Impl::AdmitLocked(uint64_t bytes) const {
 Store::Impl::GroupPtr Store::Impl::EnqueueLocked(Request* request) {
   pending_bytes_ += request->bytes;
   if (queue_.empty() || queue_.back()->bytes + request->bytes > max_group_bytes_ ||
-      request->change.has_value() || queue_.back()->requests.front()->change.has_value()) {
+      Alone(*request) || Alone(*queue_.back()->requests.front())) {
     queue_.push_back(std::make_shared<Group>());
   }
   const GroupPtr& group = queue_.back();
   group->requests.push_back(request);
   group->bytes += request->bytes;
   group->durable |= request->durable;
-  group->ordered |= request->change.has_value() || !request->batch.conditions().empty();
+  group->ordered |= Alone(*request) || !request->batch.conditions().empty();
   return group;
 }
 
@@ -225,7 +225,10 @@ bool Store::Impl::Prepare(Group& group) {
     Request& request = *group.requests[i];
     bool nothing_to_do = false;
     absl::Status& status = request.result.status;
-    if (request.change.has_value()) {
+    if (request.task != nullptr) {
+      status = request.task();
+      nothing_to_do = true;
+    } else if (request.change.has_value()) {
       status = PrepareChange(*request.change, &nothing_to_do);
     } else {
       status = PrepareRequest(group, i);
@@ -353,6 +356,7 @@ void Store::Impl::Apply(Group& group) {
 
 absl::Status Store::Impl::ApplyToTrees(Group& group) {
   struct Merged {
+    NamedTree name;
     Tree* tree;
     WriteBatch batch;
   };
@@ -368,7 +372,7 @@ absl::Status Store::Impl::ApplyToTrees(Group& group) {
       auto at = std::find_if(merged.begin(), merged.end(),
                              [&](const Merged& m) { return m.tree == tree; });
       if (at == merged.end()) {
-        merged.push_back({tree, std::move(part.batch)});
+        merged.push_back({part.tree, tree, std::move(part.batch)});
       } else {
         at->batch.Append(std::move(part.batch));
       }
@@ -376,6 +380,11 @@ absl::Status Store::Impl::ApplyToTrees(Group& group) {
   }
   std::vector<PageFile::TreeBatch> batches = {{catalogue_, &catalogue}};
   for (const Merged& next : merged) batches.push_back({next.tree, &next.batch});
+  absl::Status status = pages_->ApplyTogether(batches, group.last_sequence);
+  if (!absl::IsDataLoss(status) || options_.fetch_rows == nullptr) return status;
+  for (const Merged& next : merged) {
+    DYNLIB_RETURN_IF_ERROR(RepairFor(next.name, *next.tree, next.batch));
+  }
   return pages_->ApplyTogether(batches, group.last_sequence);
 }
 
@@ -386,12 +395,23 @@ void Store::Impl::Refuse(Group& group, const absl::Status& why) {
   Answer(group);
 }
 
+void Store::Impl::Count(const Group& group) {
+  uint64_t writes = 0;
+  uint64_t conditions_failed = 0;
+  for (const Request* request : group.requests) {
+    writes += request->result.ok();
+    conditions_failed += request->result.failed_condition.has_value();
+  }
+  std::lock_guard lock(mutex_);
+  writes_ += writes;
+  groups_ += writes > 0;
+  conditions_failed_ += conditions_failed;
+  if (group.bytes > 0) GiveBackLocked(group.bytes);
+}
+
 // One wake-up for all threads that wait for the group, one task for each executor.
 void Store::Impl::Answer(Group& group) {
-  if (group.bytes > 0) {
-    std::lock_guard lock(mutex_);
-    GiveBackLocked(group.bytes);
-  }
+  Count(group);
   struct Answered {
     WriteDone done;
     WriteResult result;

@@ -25,6 +25,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -87,6 +88,11 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void Stop();
   absl::Status Health() const;
   NodeLog::Stats LogStats() const;
+  Stats GetStats() const;
+  absl::Status Verify(PageFile::VerifyReport* report, const VerifyProgress& progress) {
+    return pages_->Verify(report, progress);
+  }
+  absl::StatusOr<std::vector<DamagedRange>> Repair(const NamedTree& tree, const FetchRows& fetch);
 
   // Null for one that was dropped, or that is another store's. Nothing here is written: readers
   // share no counter.
@@ -108,6 +114,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   struct Request {
     StoreBatch batch;
     std::optional<TreeChange> change;
+    std::function<absl::Status()> task;  // instead: run when all before it is applied
     bool durable = true;
     uint64_t bytes = 0;
     WriteResult result;
@@ -153,6 +160,10 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void Apply(Group& group);
   absl::Status ApplyToTrees(Group& group);
   void Answer(Group& group);
+  void Count(const Group& group);
+  static bool Alone(const Request& request) {
+    return request.change.has_value() || request.task != nullptr;
+  }
   void Refuse(Group& group, const absl::Status& why);
   void GiveBackLocked(uint64_t bytes);
   void FailLocked(const absl::Status& why);
@@ -175,7 +186,17 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   absl::StatusOr<TreeChange> Dropping(const NamedTree& tree) const;
   absl::Status PrepareChange(TreeChange& change, bool* nothing_to_do);
   absl::Status ApplyChange(TreeChange& change, WriteBatch& catalogue);
+  void ForgetReleasedLocked() const;
   std::shared_ptr<Entry> AddEntry(std::string_view name, TreeId id);
+
+  // store_stats.cc.
+  void BlameSnapshots(Stats& stats) const;
+
+  // store_repair.cc.
+  absl::Status ReplaceDamaged(const NamedTree& tree, Tree& target,
+                              const Snapshot::Unreadable& found, const FetchRows& fetch,
+                              std::vector<DamagedRange>* ranges);
+  absl::Status RepairFor(const NamedTree& tree, Tree& target, const WriteBatch& batch);
 
   // store_checkpoint.cc.
   absl::Status RunCheckpoint(bool twice);
@@ -201,6 +222,10 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   bool log_full_ = false;  // the last append was refused
   uint64_t bytes_since_checkpoint_ = 0;
   bool checkpoint_due_ = false;  // one is posted
+  absl::Status last_checkpoint_;
+  uint64_t writes_ = 0;
+  uint64_t groups_ = 0;
+  uint64_t conditions_failed_ = 0;
   struct Closing {
     Executor* executor;
     Done done;
@@ -224,6 +249,9 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
 
   mutable std::mutex trees_mutex_;
   std::map<std::string, std::shared_ptr<Entry>, std::less<>> trees_;
+  // In the order in which they were taken; those that are gone are removed now and then.
+  mutable std::deque<std::weak_ptr<const StoreSnapshot::Pin>> snapshots_;
+  mutable size_t snapshots_held_ = 0;
 };
 
 }  // namespace dynlib::store

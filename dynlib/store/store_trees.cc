@@ -43,6 +43,14 @@ std::optional<NamedTree> Store::Impl::FindTree(std::string_view name) const {
   return NamedTree(at->second);
 }
 
+void Store::Impl::ForgetReleasedLocked() const {
+  while (!snapshots_.empty() && snapshots_.front().expired()) snapshots_.pop_front();
+  // Behind one that is held long there may be many that are gone.
+  if (snapshots_.size() < 2 * snapshots_held_ + 16) return;
+  std::erase_if(snapshots_, [](const auto& pin) { return pin.expired(); });
+  snapshots_held_ = snapshots_.size();
+}
+
 StoreSnapshot Store::Impl::SnapshotAll(std::string_view label) const {
   auto pin = std::make_shared<StoreSnapshot::Pin>();
   pin->label = label;
@@ -61,6 +69,8 @@ StoreSnapshot Store::Impl::SnapshotAll(std::string_view label) const {
     if (at == versions.end()) continue;  // made a moment later
     pin->trees.push_back({NamedTree(entry), std::move(at->second)});
   }
+  ForgetReleasedLocked();
+  snapshots_.push_back(pin);
   return StoreSnapshot(std::move(pin));
 }
 

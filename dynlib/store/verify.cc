@@ -7,11 +7,17 @@
 namespace dynlib::store {
 namespace {
 
+constexpr uint64_t kTellBytes = 1 << 20;
+
 std::string KeyAt(const PageView& page, uint32_t index) {
   return Cat(page.prefix(), page.suffix(index));
 }
 
 }  // namespace
+
+void Verifier::Expect(const CheckpointRecord& checkpoint) {
+  report_.bytes_total += checkpoint.tree_units.Count() * kUnitBytes;
+}
 
 void Verifier::Check(const CheckpointRecord& checkpoint) {
   seen_ = UnitSet();
@@ -22,7 +28,7 @@ void Verifier::Check(const CheckpointRecord& checkpoint) {
     CheckTreePage(tree.root, std::nullopt, {}, checkpoint.tree_units);
   }
   // A damaged page hides what is below it: only a whole tree says what leaked.
-  if (report_.damaged > damaged) return;
+  if (report_.damaged > damaged || cancelled_) return;
   leaked_ = checkpoint.tree_units;
   leaked_.RemoveAll(seen_);
   report_.leaked_units += leaked_.Count();
@@ -36,6 +42,15 @@ void Verifier::Fault(const PageRef& ref, std::string_view what) {
 }
 
 std::optional<PageBytes> Verifier::Read(const PageRef& ref, const UnitSet& marked) {
+  if (cancelled_) return std::nullopt;
+  if (progress_ != nullptr && report_.bytes - told_bytes_ >= kTellBytes) {
+    told_bytes_ = report_.bytes;
+    if (!progress_(report_)) {
+      cancelled_ = true;
+      status_.Update(absl::CancelledError("the check was ended by its caller"));
+      return std::nullopt;
+    }
+  }
   absl::StatusOr<PageBytes> page = nodes_->ReadPage(ref);
   if (!page.ok()) {
     ++report_.damaged;

@@ -5,6 +5,7 @@
 #define DYNLIB_STORE_VERIFY_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,12 +23,19 @@ struct VerifyReport {
   uint64_t bytes = 0;
   uint64_t damaged = 0;       // pages that did not verify; what lies under them was not reached
   uint64_t leaked_units = 0;  // marked as used by a checkpoint that does not reach them
+  uint64_t bytes_total = 0;   // what `bytes` comes to at the end, about
 };
+
+// Called now and then, at least once a mebibyte read. One that takes its time bounds the rate;
+// false ends the pass, with kCancelled.
+using VerifyProgress = std::function<bool(const VerifyReport&)>;
 
 class Verifier {
  public:
-  explicit Verifier(NodeStore* nodes) : nodes_(nodes) {}
+  Verifier(NodeStore* nodes, const VerifyProgress& progress) : nodes_(nodes), progress_(progress) {}
 
+  // To be said before, of each: counts what there is to do.
+  void Expect(const CheckpointRecord& checkpoint);
   void Check(const CheckpointRecord& checkpoint);
 
   const VerifyReport& report() const { return report_; }
@@ -51,6 +59,9 @@ class Verifier {
   void Fault(const PageRef& ref, std::string_view what);
 
   NodeStore* const nodes_;
+  const VerifyProgress& progress_;
+  uint64_t told_bytes_ = 0;
+  bool cancelled_ = false;
   UnitSet seen_;  // of the checkpoint being checked
   UnitSet leaked_;
   VerifyReport report_;

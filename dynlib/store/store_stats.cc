@@ -1,0 +1,62 @@
+// What a Store says of itself, and who is to blame when it grows.
+
+#include <algorithm>
+#include <utility>
+
+#include "dynlib/base/strings.h"
+#include "dynlib/store/store_impl.h"
+
+namespace dynlib::store {
+
+Store::Stats Store::Impl::GetStats() const {
+  Stats stats;
+  stats.pages = pages_->stats();
+  stats.position = catalogue_->position();
+  stats.checkpointed = catalogue_->durable_position();
+  if (const std::shared_ptr<NodeLog> log = Log()) {
+    stats.log = log->GetStats();
+    stats.log_bytes = log->RetainedBytes(kStoreStream);
+  }
+  {
+    std::lock_guard lock(mutex_);
+    stats.pending_bytes = pending_bytes_;
+    stats.writes = writes_;
+    stats.groups = groups_;
+    stats.conditions_failed = conditions_failed_;
+    if (log_full_) {
+      stats.culprits.push_back(Cat("the log takes no more: it holds ", stats.log_bytes,
+                                   " bytes since position ", catalogue_->fallback_position(),
+                                   ", and there is no room for another segment"));
+    }
+    if (!last_checkpoint_.ok()) {
+      stats.culprits.push_back(
+          Cat("the log is held back since position ", stats.checkpointed,
+              ": the last checkpoint failed: ", ToStd(last_checkpoint_.message())));
+    }
+  }
+  stats.trees.push_back({"", default_tree_->position()});
+  {
+    std::lock_guard lock(trees_mutex_);
+    for (const auto& [name, entry] : trees_) stats.trees.push_back({name, entry->tree->position()});
+    for (const auto& pin : snapshots_) {
+      if (const auto held = pin.lock()) stats.snapshots.push_back({held->label, held->position});
+    }
+  }
+  BlameSnapshots(stats);
+  return stats;
+}
+
+// Of the pages that are used, those that neither checkpoint holds are kept by versions in memory.
+void Store::Impl::BlameSnapshots(Stats& stats) const {
+  if (stats.snapshots.empty()) return;
+  const Stats::PinnedSnapshot& oldest = stats.snapshots.front();
+  if (oldest.position >= stats.checkpointed) return;  // The checkpoint holds the same.
+  stats.culprits.push_back(
+      Cat("the file keeps what ", stats.position - oldest.position,
+          " writes have replaced for snapshot ",
+          Escape(oldest.label.empty() ? std::string_view("(no label)") : oldest.label),
+          ", taken at ", oldest.position, ", the oldest of ", stats.snapshots.size(), "; ",
+          stats.pages.used_bytes, " bytes are in use"));
+}
+
+}  // namespace dynlib::store
