@@ -20,7 +20,7 @@ absl::Status CheckRange(std::string_view field, uint64_t value, uint64_t low, ui
       Cat("NodeLog::Options::", field, " = ", value, " is not in [", low, ", ", high, "]"));
 }
 
-absl::Status Validate(const NodeLog::Options& o) {
+absl::Status CheckOptions(const NodeLog::Options& o) {
   DYNLIB_RETURN_IF_ERROR(CheckRange("block_bytes", o.block_bytes, 512, 4096));
   if ((o.block_bytes & (o.block_bytes - 1)) != 0) {
     return absl::InvalidArgumentError(
@@ -65,6 +65,8 @@ absl::Status NodeLog::Recovery::DataLoss() const {
   return absl::DataLossError(Cat(damaged_batches, " damaged and ", lost_batches,
                                  " lost batches: ", notes.empty() ? "" : notes.front()));
 }
+
+absl::Status NodeLog::Validate(const Options& options) { return CheckOptions(options); }
 
 NodeLog::NodeLog(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 

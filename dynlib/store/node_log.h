@@ -158,6 +158,9 @@ class NodeLog {
     absl::Status DataLoss() const;
   };
 
+  // kInvalidArgument naming the field, its value and its range: what Open says before all else.
+  static absl::Status Validate(const Options& options);
+
   // Creates `dir` if needed, locks it (kAlreadyExists if another log has it), reads what is there.
   // Errors besides the disk's own: kInvalidArgument for an option, kFailedPrecondition for a
   // directory of another format version or identity. Damage is not an error here: see Recovery.

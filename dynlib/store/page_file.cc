@@ -20,7 +20,7 @@ absl::Status CheckBytes(std::string_view name, uint64_t value, uint64_t min, uin
                                         "; a multiple of 4096 from ", min, " to ", max));
 }
 
-absl::Status Validate(const PageFile::Options& options) {
+absl::Status CheckOptions(const PageFile::Options& options) {
   constexpr uint64_t kMin = 64 << 10;
   constexpr uint64_t kMax = 1 << 30;
   DYNLIB_RETURN_IF_ERROR(CheckBytes("growth_bytes_min", options.growth_bytes_min, kMin, kMax));
@@ -108,6 +108,8 @@ std::shared_ptr<const UnitSet> Held(const std::shared_ptr<const CheckpointRecord
 }
 
 }  // namespace
+
+absl::Status PageFile::Validate(const Options& options) { return CheckOptions(options); }
 
 absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Open(Options options, Disk* disk,
                                                          std::string_view path_view,

@@ -138,6 +138,9 @@ class PageFile {
     std::string from;
   };
 
+  // kInvalidArgument naming the field, its value and its range: what Open says before all else.
+  static absl::Status Validate(const Options& options);
+
   // Opens or creates `path`, whose folder exists.
   //   kInvalidArgument     an option out of range, or not a page file
   //   kNotFound            absent, and create_if_missing is false

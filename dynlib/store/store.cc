@@ -23,6 +23,8 @@ uint64_t MaxGroupBytes(const NodeLog::Options& log) {
 }
 
 absl::Status Validate(const Store::Options& options) {
+  DYNLIB_RETURN_IF_ERROR(NodeLog::Validate(options.log));
+  DYNLIB_RETURN_IF_ERROR(PageFile::Validate(options.pages));
   const uint64_t after = options.checkpoint_after_bytes;
   if (after < (64 << 10) || after > (uint64_t{1} << 40)) {
     return absl::InvalidArgumentError(Cat("Store::Options::checkpoint_after_bytes = ", after,

@@ -50,6 +50,12 @@ absl::Status WriteMark(Disk* disk, std::string_view dir) {
   return disk->SyncDir(dir);
 }
 
+absl::StatusOr<std::unique_ptr<DiskLock>> LockFolder(Disk* disk, std::string_view dir) {
+  absl::StatusOr<std::unique_ptr<DiskLock>> lock = disk->Lock(Cat(dir, "/", kLock));
+  if (!absl::IsAlreadyExists(lock.status())) return lock;
+  return absl::FailedPreconditionError(Cat(dir, ": in use by this or another process"));
+}
+
 absl::Status MakeFolder(Disk* disk, std::string_view dir) {
   DYNLIB_RETURN_IF_ERROR(disk->CreateDir(dir));
   while (!dir.empty()) {
@@ -61,8 +67,6 @@ absl::Status MakeFolder(Disk* disk, std::string_view dir) {
 }
 
 }  // namespace
-
-std::string RestoreMarkPath(std::string_view dir) { return Cat(dir, "/", kRestoring); }
 
 std::string EncodeStoreMark(uint32_t version) {
   std::string bytes(kMagic);
@@ -88,6 +92,25 @@ absl::StatusOr<uint32_t> DecodeStoreMark(std::string_view bytes) {
   return LoadFixed<uint32_t>(bytes.data() + kMagic.size());
 }
 
+absl::StatusOr<std::unique_ptr<DiskLock>> BeginRestore(Disk* disk, std::string_view dir) {
+  absl::StatusOr<std::vector<std::string>> names = disk->List(dir);
+  if (!names.ok() && !absl::IsNotFound(names.status())) return names.status();
+  if (names.ok() && !names->empty()) {
+    return absl::FailedPreconditionError(
+        Cat(dir, ": a backup is restored into an empty folder; this has ", Escape(names->front())));
+  }
+  DYNLIB_RETURN_IF_ERROR(MakeFolder(disk, dir));
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DiskLock> lock, LockFolder(disk, dir));
+  DYNLIB_RETURN_IF_ERROR(disk->Open(Cat(dir, "/", kRestoring), OpenMode::kCreate).status());
+  DYNLIB_RETURN_IF_ERROR(WriteMark(disk, dir));
+  return lock;
+}
+
+absl::Status EndRestore(Disk* disk, std::string_view dir) {
+  DYNLIB_RETURN_IF_ERROR(disk->Remove(Cat(dir, "/", kRestoring)));
+  return disk->SyncDir(dir);
+}
+
 absl::StatusOr<std::unique_ptr<DiskLock>> OpenFolder(Disk* disk, std::string_view dir,
                                                      bool create) {
   absl::StatusOr<std::vector<std::string>> names = disk->List(dir);
@@ -108,11 +131,7 @@ absl::StatusOr<std::unique_ptr<DiskLock>> OpenFolder(Disk* disk, std::string_vie
     }
     DYNLIB_RETURN_IF_ERROR(MakeFolder(disk, dir));
   }
-  absl::StatusOr<std::unique_ptr<DiskLock>> lock = disk->Lock(Cat(dir, "/", kLock));
-  if (absl::IsAlreadyExists(lock.status())) {
-    return absl::FailedPreconditionError(Cat(dir, ": in use by this or another process"));
-  }
-  if (!lock.ok()) return lock.status();
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DiskLock> lock, LockFolder(disk, dir));
   if (!there) DYNLIB_RETURN_IF_ERROR(WriteMark(disk, dir));
   return lock;
 }

@@ -34,8 +34,10 @@ inline constexpr uint32_t kStoreVersion = 1;
 // The folder is as it was then.
 absl::StatusOr<std::unique_ptr<DiskLock>> OpenFolder(Disk* disk, std::string_view dir, bool create);
 
-// A folder that is being filled by a restore has this file, and is refused meanwhile.
-std::string RestoreMarkPath(std::string_view dir);
+// Makes a folder that is absent or empty into one that OpenFolder refuses until EndRestore: it has
+// the file RESTORING. Errors as OpenFolder's.
+absl::StatusOr<std::unique_ptr<DiskLock>> BeginRestore(Disk* disk, std::string_view dir);
+absl::Status EndRestore(Disk* disk, std::string_view dir);
 
 std::string EncodeStoreMark(uint32_t version);
 // The version. kDataLoss for bytes that are none.

@@ -28,7 +28,7 @@
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/store/log_harness.h"
+#include "tests/store/store_harness.h"
 
 namespace dynlib::store {
 namespace {
@@ -38,98 +38,6 @@ using sim::SimDisk;
 using sim::UnsyncedFate;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-using Contents = std::map<std::string, std::string>;
-
-Store::Options SmallStore() {
-  Store::Options options;
-  options.log = SmallLog();
-  options.pages.growth_bytes_min = 64 << 10;
-  options.checkpoint_after_bytes = 64 << 10;
-  return options;
-}
-
-WriteBatch Put(std::string key, std::string value) {
-  WriteBatch batch;
-  batch.Put(std::move(key), std::move(value));
-  return batch;
-}
-
-// A store on executors run by hand.
-class StoreHarness {
- public:
-  explicit StoreHarness(Disk* disk) : disk_(disk) {}
-  ~StoreHarness() { Kill(); }
-
-  absl::Status Open() {
-    auto opened = Store::Open(options, disk_, "db", {&log_, &apply_, &checkpoint_}, &clock_,
-                              MetricsSink::None(), &found);
-    if (opened.ok()) store = *std::move(opened);
-    return opened.status();
-  }
-  void Run() {
-    bool ran = true;
-    while (ran) {
-      ran = log_.RunOne();
-      ran |= apply_.RunOne();
-      ran |= checkpoint_.RunOne();
-      ran |= caller.RunOne();
-    }
-  }
-  void Kill() {
-    store.reset();
-    Run();
-  }
-  absl::Status Reopen() {
-    Kill();
-    return Open();
-  }
-  absl::Status Write(const WriteBatch& batch) { return Write(StoreBatch(batch)).status; }
-  WriteResult Write(StoreBatch batch, WriteOptions write = {}) {
-    std::optional<WriteResult> answer;
-    store->Write(std::move(batch), write, &caller,
-                 [&](WriteResult result) { answer = std::move(result); });
-    Run();
-    return *std::move(answer);
-  }
-  absl::Status Checkpoint() {
-    std::optional<absl::Status> answer;
-    store->Checkpoint(&caller, [&](absl::Status s) { answer = std::move(s); });
-    Run();
-    return *answer;
-  }
-  absl::Status Close() {
-    std::optional<absl::Status> answer;
-    store->Close(&caller, [&](absl::Status s) { answer = std::move(s); });
-    Run();
-    store.reset();
-    Run();
-    return *answer;
-  }
-  Contents Scan() const {
-    Contents contents;
-    EXPECT_THAT(store->snapshot(NamedTree())
-                    .Scan("", "", ScanOrder::kForward,
-                          [&](std::string_view key, std::string_view value) {
-                            contents.emplace(key, value);
-                            return true;
-                          }),
-                IsOk());
-    return contents;
-  }
-
-  Store::Options options = SmallStore();
-  Store::Recovery found;
-  std::unique_ptr<Store> store;
-  ManualExecutor caller;
-
- private:
-  Disk* const disk_;
-  ManualExecutor log_;
-  ManualExecutor apply_;
-  ManualExecutor checkpoint_;
-  ManualClock clock_;
-};
 
 TEST(StoreRecordTest, AGroupComesBackAndDamageDoesNot) {
   WriteBatch batch;
