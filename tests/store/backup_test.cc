@@ -111,7 +111,8 @@ class BackupTest : public testing::Test {
   }
   std::vector<std::string> Objects(std::string_view prefix) {
     std::vector<std::string> names;
-    for (const ObjectInfo& object : *objects_.List(prefix, "", 1000)) names.push_back(object.name);
+    const auto found = objects_.List(prefix, "", 1000);
+    for (const ObjectInfo& object : *found) names.push_back(object.name);
     return names;
   }
 
@@ -165,7 +166,7 @@ TEST_F(BackupTest, DamagedOrMissingObjectsAreNamed) {
   const std::vector<std::string> chunks = Objects("store/chunks/");
   ASSERT_GT(chunks.size(), 2u);
   SimDisk disk(9);
-  ASSERT_TRUE(objects_.FlipBit(chunks[1], 1000));
+  ASSERT_TRUE(objects_.FlipBit(chunks[1], 100));
   EXPECT_THAT(VerifyBackup(&objects_, {.name = "b"}),
               StatusIs(StatusCode::kDataLoss, HasSubstr(chunks[1])));
   EXPECT_THAT(RestoreBackup(&objects_, {.name = "b"}, &disk, "db"),
@@ -173,7 +174,7 @@ TEST_F(BackupTest, DamagedOrMissingObjectsAreNamed) {
   // What was half restored is no store, and is not restored into.
   StoreHarness half(&disk);
   EXPECT_THAT(half.Open(), StatusIs(StatusCode::kFailedPrecondition, HasSubstr("did not finish")));
-  ASSERT_TRUE(objects_.FlipBit(chunks[1], 1000));
+  ASSERT_TRUE(objects_.FlipBit(chunks[1], 100));
   EXPECT_THAT(RestoreBackup(&objects_, {.name = "b"}, &disk, "db"),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("empty folder")));
   DYNLIB_ASSERT_OK(objects_.Delete(chunks[2]));
