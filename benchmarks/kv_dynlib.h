@@ -1,4 +1,4 @@
-// dynlib's node log and B-tree as one stand-alone store, behind the interface that its peers have.
+// dynlib's store, and its node log alone, behind the interface that their peers have.
 #ifndef DYNLIB_BENCHMARKS_KV_DYNLIB_H_
 #define DYNLIB_BENCHMARKS_KV_DYNLIB_H_
 
@@ -9,12 +9,11 @@
 
 namespace dynlib::bench {
 
-// The whole path of a storage node's write: a put is appended to the node log, and when it is
-// durable there, applied to a tree of the page file, then answered. Every 64 MiB of log the page
-// file is checkpointed, while puts go on, and the log released.
+// store::LocalStore with its defaults, and the budget of memory.
 absl::StatusOr<std::unique_ptr<KvPeer>> OpenDynlib(const KvOptions& options);
 
-// The log alone: answered when durable, never applied. What the tree costs is the difference.
+// The log alone: puts are answered when durable, and never applied; nothing can be read. What the
+// store costs above it is the difference.
 absl::StatusOr<std::unique_ptr<KvPeer>> OpenDynlibLog(const KvOptions& options);
 
 }  // namespace dynlib::bench
