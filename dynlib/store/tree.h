@@ -168,6 +168,17 @@ class Tree {
   absl::Status Replace(std::string_view first, std::string_view end, const WriteBatch& rows,
                        uint64_t position);
 
+  struct CompactStep {
+    std::string next;  // where to go on; empty: all was looked at
+    uint64_t looked_at_bytes = 0;
+    uint64_t rewritten_bytes = 0;
+  };
+  // Looks at neighbouring leaves, from the one that holds `from` on, that come to `bytes`, and
+  // packs their rows anew if they are less than 92 % full. As a writer; the tree's contents and
+  // position stay. For times of rest: pages that are full split with the next insertion. Errors:
+  // those of reading; a damaged leaf stays as it is.
+  absl::StatusOr<CompactStep> Compact(std::string_view from, uint64_t bytes);
+
   // Of the newest published version, as the methods of Snapshot.
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key,
                                                  ReadMode mode = ReadMode::kMayBlock) const;

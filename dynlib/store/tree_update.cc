@@ -22,9 +22,8 @@ constexpr size_t kBranchChildrenMin = 4;
 constexpr size_t kArenaBlockBytes = 64 << 10;
 
 // How long a page may get when `total` bytes are spread over as few pages as possible. Evenly, to
-// leave room in each; but keys that only ever come at the end fill pages to the brim.
-size_t GoalBytes(size_t total, bool append) {
-  if (append) return kPageTargetBytes;
+// leave room in each.
+size_t GoalBytes(size_t total) {
   size_t pages = (total + kPageTargetBytes - 1) / kPageTargetBytes;
   return total / pages;
 }
@@ -247,11 +246,13 @@ void TreeUpdate::BuildLeaves(std::span<const Item> items, bool append, std::stri
   for (const Item& item : items) {
     all.Add(item.entry.key, item.entry.value.size(), item.entry.overflow ? 1 : 0);
   }
-  if (all.length() <= kPageTargetBytes) {
+  const size_t longest =
+      dense_ ? DenseLeafBytes((all.length() - kPageHeaderBytes) / items.size()) : kPageTargetBytes;
+  if (all.length() <= longest) {
     out.push_back({MakeLeaf(items), separator, true});
     return;
   }
-  size_t goal = GoalBytes(all.length(), append);
+  size_t goal = append ? longest : GoalBytes(all.length());
   size_t start = 0;
   PageSizer page = PageSizer::Leaf();
   auto close = [&](size_t end) {
@@ -264,9 +265,8 @@ void TreeUpdate::BuildLeaves(std::span<const Item> items, bool append, std::stri
   for (size_t i = 0; i < items.size(); ++i) {
     const LeafEntry& entry = items[i].entry;
     size_t children = entry.overflow ? 1 : 0;
-    if (page.count() > 0 &&
-        (page.length() >= goal ||
-         page.length_with(entry.key, entry.value.size(), children) > kPageTargetBytes)) {
+    if (page.count() > 0 && (page.length() >= goal ||
+                             page.length_with(entry.key, entry.value.size(), children) > longest)) {
       close(i);
     }
     page.Add(entry.key, entry.value.size(), children);
@@ -427,7 +427,7 @@ void TreeUpdate::BuildBranches(std::span<const Piece> children, uint32_t level,
     out.push_back({MakeBranch(children, level), separator, true});
     return;
   }
-  size_t goal = GoalBytes(all.length(), false);
+  size_t goal = GoalBytes(all.length());
   size_t start = 0;
   PageSizer page = PageSizer::Branch();
   auto close = [&](size_t end) {

@@ -35,6 +35,10 @@ namespace dynlib::store {
 // kInvalidArgument when a key or a value is over its limit.
 absl::Status CheckLimits(const WriteBatch& batch);
 
+// How long leaves of rows of so many bytes (slot and cell included) get when they are packed: as
+// many units as waste least, two as a rule.
+uint32_t DenseLeafBytes(size_t row_bytes);
+
 class TreeUpdate {
  public:
   struct Halves {
@@ -56,6 +60,10 @@ class TreeUpdate {
   // The new root, in which [first, end) has `rows` alone: see Tree::Replace.
   absl::StatusOr<Node*> Replace(Node* root, std::string_view first, std::string_view end,
                                 const WriteBatch& rows);
+
+  // The new root, in which the leaves whose keys overlap [first, end) are packed anew: see
+  // Tree::Compact.
+  absl::StatusOr<Node*> Compact(Node* root, std::string_view first, std::string_view end);
 
   // The keys below `key`, and the others. A page that is in one half as a whole goes there as it
   // is.
@@ -127,6 +135,7 @@ class TreeUpdate {
                const WriteBatch::Operation& operation, std::vector<Item>& items);
   void AppendItems(const NodeContent& content, uint32_t from, uint32_t to,
                    std::vector<Item>& items);
+  // Pages are filled to the brim when `append`: keys that only ever come at the end.
   void BuildLeaves(std::span<const Item> items, bool append, std::string_view separator,
                    Pieces& out);
   Node* MakeLeaf(std::span<const Item> items);
@@ -164,6 +173,9 @@ class TreeUpdate {
   // Replaces `node` and all that is found below it.
   absl::Status Discard(Node* node);
 
+  absl::Status CompactBranch(Node* node, const NodeContent& content, std::string_view separator,
+                             const Range& range, const Range& wanted, Pieces& out);
+
   // What became of `node` on both sides of `key`.
   absl::Status CutPage(Node* node, const NodeContent& content, std::string_view separator,
                        std::string_view key, Pieces& below, Pieces& above);
@@ -198,6 +210,7 @@ class TreeUpdate {
   std::vector<Node*> made_;
   std::vector<LeafEntry> entries_;  // of the leaf that is being made
   std::vector<ContentRef> pinned_;
+  bool dense_ = false;  // leaves are as long as wastes least
 };
 
 }  // namespace dynlib::store

@@ -1,0 +1,121 @@
+// Sparse leaves made dense: what random insertions and deletes leave behind is packed anew.
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+#include "dynlib/store/node_store.h"
+#include "dynlib/store/tree.h"
+#include "dynlib/store/tree_update.h"
+
+namespace dynlib::store {
+namespace {
+
+// Leaves that use less of their units than this may be worth the writing of new ones ...
+constexpr double kDense = 0.92;
+// ... if those come to less than this share of their units. (Rows with very long keys never pack
+// well.)
+constexpr double kWorthwhile = 0.97;
+// Neighbouring leaves.
+struct Window {
+  std::string first;  // keys [first, end); no bound above when `end` is empty
+  std::string end;
+  uint64_t leaves = 0;
+  uint64_t bytes = 0;       // of the pages
+  uint64_t unit_bytes = 0;  // of their extents
+
+  bool sparse() const {
+    return leaves > 1 && static_cast<double>(bytes) < kDense * static_cast<double>(unit_bytes);
+  }
+};
+
+// Gathers leaves, from the one that holds `from` on, until they come to `bytes`.
+class WindowFinder {
+ public:
+  WindowFinder(NodeStore& nodes, std::string_view from, uint64_t bytes)
+      : nodes_(nodes), from_(from), bytes_(bytes) {
+    window_.first = from;
+  }
+
+  absl::StatusOr<Window> Run(Node& root) {
+    DYNLIB_ASSIGN_OR_RETURN(const OpenPage page,
+                            nodes_.Open(root, NodeStore::Expect::kTreePage, ReadMode::kNotKept));
+    if (page.view().level() > 0) DYNLIB_RETURN_IF_ERROR(Visit(page).status());
+    return std::move(window_);
+  }
+
+ private:
+  // False when the window is full. A damaged page ends it too: it stays as it is.
+  absl::StatusOr<bool> Visit(const OpenPage& branch) {
+    const PageView view = branch.view();
+    for (uint32_t i = window_.leaves == 0 ? view.ChildFor(from_) : 0; i <= view.count(); ++i) {
+      if (view.level() == 1) {
+        if (window_.leaves == 0 && i > 0) window_.first = Separator(view, i - 1);
+        const uint32_t length = nodes_.ChildLength(branch, i);
+        ++window_.leaves;
+        window_.bytes += length;
+        window_.unit_bytes += PageRef{.length = length}.extent().count * kUnitBytes;
+      } else {
+        DYNLIB_ASSIGN_OR_RETURN(const OpenPage child,
+                                nodes_.OpenChild(branch, i, ReadMode::kNotKept));
+        DYNLIB_ASSIGN_OR_RETURN(const bool more, Visit(child));
+        if (!more) {
+          if (window_.end.empty() && i < view.count()) window_.end = Separator(view, i);
+          return false;
+        }
+      }
+      if (window_.unit_bytes >= bytes_) {
+        if (i < view.count()) window_.end = Separator(view, i);
+        return false;
+      }
+    }
+    return true;
+  }
+
+  static std::string Separator(const PageView& view, uint32_t i) {
+    return Cat(view.prefix(), view.suffix(i));
+  }
+
+  NodeStore& nodes_;
+  const std::string_view from_;
+  const uint64_t bytes_;
+  Window window_;
+};
+
+uint64_t LeafUnitBytes(NodeStore& nodes, std::span<Node* const> made) {
+  uint64_t bytes = 0;
+  for (Node* node : made) {
+    if (node->content()->view().kind() != PageKind::kLeaf) continue;
+    bytes += PageRef{.length = nodes.Length(*node)}.extent().count * kUnitBytes;
+  }
+  return bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<Tree::CompactStep> Tree::Compact(std::string_view from, uint64_t bytes) {
+  Writing writing(*this);
+  Node* const root = root_.load(std::memory_order_acquire);
+  CompactStep step;
+  if (root == nullptr) return step;
+  DYNLIB_ASSIGN_OR_RETURN(const Window window, WindowFinder(*nodes_, from, bytes).Run(*root));
+  step.next = window.end;
+  step.looked_at_bytes = window.unit_bytes;
+  if (!window.sparse()) return step;
+  TreeUpdate update(nodes_.get(), id_);
+  DYNLIB_ASSIGN_OR_RETURN(Node * new_root, update.Compact(root, window.first, window.end));
+  if (static_cast<double>(LeafUnitBytes(*nodes_, update.made())) >=
+      kWorthwhile * static_cast<double>(window.unit_bytes)) {
+    return step;
+  }
+  Publish(new_root, position(), update);
+  step.rewritten_bytes = window.bytes;
+  return step;
+}
+
+}  // namespace dynlib::store
