@@ -131,6 +131,13 @@ void NodeLog::Impl::TryClose() {
 
 // Copying forward (rule L6).
 
+// What copying the segment forward takes at most. With batches of few blocks each, what fills up
+// the last block counts: without it, a log of small batches copied the same records for ever.
+uint64_t NodeLog::Impl::CopiedBytes(const LogIndex::Segment& segment) const {
+  const uint64_t batches = segment.live_bytes / std::min(kCopyBytes, max_batch_bytes_) + 1;
+  return segment.live_bytes + batches * BatchLength(0, 0, options_.block_bytes);
+}
+
 // The closed segment with the least in it, if too many are in use and copying gains at least half
 // of a segment.
 std::optional<uint64_t> NodeLog::Impl::CopyVictimLocked() const {
@@ -140,7 +147,7 @@ std::optional<uint64_t> NodeLog::Impl::CopyVictimLocked() const {
   const LogIndex::Segment* victim = nullptr;
   for (const auto& [generation, segment] : index_.segments()) {
     if (generation == active_generation_ || segment.live_records == 0) continue;
-    if (segment.live_bytes > segment.segment_bytes / 2) continue;
+    if (CopiedBytes(segment) > segment.segment_bytes / 2) continue;
     if (victim == nullptr || segment.live_bytes < victim->live_bytes) victim = &segment;
   }
   if (victim == nullptr) return std::nullopt;

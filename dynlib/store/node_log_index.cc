@@ -89,6 +89,20 @@ void LogIndex::SetArchived(StreamId id, uint64_t through_slot) {
   NoteFullness(id, stream);
 }
 
+void LogIndex::ForetellDrops(const BatchHeader& header) {
+  for (const FrameInfo& frame : header.frames) {
+    if (frame.kind != FrameKind::kDrop) continue;
+    uint64_t& through = foretold_drops_[StreamId{frame.stream}];
+    through = std::max(through, frame.slot);
+  }
+}
+
+bool LogIndex::IsForetoldDead(StreamId id, uint64_t sequence) const {
+  if (foretold_drops_.empty()) return false;
+  const auto found = foretold_drops_.find(id);
+  return found != foretold_drops_.end() && sequence <= found->second;
+}
+
 void LogIndex::Apply(const BatchHeader& header, uint64_t offset, const std::vector<bool>& damaged,
                      bool damage_is_harmless) {
   auto it = segments_.find(header.life.generation);
@@ -128,6 +142,7 @@ void LogIndex::ApplyMark(const BatchHeader& header, const FrameInfo& frame) {
       ApplyDrop(id, frame.slot);
       break;
     case FrameKind::kRelease:
+      if (IsForetoldDead(id, header.sequence)) return;
       // Old news to a running log, which may have released more since; new in a replay.
       if (frame.slot > streams_[id].released_through) {
         Release(id, frame.slot);
@@ -135,6 +150,7 @@ void LogIndex::ApplyMark(const BatchHeader& header, const FrameInfo& frame) {
       }
       break;
     case FrameKind::kLost:
+      if (IsForetoldDead(id, header.sequence)) return;
       streams_[id].lost = true;
       break;
     case FrameKind::kGap:
@@ -181,6 +197,7 @@ void LogIndex::ApplyDamaged(const FrameInfo& frame, const Ref& ref) {
   const StreamId id{frame.stream};
   Stream& stream = streams_[id];
   if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
+  if (IsForetoldDead(id, ref.sequence)) return;
   const RecordKind kind = frame.kind == FrameKind::kEntry ? RecordKind::kEntry : RecordKind::kState;
   PlaceUnknown(id, stream, kind, frame.slot, ref);
 }
@@ -189,6 +206,7 @@ void LogIndex::ApplyRecord(const FrameInfo& frame, const Ref& ref) {
   const StreamId id{frame.stream};
   Stream& stream = streams_[id];
   if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
+  if (IsForetoldDead(id, ref.sequence)) return;
   // A record settles what was unknown before it; also a copy, behind which its batch says again
   // what is unknown still (UnknownBeside). So a replay needs no segment but those in use.
   if (frame.kind == FrameKind::kEntry) {
@@ -245,6 +263,7 @@ void LogIndex::ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, c
   const StreamId id{frame.stream};
   Stream& stream = streams_[id];
   if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
+  if (IsForetoldDead(id, ref.sequence)) return;
   // Copying may have found a record unreadable that was thought to be readable.
   const auto found_unreadable = [&](const Ref& known) {
     return known.generation == header.copied_from && known.ballot == frame.ballot;

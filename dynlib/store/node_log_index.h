@@ -79,6 +79,10 @@ class LogIndex {
   // A batch of that sequence, now missing, may have been in it.
   void ExtendSegment(uint64_t generation, uint64_t last_sequence);
 
+  // For a replay, of each batch before the first is applied. A drop's mark may have moved to a
+  // batch behind records that were appended after the drop: those must not lose to what it outlaws.
+  void ForetellDrops(const BatchHeader& header);
+
   // A batch that is durable, at `offset` of its segment. `damaged` names the frames whose payload
   // does not verify: unknown, by the listing (rule R4); unless `damage_is_harmless`, that of a copy
   // whose original is there. Batches come in the order of sequences.
@@ -146,6 +150,7 @@ class LogIndex {
   void ApplyMark(const BatchHeader& header, const FrameInfo& frame);
   void ApplyDrop(StreamId id, uint64_t through_sequence);
   void ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, const Ref& ref);
+  bool IsForetoldDead(StreamId id, uint64_t sequence) const;
   bool PlaceEntry(StreamId id, Stream& stream, uint64_t slot, const Ref& ref);
   void PlaceUnknown(StreamId id, Stream& stream, RecordKind kind, uint64_t slot, const Ref& ref);
   void DropReleased(StreamId id, Stream& stream, absl::btree_map<uint64_t, Ref>& refs);
@@ -161,6 +166,7 @@ class LogIndex {
   std::set<uint64_t> empty_segments_;  // Generations of those that hold nothing needed.
   std::vector<Gap> gaps_;
   std::set<StreamId> dirty_marks_;
+  std::map<StreamId, uint64_t> foretold_drops_;  // As Stream::drop_sequence.
   uint64_t unarchived_bound_ = UINT64_MAX;
   std::set<StreamId> full_streams_;
 };

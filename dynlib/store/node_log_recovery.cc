@@ -247,6 +247,7 @@ void Recoverer::OrderBatches() {
 }
 
 void Recoverer::Replay() {
+  for (const Placed& placed : batches_) log_.index.ForetellDrops(placed.batch->header);
   for (const Placed& placed : batches_) {
     Judge(placed);
     log_.index.Apply(placed.batch->header, placed.batch->offset, placed.batch->damaged,
@@ -473,11 +474,24 @@ absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* d
 PayloadReader::PayloadReader(Disk* disk, std::string dir, uint64_t identity)
     : disk_(disk), dir_(std::move(dir)), identity_(identity) {}
 
+namespace {
+
+// A device that fails to open a file says nothing of the payloads in it.
+absl::Status NotThePayloads(const absl::Status& status) {
+  if (status.code() != absl::StatusCode::kDataLoss) return status;
+  return absl::UnavailableError(status.message());
+}
+
+}  // namespace
+
 absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const LogIndex::Ref& ref) {
   if (generation_ != segment.generation) {
     window_.clear();
     generation_ = 0;
-    DYNLIB_ASSIGN_OR_RETURN(file_, disk_->Open(SegmentPath(dir_, segment.number), OpenMode::kRead));
+    absl::StatusOr<std::unique_ptr<File>> file =
+        disk_->Open(SegmentPath(dir_, segment.number), OpenMode::kRead);
+    if (!file.ok()) return NotThePayloads(file.status());
+    file_ = *std::move(file);
     generation_ = segment.generation;
   }
   if (ref.offset >= window_offset_ &&
@@ -485,7 +499,9 @@ absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const L
     return absl::OkStatus();
   }
   const uint64_t wanted = std::max<uint64_t>(kWindowBytes, ref.length);
-  DYNLIB_ASSIGN_OR_RETURN(const uint64_t size, file_->Size());
+  const absl::StatusOr<uint64_t> whole = file_->Size();
+  if (!whole.ok()) return NotThePayloads(whole.status());
+  const uint64_t size = *whole;
   if (ref.offset + uint64_t{ref.length} > size) {
     return absl::DataLossError(Cat(SegmentPath(dir_, segment.number), " ends at ", size,
                                    ", before the payload at offset ", ref.offset));

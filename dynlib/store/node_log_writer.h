@@ -206,6 +206,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   // With index_mutex_ held.
   void CatchUpLocked() const;
   std::optional<uint64_t> CopyVictimLocked() const;
+  uint64_t CopiedBytes(const LogIndex::Segment& segment) const;
   void NoteIndexLocked() const;
   void NameHoldersLocked(Stats& stats) const;
 

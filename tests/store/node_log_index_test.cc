@@ -22,7 +22,10 @@ namespace {
 
 class IndexHistory {
  public:
-  explicit IndexHistory(uint64_t seed) : random_(seed) { Begin(); }
+  explicit IndexHistory(uint64_t seed) : random_(seed), archive_(seed) {
+    index.SetUnarchivedBound(500);
+    Begin();
+  }
 
   void Step() {
     if (random_.Chance(0.1)) Begin();
@@ -46,6 +49,10 @@ class IndexHistory {
     }
     if (random_.Chance(0.3)) index.Release(AnyStream(), sequence_ / 2);
     if (random_.Chance(0.01)) index.LoseBatch(sequence_);
+    if (archive_.Chance(0.1)) {
+      index.SetArchived(StreamId{1 + archive_.Below(4)}, sequence_ / 2 + archive_.Below(8));
+    }
+    filled += static_cast<int>(index.full_streams().size());
   }
 
   // What the segments in use say.
@@ -56,6 +63,7 @@ class IndexHistory {
       replayed.AddSegment({.generation = generation, .number = generation});
       for (const Batch& batch : batches) by_sequence[batch.header.sequence] = &batch;
     }
+    for (const auto& [sequence, batch] : by_sequence) replayed.ForetellDrops(batch->header);
     for (const auto& [sequence, batch] : by_sequence)
       replayed.Apply(batch->header, 4096 * sequence, batch->damaged);
     return replayed;
@@ -64,6 +72,7 @@ class IndexHistory {
   LogIndex index;
   int freed = 0;
   int copied = 0;
+  int filled = 0;  // Steps after which a stream was full.
 
  private:
   struct Batch {
@@ -145,6 +154,7 @@ class IndexHistory {
   }
 
   Random random_;
+  Random archive_;
   std::map<uint64_t, std::vector<Batch>> batches_;  // in use, by generation
   uint64_t generation_ = 0;
   uint64_t sequence_ = 0;
@@ -187,7 +197,8 @@ void ExpectSame(const LogIndex& running, const LogIndex& replayed) {
 }
 
 TEST(LogIndexTest, CountsAndReplayAgreeAfterEveryStep) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  int filled = 0;
+  for (uint64_t seed = 1; seed <= 150; ++seed) {
     IndexHistory history(seed);
     for (int step = 0; step < 300; ++step) {
       history.Step();
@@ -197,7 +208,9 @@ TEST(LogIndexTest, CountsAndReplayAgreeAfterEveryStep) {
     }
     EXPECT_GT(history.freed, 5);
     EXPECT_GT(history.copied, 10);
+    filled += history.filled;
   }
+  EXPECT_GT(filled, 100);
 }
 
 }  // namespace

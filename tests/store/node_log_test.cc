@@ -28,6 +28,7 @@ namespace {
 
 using sim::SimDisk;
 using sim::UnsyncedFate;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -461,7 +462,8 @@ TEST(NodeLogTest, AtTheBoundOnSegmentsAppendsAreRefusedUntilARelease) {
   uint64_t slot = 1;
   absl::Status status;
   while ((status = h.Append({Entry(1, slot, 1, std::string(3000, 'x'))})).ok()) ++slot;
-  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("max_segments")));
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted,
+                               AllOf(HasSubstr("max_segments"), HasSubstr("stream 1 retains"))));
   EXPECT_EQ(h.log->GetStats().segments_in_use, 10u);
   EXPECT_LE(disk.Paths().size(), 11u);  // And LOCK.
   h.log->Release(StreamId{1}, slot / 2);
@@ -492,6 +494,94 @@ TEST(NodeLogTest, ALogAtItsBoundTakesAppendsOnceItIsOpenedAgain) {
     DYNLIB_ASSERT_OK(h.Append({Entry(1, slot++, 1, std::string(3000, 'x'))}));
   }
   EXPECT_LE(h.log->GetStats().segments_in_use, 10u);
+}
+
+// A drop's mark moves to later segments as its own is freed, behind what was appended after it:
+// that must not lose to what was dropped.
+TEST(NodeLogTest, ADropThatMovedSparesWhatCameAfterIt) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  h.options.copy_forward_above = 6;
+  DYNLIB_ASSERT_OK(h.Open());
+  uint64_t filler = 0;
+  const auto begin_segment = [&] {
+    const uint64_t in_use = h.log->GetStats().segments_in_use;
+    while (h.log->GetStats().segments_in_use == in_use) {
+      DYNLIB_ASSERT_OK(h.Append({Entry(4, ++filler, 1, std::string(1500, 'x'))}));
+    }
+  };
+  // Stream 2 keeps the first segment, in which stream 1 has what is dropped, of a high ballot.
+  DYNLIB_ASSERT_OK(h.Append({Entry(2, 1, 1, "keeps"), Entry(1, 1, 9, "dropped")}));
+  begin_segment();
+  // Stream 3 keeps the second for a while, in which the drop is.
+  h.log->Drop(StreamId{1});
+  DYNLIB_ASSERT_OK(h.Append({Entry(3, 1, 1, "keeps")}));
+  begin_segment();
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 2, "born again")}));
+  h.log->Release(StreamId{3}, 1);
+  h.log->Release(StreamId{4}, filler);
+  h.Run();
+  EXPECT_EQ(h.log->GetStats().segments_recycled, 1u) << "the second";
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_THAT(Stream(h, 1).entries, ElementsAre(Entry(1, 1, 2, "born again")));
+}
+
+NodeLog::Options SmallArchive() {
+  NodeLog::Options options = SmallLog();
+  options.max_unarchived_bytes = 8192;
+  return options;
+}
+
+TEST(NodeLogTest, AnArchivedStreamIsRefusedAtItsBoundUntilTheArchiveHasMore) {
+  SimDisk disk(1);
+  LogHarness h(&disk, SmallArchive());
+  DYNLIB_ASSERT_OK(h.Open());
+  h.log->SetArchived(StreamId{1}, 0);
+  uint64_t slot = 1;
+  absl::Status status;
+  while ((status = h.Append({Entry(1, slot, 1, std::string(1000, 'x'))})).ok()) ++slot;
+  EXPECT_EQ(slot - 1, 8u);  // Of 1,080 bytes each.
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted,
+                               AllOf(HasSubstr("stream 1"), HasSubstr("8640 bytes"),
+                                     HasSubstr("max_unarchived_bytes is 8192"))));
+  EXPECT_EQ(h.log->UnarchivedBytes(StreamId{1}), 8640u);
+  EXPECT_EQ(h.log->GetStats().refused_unarchived, 1u);
+  EXPECT_EQ(h.log->GetStats().full_streams, 1u);
+  // A vote is no entry, and another stream is another's business.
+  DYNLIB_EXPECT_OK(h.Append({State(1, 0, 7, "vote")}));
+  DYNLIB_EXPECT_OK(h.Append({Entry(2, 1, 1, std::string(3000, 'x'))}));
+  h.log->SetArchived(StreamId{1}, 1);
+  EXPECT_EQ(h.log->UnarchivedBytes(StreamId{1}), 7560u);
+  DYNLIB_EXPECT_OK(h.Append({Entry(1, slot++, 1, std::string(1000, 'x'))}));
+  EXPECT_THAT(h.Append({Entry(1, slot, 1, "x")}), StatusIs(absl::StatusCode::kResourceExhausted));
+  // What is released is the log's no more, archived or not.
+  h.log->Release(StreamId{1}, 5);
+  DYNLIB_EXPECT_OK(h.Append({Entry(1, slot, 1, "x")}));
+  // Who opens the log says it again.
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_EQ(h.log->UnarchivedBytes(StreamId{1}), 0u);
+  h.log->SetArchived(StreamId{1}, 7);
+  EXPECT_EQ(h.log->UnarchivedBytes(StreamId{1}), 2 * 1080u + 81);
+}
+
+TEST(NodeLogTest, StatsNameWhoHoldsTheLog) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_EQ(h.log->GetStats().largest_stream, StreamId{0});
+  for (uint64_t i = 1; i <= 20; ++i) {
+    DYNLIB_ASSERT_OK(h.Append({Entry(3, i, 1, std::string(1500, 'c'))}));
+  }
+  for (uint64_t i = 1; i <= 80; ++i) {
+    DYNLIB_ASSERT_OK(h.Append({Entry(4, i, 1, std::string(1500, 'x'))}));
+  }
+  const NodeLog::Stats stats = h.log->GetStats();
+  EXPECT_EQ(stats.largest_stream, StreamId{4});
+  EXPECT_EQ(stats.largest_stream_bytes, h.log->RetainedBytes(StreamId{4}));
+  h.log->Release(StreamId{4}, 60);
+  h.Run();
+  EXPECT_EQ(h.log->GetStats().oldest_stream, StreamId{3});
+  EXPECT_EQ(h.log->GetStats().oldest_stream_bytes, 20 * 1580u);
 }
 
 // A stale frame of a slot must not outlive the frame that superseded it, nor the release that
