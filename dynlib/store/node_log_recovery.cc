@@ -56,25 +56,26 @@ absl::Status ReadStubbornly(File* file, uint64_t offset, std::span<char> out) {
   return status;
 }
 
-// Reads the whole file; what the device cannot read becomes zeros and is counted.
-absl::StatusOr<std::string> ReadWhole(File* file, uint64_t size, uint64_t* unreadable_bytes) {
-  std::string bytes(size, '\0');
-  for (uint64_t at = 0; at < size; at += kReadBytes) {
-    const uint64_t length = std::min(kReadBytes, size - at);
-    absl::Status status = file->ReadAt(at, std::span<char>(bytes.data() + at, length));
+// Reads the whole file into `out`; what the device cannot read becomes zeros. Returns how much that
+// is.
+absl::StatusOr<uint64_t> ReadWhole(File* file, std::span<char> out) {
+  uint64_t unreadable_bytes = 0;
+  for (uint64_t at = 0; at < out.size(); at += kReadBytes) {
+    const uint64_t length = std::min<uint64_t>(kReadBytes, out.size() - at);
+    absl::Status status = file->ReadAt(at, out.subspan(at, length));
     if (status.ok()) continue;
     if (status.code() != absl::StatusCode::kDataLoss) return status;
     for (uint64_t piece = at; piece < at + length; piece += kReadPieceBytes) {
-      const std::span<char> out(bytes.data() + piece,
-                                std::min(kReadPieceBytes, at + length - piece));
-      status = ReadStubbornly(file, piece, out);
+      const std::span<char> part =
+          out.subspan(piece, std::min(kReadPieceBytes, at + length - piece));
+      status = ReadStubbornly(file, piece, part);
       if (status.ok()) continue;
       if (status.code() != absl::StatusCode::kDataLoss) return status;
-      std::fill(out.begin(), out.end(), '\0');
-      *unreadable_bytes += out.size();
+      std::fill(part.begin(), part.end(), '\0');
+      unreadable_bytes += part.size();
     }
   }
-  return bytes;
+  return unreadable_bytes;
 }
 
 class Recoverer {
@@ -133,6 +134,7 @@ class Recoverer {
   const std::string& dir_;
   NodeLog::Recovery* const found_;
 
+  AlignedBuffer buffer_;
   std::vector<SegmentFile> files_;
   std::map<uint64_t, const SegmentFile*> by_generation_;
   std::map<uint64_t, LiveRange> live_;
@@ -149,6 +151,7 @@ absl::Status Recoverer::ReadFiles() {
       DYNLIB_RETURN_IF_ERROR(ReadSegment(*number));
     }
   }
+  buffer_.Free();
   for (const SegmentFile& file : files_) {
     log_.last_number = std::max(log_.last_number, file.number);
     log_.last_generation = std::max(log_.last_generation, file.scanned.generation);
@@ -162,9 +165,11 @@ absl::Status Recoverer::ReadSegment(uint64_t number) {
   SegmentFile segment = {.number = number};
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, disk_->Open(path, OpenMode::kRead));
   DYNLIB_ASSIGN_OR_RETURN(segment.size, file->Size());
-  DYNLIB_ASSIGN_OR_RETURN(std::string bytes,
-                          ReadWhole(file.get(), segment.size, &segment.unreadable_bytes));
-  segment.scanned = ScanSegment(bytes, options_.identity, number);
+  // One buffer for all: to fault in fresh memory for each took longer than to read.
+  const std::span<char> bytes(buffer_.Get(segment.size), segment.size);
+  DYNLIB_ASSIGN_OR_RETURN(segment.unreadable_bytes, ReadWhole(file.get(), bytes));
+  segment.scanned =
+      ScanSegment(std::string_view(bytes.data(), bytes.size()), options_.identity, number);
   if (segment.unreadable_bytes > 0) {
     found_->unreadable_bytes += segment.unreadable_bytes;
     Note(Cat(path, ": the device fails to read ", segment.unreadable_bytes, " bytes"));
@@ -486,7 +491,7 @@ absl::Status NotThePayloads(const absl::Status& status) {
 
 absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const LogIndex::Ref& ref) {
   if (generation_ != segment.generation) {
-    window_.clear();
+    window_bytes_ = 0;
     generation_ = 0;
     absl::StatusOr<std::unique_ptr<File>> file =
         disk_->Open(SegmentPath(dir_, segment.number), OpenMode::kRead);
@@ -495,7 +500,7 @@ absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const L
     generation_ = segment.generation;
   }
   if (ref.offset >= window_offset_ &&
-      ref.offset + uint64_t{ref.length} <= window_offset_ + window_.size()) {
+      ref.offset + uint64_t{ref.length} <= window_offset_ + window_bytes_) {
     return absl::OkStatus();
   }
   const uint64_t wanted = std::max<uint64_t>(kWindowBytes, ref.length);
@@ -506,22 +511,23 @@ absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const L
     return absl::DataLossError(Cat(SegmentPath(dir_, segment.number), " ends at ", size,
                                    ", before the payload at offset ", ref.offset));
   }
-  window_.assign(std::min(wanted, size - ref.offset), '\0');
+  window_bytes_ = std::min(wanted, size - ref.offset);
   window_offset_ = ref.offset;
-  absl::Status status = ReadStubbornly(file_.get(), window_offset_, std::span<char>(window_));
+  char* const window = window_.Get(window_bytes_);
+  absl::Status status = ReadStubbornly(file_.get(), window_offset_, {window, window_bytes_});
   if (status.code() == absl::StatusCode::kDataLoss) {  // A bad sector beyond this payload, perhaps.
-    window_.resize(ref.length);
-    status = ReadStubbornly(file_.get(), window_offset_, std::span<char>(window_));
+    window_bytes_ = ref.length;
+    status = ReadStubbornly(file_.get(), window_offset_, {window, window_bytes_});
   }
-  if (!status.ok()) window_.clear();
+  if (!status.ok()) window_bytes_ = 0;
   return status;
 }
 
 absl::StatusOr<std::string> PayloadReader::Read(const LogIndex::Segment& segment,
                                                 const LogIndex::Ref& ref) {
   DYNLIB_RETURN_IF_ERROR(FillWindow(segment, ref));
-  const std::string_view payload =
-      std::string_view(window_).substr(ref.offset - window_offset_, ref.length);
+  const std::string_view payload = std::string_view(window_.Get(window_bytes_), window_bytes_)
+                                       .substr(ref.offset - window_offset_, ref.length);
   const SegmentLife life = {identity_, segment.number, segment.generation};
   const uint64_t checksum = PayloadChecksum(life, ref.offset, payload);
   if (checksum != ref.checksum) {

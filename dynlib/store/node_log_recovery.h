@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/disk.h"
+#include "dynlib/store/aligned_buffer.h"
 #include "dynlib/store/node_log.h"
 #include "dynlib/store/node_log_index.h"
 
@@ -64,7 +65,8 @@ class PayloadReader {
   uint64_t generation_ = 0;
   std::unique_ptr<File> file_;
   uint64_t window_offset_ = 0;
-  std::string window_;
+  AlignedBuffer window_;
+  uint64_t window_bytes_ = 0;
 };
 
 }  // namespace dynlib::store
