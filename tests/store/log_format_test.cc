@@ -1,7 +1,10 @@
 #include "dynlib/store/log_format.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <fstream>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,6 +80,33 @@ TEST(LogFormatTest, GoldenBatch) {
             std::string(512 - trailer - header - 5, '\0'));
   EXPECT_EQ(bytes.substr(512 - trailer, header - 8), bytes.substr(0, header - 8));
   EXPECT_EQ(HexOf(bytes.substr(512 - 24)), "560a85657f5520c8 c000000000000000 444c4f4742545231");
+}
+
+// The worked example of docs/format/wal.md: lines of an offset and the bytes there, in hexadecimal
+// digits, up to two spaces and what they mean.
+TEST(LogFormatTest, TheDocumentShowsTheseBytes) {
+  std::ifstream file("docs/format/wal.md");
+  ASSERT_TRUE(file.is_open());
+  const std::string batch = ExampleSegmentBytes().substr(1024, 512);
+  std::string line;
+  while (std::getline(file, line) && line != "## A worked example") {
+  }
+  size_t shown = 0;
+  while (std::getline(file, line) && !line.starts_with("## ")) {
+    size_t at = 0;
+    std::string bytes;
+    if (!(std::istringstream(line) >> at)) continue;
+    bytes = line.substr(line.find("  ", line.find_first_not_of(' ')) + 2);
+    bytes.resize(std::min(bytes.size(), bytes.find("  ")));
+    std::string digits = bytes;
+    std::erase(digits, ' ');
+    if (digits.find_first_not_of("0123456789abcdef") != digits.npos) continue;  // In words.
+    std::string expected = HexOf(batch.substr(at, digits.size() / 2));
+    std::erase(expected, ' ');
+    EXPECT_EQ(digits, expected) << "at " << at;
+    shown += digits.size() / 2;
+  }
+  EXPECT_EQ(shown, 176 + 5 + 24u) << "header, payload, end of the trailer";
 }
 
 TEST(LogFormatTest, SegmentHeaderComesBack) {
