@@ -98,7 +98,9 @@ class MetadataNode::Impl : public std::enable_shared_from_this<MetadataNode::Imp
                  std::back_inserter(peers_), [&](NodeId node) { return node != options.id; });
   }
 
-  absl::Status Start();
+  absl::Status Prepare();
+  // On the executor.
+  void Start();
   void Close();
   Rpc* rpc() { return rpc_.get(); }
   bool ready() const {
@@ -163,11 +165,16 @@ void MetadataNode::Impl::Handle(Rpc::Method method,
   });
 }
 
-absl::Status MetadataNode::Impl::Start() {
+absl::Status MetadataNode::Impl::Prepare() {
   DYNLIB_ASSIGN_OR_RETURN(
       admission_, GacService::Create(
                       options_.admission, [this](TableId table) { return ThroughputOf(table); },
                       env_.executor, env_.clock, env_.metrics));
+  return absl::OkStatus();
+}
+
+void MetadataNode::Impl::Start() {
+  if (rpc_ == nullptr) return;  // closed
   admission_->Register(rpc_.get());
   Handle(kLookUp, &Impl::LookUp);
   Handle(kLookUpBatch, &Impl::LookUpBatch);
@@ -177,7 +184,6 @@ absl::Status MetadataNode::Impl::Start() {
   Handle(kMetadataStatus, &Impl::Status);
   if (!peers_.empty()) SyncNext();
   if (env_.disk != nullptr) SaveNext();
-  return absl::OkStatus();
 }
 
 std::optional<TableThroughput> MetadataNode::Impl::ThroughputOf(TableId table) const {
@@ -432,7 +438,12 @@ absl::StatusOr<std::unique_ptr<MetadataNode>> MetadataNode::Create(
   }
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<MemDs> map, StartMap(options, environment));
   auto impl = std::make_shared<Impl>(options, config, environment, std::move(map));
-  DYNLIB_RETURN_IF_ERROR(impl->Start());
+  DYNLIB_RETURN_IF_ERROR(impl->Prepare());
+  if (environment.disk == nullptr) {
+    impl->Start();
+  } else {
+    environment.executor->Post([impl] { impl->Start(); });
+  }
   return std::unique_ptr<MetadataNode>(new MetadataNode(std::move(impl)));
 }
 

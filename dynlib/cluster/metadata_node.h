@@ -82,7 +82,7 @@ class MetadataNode {
     Executor* executor = nullptr;
     MetricsSink* metrics = MetricsSink::None();
     // To start from a snapshot, and to save one now and then; both or none. Create blocks on the
-    // disk, and is called on the executor of the disk then.
+    // disk, and is called on the executor of the disk then; without a disk on `executor`.
     Disk* disk = nullptr;
     Executor* disk_executor = nullptr;
   };

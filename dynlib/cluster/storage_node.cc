@@ -123,7 +123,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
  public:
   Impl(const StorageNodeOptions& options, const ClusterConfig& config,
        const Environment& environment)
-      : options_(options), config_(config), env_(environment) {}
+      : options_(options), config_(config), records_(config), env_(environment) {}
 
   absl::Status Open();
   void Start(absl::AnyInvocable<void(absl::Status)> done);
@@ -156,6 +156,7 @@ class StorageNode::Impl : public std::enable_shared_from_this<StorageNode::Impl>
 
   const StorageNodeOptions options_;
   const ClusterConfig config_;
+  const RoutingRecords records_;
   const Environment env_;
 
   NodeDirectory directory_;
@@ -256,8 +257,8 @@ absl::Status StorageNode::Impl::Open() {
       [admission = admission_.get()](PartitionId partition, wire::ReplicaStatus& to) {
         admission->Describe(partition, to);
       });
-  service_ = std::make_unique<StorageService>(replicas_.get(), host_.get(), admission_.get(),
-                                              env_.executor, env_.apply_executor,
+  service_ = std::make_unique<StorageService>(replicas_.get(), host_.get(), &records_,
+                                              admission_.get(), env_.executor, env_.apply_executor,
                                               options_.faults.condition_at_leader);
   return absl::OkStatus();
 }
@@ -385,7 +386,7 @@ std::optional<partition_map::PartitionRecord> StorageNode::Impl::LedRecord(
   const std::optional<replication::GroupStatus> status = host_->Status(partition);
   if (stopping_ || replica == nullptr || !status.has_value()) return std::nullopt;
   if (status->role != replication::Role::kLeader || status->ended != 0) return std::nullopt;
-  partition_map::PartitionRecord record = RoutingRecord(*replica, *status);
+  partition_map::PartitionRecord record = records_.Of(*replica, *status);
   record.leader = options_.id;
   return record;
 }

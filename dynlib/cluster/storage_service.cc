@@ -131,10 +131,12 @@ void RunScan(const Replica& replica, const wire::QueryRequest& request, QueryRes
 }  // namespace
 
 StorageService::StorageService(const ReplicaSet* replicas, replication::GroupHost* host,
-                               NodeAdmissionControl* admission, Executor* executor,
-                               Executor* apply_executor, bool condition_at_leader_for_test)
+                               const RoutingRecords* records, NodeAdmissionControl* admission,
+                               Executor* executor, Executor* apply_executor,
+                               bool condition_at_leader_for_test)
     : replicas_(replicas),
       host_(host),
+      records_(records),
       admission_(admission),
       executor_(executor),
       apply_executor_(apply_executor),
@@ -172,7 +174,7 @@ std::string StorageService::Newest(uint64_t partition, uint64_t table, std::stri
   if (replica == nullptr) return {};
   const std::optional<replication::GroupStatus> status = host_->Status(replica->partition);
   if (!status.has_value()) return {};
-  return partition_map::Encode(RoutingRecord(*replica, *status));
+  return partition_map::Encode(records_->Of(*replica, *status));
 }
 
 NodeId StorageService::LeaderOf(PartitionId partition) const {

@@ -15,6 +15,7 @@
 #include "dynlib/cluster/node_admission_control.h"
 #include "dynlib/cluster/replica.h"
 #include "dynlib/cluster/replica_set.h"
+#include "dynlib/cluster/routing_record.h"
 #include "dynlib/replication/group_host.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/rpc.h"
@@ -24,8 +25,8 @@ namespace dynlib::cluster {
 class StorageService {
  public:
   StorageService(const ReplicaSet* replicas, replication::GroupHost* host,
-                 NodeAdmissionControl* admission, Executor* executor, Executor* apply_executor,
-                 bool condition_at_leader_for_test);
+                 const RoutingRecords* records, NodeAdmissionControl* admission, Executor* executor,
+                 Executor* apply_executor, bool condition_at_leader_for_test);
 
   // Registers kWrite, kRead and kQuery.
   void Register(Rpc* rpc);
@@ -42,6 +43,7 @@ class StorageService {
 
   const ReplicaSet* const replicas_;
   replication::GroupHost* const host_;
+  const RoutingRecords* const records_;
   NodeAdmissionControl* const admission_;
   Executor* const executor_;
   Executor* const apply_executor_;

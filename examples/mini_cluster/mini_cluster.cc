@@ -155,21 +155,29 @@ class MiniCluster::Metadata {
       : id_(id),
         network_(network),
         transport_(network->Attach(id)),
-        main_({.name = Cat("m", id)}) {}
+        main_({.name = Cat("m", id)}),
+        snapshots_({.name = Cat("m", id, "-disk")}) {}
 
   ~Metadata() {
     network_->Detach(id_);
     RunThere(main_, [this] { node_ = nullptr; });
+    snapshots_.ShutDown();
     main_.ShutDown();
   }
 
-  absl::Status Start(const cluster::ClusterConfig& config, const Clock* clock,
-                     MetricsSink* metrics) {
+  absl::Status Start(const std::string& directory, const cluster::ClusterConfig& config,
+                     const Clock* clock, MetricsSink* metrics) {
+    DYNLIB_ASSIGN_OR_RETURN(disk_, PosixDisk::Open({.root = Cat(directory, "/metadata-", id_)}));
     absl::Status status;
-    RunThere(main_, [&] {
-      absl::StatusOr<std::unique_ptr<cluster::MetadataNode>> made = cluster::MetadataNode::Create(
-          MetadataOptions(id_), config,
-          {.transport = transport_.get(), .clock = clock, .executor = &main_, .metrics = metrics});
+    RunThere(snapshots_, [&] {
+      absl::StatusOr<std::unique_ptr<cluster::MetadataNode>> made =
+          cluster::MetadataNode::Create(MetadataOptions(id_), config,
+                                        {.transport = transport_.get(),
+                                         .clock = clock,
+                                         .executor = &main_,
+                                         .metrics = metrics,
+                                         .disk = disk_.get(),
+                                         .disk_executor = &snapshots_});
       status = made.status();
       if (made.ok()) node_ = *std::move(made);
     });
@@ -180,7 +188,8 @@ class MiniCluster::Metadata {
   const NodeId id_;
   LocalNetwork* const network_;
   std::unique_ptr<Transport> transport_;
-  ThreadExecutor main_;
+  std::unique_ptr<PosixDisk> disk_;
+  ThreadExecutor main_, snapshots_;
   std::unique_ptr<cluster::MetadataNode> node_;
 };
 
@@ -215,7 +224,7 @@ absl::Status MiniCluster::StartMetadata() {
   DYNLIB_CHECK(metadata_.empty());
   for (NodeId id : config_.metadata_nodes) {
     metadata_.push_back(std::make_unique<Metadata>(id, &network_));
-    DYNLIB_RETURN_IF_ERROR(metadata_.back()->Start(config_, &clock_, metrics_));
+    DYNLIB_RETURN_IF_ERROR(metadata_.back()->Start(options_.directory, config_, &clock_, metrics_));
   }
   return absl::OkStatus();
 }

@@ -112,14 +112,22 @@ void SimulatedCluster::OpenMetadata(NodeId id) {
   sim::Node* node = metadata_[id].node;
   cluster::MetadataNodeOptions options;
   options.id = id;
-  absl::StatusOr<std::unique_ptr<cluster::MetadataNode>> created =
-      cluster::MetadataNode::Create(options, config_,
-                                    {.transport = node->transport(),
-                                     .clock = node->clock(),
-                                     .executor = node->NewExecutor("metadata"),
-                                     .metrics = metrics_});
-  DYNLIB_CHECK(created.ok());
-  metadata_[id].metadata = *std::move(created);
+  // Often, so that most of those that start again have one.
+  options.snapshot_interval = std::chrono::seconds(2);
+  const cluster::MetadataNode::Environment environment{
+      .transport = node->transport(),
+      .clock = node->clock(),
+      .executor = node->NewExecutor("metadata"),
+      .metrics = metrics_,
+      .disk = node->disk(),
+      .disk_executor = node->NewBlockingExecutor("snapshots")};
+  environment.disk_executor->Post([this, id, options, environment] {
+    auto created = std::make_shared<absl::StatusOr<std::unique_ptr<cluster::MetadataNode>>>(
+        cluster::MetadataNode::Create(options, config_, environment));
+    DYNLIB_CHECK(created->ok());
+    environment.executor->Post(
+        [this, id, created] { metadata_[id].metadata = *std::move(*created); });
+  });
 }
 
 void SimulatedCluster::OpenStorage(NodeId id) {
