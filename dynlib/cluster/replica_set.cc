@@ -32,6 +32,8 @@ PartitionId OtherHalf(const Replica& replica) {
   return PartitionId{PartitionId{merge.left()} == replica.partition ? merge.right() : merge.left()};
 }
 
+constexpr int kReadAgain = 2;
+
 absl::Status Busy(PartitionId partition) {
   return absl::UnavailableError(Cat("partition ", partition, " is being made or dropped here"));
 }
@@ -56,6 +58,9 @@ absl::StatusOr<std::shared_ptr<Replica>> ReplicaSet::LoadReplica(store::Tree* tr
 absl::Status ReplicaSet::Load() {
   for (store::TreeId id : parts_.pages->Trees()) {
     absl::StatusOr<std::shared_ptr<Replica>> loaded = LoadReplica(parts_.pages->FindTree(id));
+    // A replica is not given up for a device that failed to read for once.
+    for (int again = 0; again < kReadAgain && absl::IsDataLoss(loaded.status()); ++again)
+      loaded = LoadReplica(parts_.pages->FindTree(id));
     if (absl::IsDataLoss(loaded.status())) {
       // Not the other replicas' fault. Its node has lost it: it says nothing any more, and another
       // replica takes its place, under a new id (rule R3).
