@@ -128,7 +128,19 @@ absl::StatusOr<Value> Store::Get(std::string_view key) const { return Get(NamedT
 absl::StatusOr<Value> Store::Get(const NamedTree& tree, std::string_view key) const {
   const Tree* found = impl_->TreeOf(tree);
   if (found == nullptr) return NoSuchTree(tree);
-  return found->snapshot().Get(key);
+  return found->Get(key);
+}
+absl::StatusOr<bool> Store::GetInto(const NamedTree& tree, std::string_view key,
+                                    std::string& value) const {
+  const Tree* found = impl_->TreeOf(tree);
+  if (found == nullptr) return NoSuchTree(tree);
+  return found->GetInto(key, value);
+}
+absl::StatusOr<bool> Store::View(const NamedTree& tree, std::string_view key,
+                                 absl::FunctionRef<void(std::string_view)> view) const {
+  const Tree* found = impl_->TreeOf(tree);
+  if (found == nullptr) return NoSuchTree(tree);
+  return found->View(key, view);
 }
 void Store::GetAsync(const NamedTree& tree, std::string_view key, Executor* executor,
                      absl::AnyInvocable<void(absl::StatusOr<Value>)> done) const {
@@ -170,8 +182,8 @@ Store::Stats Store::stats() const { return impl_->GetStats(); }
 absl::Status Store::Health() const { return impl_->Health(); }
 NodeLog::Stats Store::LogStats() const { return impl_->LogStats(); }
 
-// In memory: answered without going to the disk. The snapshot is taken now, so that a write that
-// was answered before is seen.
+// In memory: answered without going to the disk. Else the version is pinned now: a tree may be
+// dropped meanwhile.
 void Store::Impl::GetAsync(const NamedTree& tree, std::string_view key, Executor* executor,
                            absl::AnyInvocable<void(absl::StatusOr<Value>)> done) {
   const Tree* found = TreeOf(tree);
@@ -179,14 +191,13 @@ void Store::Impl::GetAsync(const NamedTree& tree, std::string_view key, Executor
     return executor->Post(
         [done = std::move(done), tree]() mutable { std::move(done)(NoSuchTree(tree)); });
   }
-  Snapshot version = found->snapshot();
-  absl::StatusOr<Value> value = version.Get(key, ReadMode::kMemoryOnly);
+  absl::StatusOr<Value> value = found->Get(key, ReadMode::kMemoryOnly);
   if (!absl::IsUnavailable(value.status())) {
     return executor->Post([done = std::move(done), value = std::move(value)]() mutable {
       std::move(done)(std::move(value));
     });
   }
-  executors_.read->Post([version = std::move(version), key = std::string(key), executor,
+  executors_.read->Post([version = found->snapshot(), key = std::string(key), executor,
                          done = std::move(done)]() mutable {
     absl::StatusOr<Value> value = version.Get(key);
     executor->Post([done = std::move(done), value = std::move(value)]() mutable {

@@ -55,6 +55,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/metrics.h"
@@ -160,6 +161,13 @@ class Store {
 
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key) const;
   absl::StatusOr<std::optional<std::string>> Get(const NamedTree& tree, std::string_view key) const;
+  // The value is put into `value`, whose memory is used again: no allocation for each read. False:
+  // there is none.
+  absl::StatusOr<bool> GetInto(const NamedTree& tree, std::string_view key,
+                               std::string& value) const;
+  // Calls view(value) where the value lies; see Tree::View.
+  absl::StatusOr<bool> View(const NamedTree& tree, std::string_view key,
+                            absl::FunctionRef<void(std::string_view)> view) const;
   // Answered at once, through `executor`, when the pages are in memory, else when they were read.
   void GetAsync(const NamedTree& tree, std::string_view key, Executor* executor,
                 absl::AnyInvocable<void(absl::StatusOr<std::optional<std::string>>)> done) const;

@@ -11,7 +11,8 @@ namespace dynlib::store {
 void Store::Impl::CheckpointIfDue(bool log_is_full) {
   {
     std::lock_guard lock(mutex_);
-    const bool due = log_is_full || bytes_since_checkpoint_ >= options_.checkpoint_after_bytes;
+    const bool due = log_is_full || bytes_since_checkpoint_ >= options_.checkpoint_after_bytes ||
+                     pages_->CheckpointDue();
     if (!due || checkpoint_due_ || !health_.ok()) return;
     checkpoint_due_ = true;
     bytes_since_checkpoint_ = 0;
@@ -91,7 +92,10 @@ absl::Status Store::Impl::CloseAndWait() {
 
 // All that was queued is applied, and logged unless the log is full.
 bool Store::Impl::CloseIfIdleLocked() {
-  if (!closing_.has_value() || log_ == nullptr || durable_in_log_ || logging_ > 0) return false;
+  if (!closing_.has_value() || log_ == nullptr || !queue_.empty() || durable_in_log_ ||
+      logging_ > 0) {
+    return false;
+  }
   log_->Close(executors_.apply, [self = shared_from_this(), executor = closing_->executor,
                                  done = std::move(closing_->done)](absl::Status status) mutable {
     executor->Post([done = std::move(done), status = std::move(status)]() mutable {

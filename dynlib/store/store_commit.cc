@@ -80,7 +80,7 @@ Store::Impl::GroupPtr Store::Impl::EnqueueLocked(Request* request) {
 }
 
 bool Store::Impl::TakeLeadLocked() {
-  if (leading_ || durable_in_log_) return false;
+  if (leading_ || durable_in_log_ || waiting_for_pages_) return false;
   leading_ = true;
   return true;
 }
@@ -171,10 +171,16 @@ void Store::Impl::Drive(const Group* own) {
           return;
         }
         if (own_done) return PostDrive();
-        next = std::move(queue_.front());
-        queue_.pop_front();
+        if (!pages_->HasRoom() && refused_.ok() && !pages_full_) {
+          waiting_for_pages_ = true;
+          leading_ = false;
+        } else {
+          next = std::move(queue_.front());
+          queue_.pop_front();
+        }
       }
     }
+    if (next == nullptr && !logged.has_value()) return WaitForPages();
     if (logged.has_value()) {
       HandleLogged(*logged);
     } else {
@@ -185,6 +191,17 @@ void Store::Impl::Drive(const Group* own) {
   }
 }
 
+// Dirty pages are at their bound: nothing is applied until a checkpoint has written some.
+void Store::Impl::WaitForPages() {
+  pages_->WhenRoom([self = shared_from_this()] {
+    std::lock_guard lock(self->mutex_);
+    self->waiting_for_pages_ = false;
+    self->pages_full_ = !self->pages_->HasRoom();  // The checkpoint has failed.
+    if (self->TakeLeadLocked()) self->PostDrive();
+  });
+  CheckpointIfDue(false);
+}
+
 void Store::Impl::Start(GroupPtr group, bool inline_log) {
   absl::Status refused;
   std::shared_ptr<NodeLog> log;
@@ -192,6 +209,11 @@ void Store::Impl::Start(GroupPtr group, bool inline_log) {
     std::lock_guard lock(mutex_);
     refused = refused_;
     log = log_;
+    if (std::exchange(pages_full_, false) && refused.ok()) {
+      refused = absl::ResourceExhaustedError(
+          Cat("too many pages wait for a checkpoint, and that failed: ",
+              ToStd(last_checkpoint_.message())));
+    }
   }
   if (!refused.ok()) return Refuse(*group, refused);
   if (!Prepare(*group)) return Answer(*group);
@@ -333,6 +355,7 @@ void Store::Impl::HandleLogged(const absl::Status& status) {
 Store::Impl::GroupPtr Store::Impl::TakeBehind() {
   std::lock_guard lock(mutex_);
   if (!CanTakeLocked() || queue_.front()->ordered || !queue_.front()->durable) return nullptr;
+  if (!pages_->HasRoom()) return nullptr;
   GroupPtr next = std::move(queue_.front());
   queue_.pop_front();
   return next;

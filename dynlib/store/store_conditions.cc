@@ -78,7 +78,7 @@ absl::StatusOr<std::optional<std::string>> Store::Impl::ValueBefore(const Group&
     return absl::FailedPreconditionError(
         Cat("tree ", Escape(condition.tree.name()), " was dropped"));
   }
-  return tree->snapshot().Get(condition.key);
+  return tree->Get(condition.key);
 }
 
 size_t Store::Impl::RecentSlot(const NamedTree& tree, std::string_view key) {

@@ -150,7 +150,10 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void SubmitAndWait(Request& request);
   void PostDrive();
   void Drive(const Group* own);
-  bool CanTakeLocked() const { return !queue_.empty() && !durable_in_log_; }
+  bool CanTakeLocked() const {
+    return !queue_.empty() && !durable_in_log_ && !waiting_for_pages_;
+  }
+  void WaitForPages();
   void Start(GroupPtr group, bool inline_log);
   bool Prepare(Group& group);
   absl::Status PrepareRequest(Group& group, size_t index);
@@ -217,6 +220,8 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   std::deque<GroupPtr> queue_;
   bool leading_ = false;
   bool durable_in_log_ = false;         // a group waits for the log
+  bool waiting_for_pages_ = false;      // for a checkpoint to write dirty pages
+  bool pages_full_ = false;             // it did not: who is next is refused
   std::optional<absl::Status> logged_;  // the log has answered; for whoever leads
   uint64_t pending_bytes_ = 0;
   bool log_full_ = false;  // the last append was refused

@@ -46,17 +46,18 @@ Store::Stats Store::Impl::GetStats() const {
   return stats;
 }
 
-// Of the pages that are used, those that neither checkpoint holds are kept by versions in memory.
 void Store::Impl::BlameSnapshots(Stats& stats) const {
   if (stats.snapshots.empty()) return;
   const Stats::PinnedSnapshot& oldest = stats.snapshots.front();
   if (oldest.position >= stats.checkpointed) return;  // The checkpoint holds the same.
+  uint64_t held = 0;
+  for (const auto& pin : stats.pages.held) held += pin.bytes;
   stats.culprits.push_back(
       Cat("the file keeps what ", stats.position - oldest.position,
           " writes have replaced for snapshot ",
           Escape(oldest.label.empty() ? std::string_view("(no label)") : oldest.label),
-          ", taken at ", oldest.position, ", the oldest of ", stats.snapshots.size(), "; ",
-          stats.pages.used_bytes, " bytes are in use"));
+          ", taken at ", oldest.position, ", the oldest of ", stats.snapshots.size(), "; of ",
+          stats.pages.used_bytes, " bytes in use snapshots alone keep ", held));
 }
 
 }  // namespace dynlib::store

@@ -200,6 +200,27 @@ TEST(StoreConditionsTest, AConditionSeesWhatIsBeforeItInItsGroup) {
   EXPECT_THAT(h.store->Get("lock"), IsOkAndHolds("last"));
 }
 
+TEST(StoreConditionsTest, ARangeThatIsDeletedBeforeItInItsGroup) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Write(Put("b", "1")));
+  std::vector<bool> written;
+  StoreBatch clear;
+  clear.DeleteRange("a", "c");
+  StoreBatch demand;
+  demand.IfAbsent("b");
+  demand.Put("c", "2");
+  for (StoreBatch* batch : {&clear, &demand}) {
+    h.store->Write(std::move(*batch), {}, &h.caller,
+                   [&](const WriteResult& result) { written.push_back(result.ok()); });
+  }
+  h.Run();
+  EXPECT_THAT(written, ElementsAre(true, true));
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_EQ(h.Scan(), (Contents{{"c", "2"}}));
+}
+
 TEST(StoreConditionsTest, NotWrittenSinceKeepsTransactionsApart) {
   SimDisk disk(1);
   StoreHarness h(&disk);
@@ -351,6 +372,13 @@ TEST(StoreReadTest, MultiGetAndGetAsync) {
   EXPECT_THAT(values[0], IsOkAndHolds("2"));
   EXPECT_THAT(values[1], IsOkAndHolds(std::nullopt));
   EXPECT_THAT(values[2], IsOkAndHolds("1"));
+  std::string value = "old";
+  EXPECT_THAT(h.store->GetInto(NamedTree(), "a", value), IsOkAndHolds(true));
+  EXPECT_EQ(value, "1");
+  EXPECT_THAT(h.store->View(NamedTree(), "b", [&](std::string_view found) { value = found; }),
+              IsOkAndHolds(true));
+  EXPECT_EQ(value, "2");
+  EXPECT_THAT(h.store->GetInto(NamedTree(), "none", value), IsOkAndHolds(false));
   DYNLIB_ASSERT_OK(h.Checkpoint());
   DYNLIB_ASSERT_OK(h.Close());
   DYNLIB_ASSERT_OK(h.Open());  // Nothing is in memory but what replaying the log touched.
@@ -511,6 +539,25 @@ TEST(StoreStatsTest, SnapshotsThatAreGoneAreForgotten) {
   const StoreSnapshot held = h.store->snapshot("held");
   for (int i = 0; i < 100; ++i) h.store->snapshot("short");
   EXPECT_EQ(h.store->stats().snapshots.size(), 1u);
+}
+
+// Pages that no checkpoint has written come to their bound: writes wait for one, and none is refused.
+TEST(StoreMemoryTest, DirtyPagesHoldUpWritesUntilACheckpoint) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  h.options.pages.memory_bytes = 1 << 20;
+  h.options.checkpoint_after_bytes = 1 << 30;
+  DYNLIB_ASSERT_OK(h.Open());
+  Contents expected;
+  for (int i = 0; i < 1500; ++i) {
+    const std::string key = Cat("k", 1000000 + i * 7919 % 3000);
+    expected[key] = std::string(1000, static_cast<char>('a' + i % 26));
+    DYNLIB_ASSERT_OK(h.Write(Put(key, expected[key])));
+    ASSERT_LE(h.store->stats().pages.dirty_bytes, 600u << 10);
+  }
+  EXPECT_GT(h.store->stats().pages.checkpoints, 1u);
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_EQ(h.Scan(), expected);
 }
 
 // A damaged leaf: the rest is readable, and what a replica has takes its place.

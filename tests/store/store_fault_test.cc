@@ -108,7 +108,12 @@ class Workload {
       if (random_.Chance(0.5)) tree = h.store->FindTree(Cat("t", random_.Below(2))).value_or(tree);
       if (next.find(tree.name()) == next.end()) continue;
       const std::string key = Cat("k", random_.Below(20));
-      if (random_.Chance(0.2)) {
+      if (random_.Chance(0.1)) {
+        Contents& rows = next[tree.name()];
+        const std::string end = key + "~";
+        batch.DeleteRange(tree, key, end);
+        rows.erase(rows.lower_bound(key), rows.lower_bound(end));
+      } else if (random_.Chance(0.2)) {
         batch.Delete(tree, key);
         next[tree.name()].erase(key);
       } else {

@@ -51,21 +51,25 @@ TEST(StoreRecordTest, AGroupComesBackAndDamageDoesNot) {
   encoder.EndWrite();
   encoder.Add(TreeId{16}, batch);
   encoder.EndWrite();
+  WriteBatch range;
+  range.DeleteRange("a", "b");
+  encoder.Add(kDefaultTree, range);
+  encoder.EndWrite();
   encoder.DropTree(TreeId{16});
   encoder.EndWrite();
   const std::string bytes = encoder.Take();
   const std::string operations("\x01\x03key\x05value\x02\x04gone\x01\x00\x00", 20);
   EXPECT_EQ(bytes, "\x02" + operations + std::string("\0\x05\x10\x01t\0\x04\x10", 8) + operations +
-                       std::string("\0\x06\x10\0", 4));
+                       std::string("\0\3\1a\1b\0\x06\x10\0", 10));
   DYNLIB_ASSERT_OK_AND_ASSIGN(const LoggedGroup group, DecodeGroup(bytes));
-  EXPECT_EQ(group.writes, 4u);
-  ASSERT_EQ(group.changes.size(), 4u);
+  EXPECT_EQ(group.writes, 5u);
+  ASSERT_EQ(group.changes.size(), 5u);
   EXPECT_EQ(group.changes[2].tree, TreeId{16});
   EXPECT_EQ(std::get<LoggedChange::Create>(group.changes[1].what).name, "t");
   for (size_t length = 0; length < bytes.size(); ++length) {
     const absl::StatusOr<LoggedGroup> part = DecodeGroup(bytes.substr(0, length));
     if (part.ok()) {
-      EXPECT_LT(part->writes, 4u);  // Cut between two writes; the log knows the length.
+      EXPECT_LT(part->writes, 5u);  // Cut between two writes; the log knows the length.
     } else {
       EXPECT_THAT(part, StatusIs(absl::StatusCode::kDataLoss));
     }
