@@ -40,6 +40,7 @@ absl::Status Store::Impl::RunCheckpoint(bool twice) {
   if (std::shared_ptr<NodeLog> log = Log()) {
     log->Release(kStoreStream, catalogue_->fallback_position());
   }
+  RetryLog();
   return absl::OkStatus();
 }
 
@@ -52,11 +53,11 @@ void Store::Impl::Checkpoint(Executor* executor, Done done) {
       });
 }
 
-absl::Status Store::Impl::CheckpointAndWait() {
+absl::Status Store::Impl::CheckpointAndWait(bool twice) {
   absl::Status status;
   Signal signal;
   executors_.checkpoint->Post([&, self = shared_from_this()] {
-    status = self->RunCheckpoint(false);
+    status = self->RunCheckpoint(twice);
     signal.Set();
   });
   signal.Wait();

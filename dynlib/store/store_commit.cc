@@ -97,15 +97,25 @@ void Store::Impl::Submit(std::unique_ptr<Request> request) {
       return;
     }
   }
+  if (absl::IsResourceExhausted(refused)) MakeRoomInLog();
   Executor* executor = request->executor;
   executor->Post([done = std::move(request->done), refused = std::move(refused)]() mutable {
     std::move(done)({.status = std::move(refused)});
   });
 }
 
+// A full log is emptied by a checkpoint: there is one more try after that.
 void Store::Impl::SubmitAndWait(Request& request) {
   request.result.status = CheckRequest(request);
   if (!request.result.status.ok()) return;
+  TryAndWait(request);
+  if (!absl::IsResourceExhausted(request.result.status)) return;
+  if (!CheckpointAndWait(/*twice=*/true).ok()) return;
+  request.result = {};
+  TryAndWait(request);
+}
+
+void Store::Impl::TryAndWait(Request& request) {
   GroupPtr group;
   bool lead = false;
   while (group == nullptr) {
@@ -129,6 +139,23 @@ void Store::Impl::SubmitAndWait(Request& request) {
   }
   if (lead) Drive(group.get());
   group->answered.Wait();
+}
+
+// When writes are refused at the door because others, not durable, wait for a full log, nobody else
+// would.
+void Store::Impl::MakeRoomInLog() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!log_full_) return;
+  }
+  CheckpointIfDue(true);
+}
+
+void Store::Impl::RetryLog() {
+  std::lock_guard lock(mutex_);
+  if (!log_full_ || logged_.has_value()) return;
+  retry_log_ = true;
+  if (TakeLeadLocked()) PostDrive();
 }
 
 void Store::Impl::GiveBackLocked(uint64_t bytes) {
@@ -161,6 +188,7 @@ void Store::Impl::Drive(const Group* own) {
   while (true) {
     GroupPtr next;
     std::optional<absl::Status> logged;
+    if (TakeRetry()) PumpLog();
     {
       std::lock_guard lock(mutex_);
       logged = std::exchange(logged_, std::nullopt);
@@ -189,6 +217,11 @@ void Store::Impl::Drive(const Group* own) {
       Start(std::move(next), mine);
     }
   }
+}
+
+bool Store::Impl::TakeRetry() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(retry_log_, false);
 }
 
 // Dirty pages are at their bound: nothing is applied until a checkpoint has written some.
@@ -309,9 +342,10 @@ void Store::Impl::PumpLog() {
 void Store::Impl::HandleLogged(const absl::Status& status) {
   const bool full = status.code() == absl::StatusCode::kResourceExhausted;
   std::vector<GroupPtr> ready;
-  std::deque<ToLog> kept;
   uint64_t bytes = 0;
-  for (; logging_ > 0; --logging_) {
+  // A log that refuses is not asked about what waits behind: it is refused, too.
+  std::deque<ToLog> kept;
+  for (size_t left = status.ok() ? logging_ : to_log_.size(); left > 0; --left) {
     ToLog logged = std::move(to_log_.front());
     to_log_.pop_front();
     if (full && logged.group == nullptr) {
@@ -321,7 +355,8 @@ void Store::Impl::HandleLogged(const absl::Status& status) {
     bytes += logged.bytes;
     if (logged.group != nullptr) ready.push_back(std::move(logged.group));
   }
-  for (; !kept.empty(); kept.pop_back()) to_log_.push_front(std::move(kept.back()));
+  logging_ = 0;
+  if (full) to_log_ = std::move(kept);
   {
     std::lock_guard lock(mutex_);
     log_full_ = full;
@@ -335,7 +370,8 @@ void Store::Impl::HandleLogged(const absl::Status& status) {
   }
   if (!status.ok()) {
     for (const GroupPtr& group : ready) Refuse(*group, status);
-    if (full) CheckpointIfDue(true);
+    // Not for what is merely owed: that is tried again by each checkpoint.
+    if (full && !ready.empty()) CheckpointIfDue(true);
     return;
   }
   // The log goes on with the next group while this one is applied.

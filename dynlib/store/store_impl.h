@@ -82,7 +82,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
                 absl::AnyInvocable<void(absl::StatusOr<std::optional<std::string>>)> done);
 
   void Checkpoint(Executor* executor, Done done);
-  absl::Status CheckpointAndWait();
+  absl::Status CheckpointAndWait(bool twice = false);
   void Close(Executor* executor, Done done);
   absl::Status CloseAndWait();
   void Stop();
@@ -148,11 +148,13 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   bool TakeLeadLocked();
   void Submit(std::unique_ptr<Request> request);
   void SubmitAndWait(Request& request);
+  void TryAndWait(Request& request);
+  void MakeRoomInLog();
+  void RetryLog();
+  bool TakeRetry();
   void PostDrive();
   void Drive(const Group* own);
-  bool CanTakeLocked() const {
-    return !queue_.empty() && !durable_in_log_ && !waiting_for_pages_;
-  }
+  bool CanTakeLocked() const { return !queue_.empty() && !durable_in_log_ && !waiting_for_pages_; }
   void WaitForPages();
   void Start(GroupPtr group, bool inline_log);
   bool Prepare(Group& group);
@@ -225,6 +227,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   std::optional<absl::Status> logged_;  // the log has answered; for whoever leads
   uint64_t pending_bytes_ = 0;
   bool log_full_ = false;  // the last append was refused
+  bool retry_log_ = false;
   uint64_t bytes_since_checkpoint_ = 0;
   bool checkpoint_due_ = false;  // one is posted
   absl::Status last_checkpoint_;

@@ -430,15 +430,50 @@ TEST(StoreNotDurableTest, AnsweredWithoutTheDiskAndSeenAtOnce) {
   SimDisk disk(1);
   StoreHarness h(&disk);
   DYNLIB_ASSERT_OK(h.Open());
-  DYNLIB_ASSERT_OK(h.Write(StoreBatch(Put("a", "1")), {.durable = false}).status);
+  const uint64_t calls = disk.calls();
+  std::optional<WriteResult> answer;
+  h.store->Write(StoreBatch(Put("a", "1")), {.durable = false}, &h.caller,
+                 [&](WriteResult result) { answer = std::move(result); });
+  while (!answer.has_value()) ASSERT_TRUE(h.RunAllButTheLog());
+  EXPECT_THAT(answer->status, IsOk());
   EXPECT_THAT(h.store->Get("a"), IsOkAndHolds("1"));
-  // A full disk refuses what is to be durable, and keeps what it owes.
-  disk.SetFull(true);
-  h.options.log.segment_bytes = 64 << 10;
-  DYNLIB_ASSERT_OK(h.Close());
-  disk.SetFull(false);
+  EXPECT_EQ(disk.calls(), calls);
+  EXPECT_GT(h.store->stats().pending_bytes, 0u);
+  h.Run();
+  EXPECT_GT(disk.calls(), calls);
+  EXPECT_EQ(h.store->stats().pending_bytes, 0u);
+}
+
+// The log is full: what was answered is owed to it, comes to its bound, and is logged once there is
+// space again, without another word.
+TEST(StoreNotDurableTest, AFullDiskBoundsWhatIsOwed) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  h.options.max_pending_bytes = 16 << 10;
   DYNLIB_ASSERT_OK(h.Open());
-  EXPECT_THAT(h.store->Get("a"), IsOkAndHolds("1"));
+  disk.SetFull(true);
+  Contents expected;
+  absl::Status status;
+  for (int i = 0; i < 600 && status.ok(); ++i) {
+    const std::string key = Cat("k", 100 + i);
+    status = h.Write(StoreBatch(Put(key, std::string(900, 'v'))), {.durable = false}).status;
+    if (status.ok()) expected[key] = std::string(900, 'v');
+  }
+  EXPECT_THAT(status, StatusIs(StatusCode::kResourceExhausted));
+  EXPECT_EQ(h.Scan(), expected);
+  EXPECT_LE(h.store->stats().pending_bytes, 16u << 10);
+  EXPECT_THAT(h.store->stats().culprits, Contains(HasSubstr("the log takes no more")));
+  disk.SetFull(false);
+  DYNLIB_ASSERT_OK(h.Checkpoint());
+  h.Run();
+  EXPECT_EQ(h.store->stats().pending_bytes, 0u);
+  DYNLIB_ASSERT_OK(h.Write(Put("more", "1")));
+  expected["more"] = "1";
+  h.Kill();
+  disk.PowerOff(UnsyncedFate::kAllLost);
+  disk.Restart();
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_EQ(h.Scan(), expected);
 }
 
 struct Files {
@@ -541,7 +576,8 @@ TEST(StoreStatsTest, SnapshotsThatAreGoneAreForgotten) {
   EXPECT_EQ(h.store->stats().snapshots.size(), 1u);
 }
 
-// Pages that no checkpoint has written come to their bound: writes wait for one, and none is refused.
+// Pages that no checkpoint has written come to their bound: writes wait for one, and none is
+// refused.
 TEST(StoreMemoryTest, DirtyPagesHoldUpWritesUntilACheckpoint) {
   SimDisk disk(1);
   StoreHarness h(&disk);

@@ -72,7 +72,7 @@ class Workload {
       if (states_[i] == found) return;
     }
     ADD_FAILURE() << "no state from " << acknowledged_ << " to " << states_.size() - 1
-                  << " is what was found";
+                  << " is what was found; the last is unlike it in " << Difference(found);
   }
   // As Check, and all that follows begins there.
   void GoOnFrom(const Forest& found) {
@@ -136,6 +136,21 @@ class Workload {
                    });
     // A condition is about the state before it: known only once that is settled.
     if (demand) h.Run();
+  }
+
+  // A row that is not as in the newest state.
+  std::string Difference(const Forest& found) const {
+    for (const auto& [tree, rows] : states_.back()) {
+      const auto at = found.find(tree);
+      if (at == found.end()) return Cat("tree ", tree, ", which is not there");
+      for (const auto& [key, value] : rows) {
+        const auto row = at->second.find(key);
+        if (row == at->second.end()) return Cat(tree, "/", key, ", which is not there");
+        if (row->second != value) return Cat(tree, "/", key);
+      }
+      if (at->second.size() > rows.size()) return Cat(tree, ", which has more rows");
+    }
+    return "trees that should not be there";
   }
 
   size_t Add(Forest next) {
