@@ -30,6 +30,15 @@ absl::Status Validate(const Store::Options& options) {
     return absl::InvalidArgumentError(Cat("Store::Options::checkpoint_after_bytes = ", after,
                                           " is not in [", 64 << 10, ", ", uint64_t{1} << 40, "]"));
   }
+  if (options.rest_after < std::chrono::milliseconds(1)) {
+    return absl::InvalidArgumentError(Cat(
+        "Store::Options::rest_after = ", ToMicros(options.rest_after), " us is less than 1000 us"));
+  }
+  const uint64_t rate = options.rest_bytes_per_second;
+  if (rate < (64 << 10) || rate > (uint64_t{1} << 40)) {
+    return absl::InvalidArgumentError(Cat("Store::Options::rest_bytes_per_second = ", rate,
+                                          " is not in [", 64 << 10, ", ", uint64_t{1} << 40, "]"));
+  }
   if (options.max_pending_bytes < options.log.max_batch_bytes) {
     return absl::InvalidArgumentError(
         Cat("Store::Options::max_pending_bytes = ", options.max_pending_bytes,
@@ -70,16 +79,18 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kCatalogueTree));
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kDefaultTree));
   DYNLIB_RETURN_IF_ERROR(StoreReplay(pages.get(), log.get(), &logged, found).Run());
-  auto impl =
-      std::make_shared<Impl>(options, executors, std::move(log), std::move(pages), std::move(lock));
+  auto impl = std::make_shared<Impl>(options, executors, clock, std::move(log), std::move(pages),
+                                     std::move(lock));
   DYNLIB_RETURN_IF_ERROR(impl->LoadCatalogue());
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }
 
-Store::Impl::Impl(const Options& options, Executors executors, std::unique_ptr<NodeLog> log,
-                  std::unique_ptr<PageFile> pages, std::unique_ptr<DiskLock> lock)
+Store::Impl::Impl(const Options& options, Executors executors, const Clock* clock,
+                  std::unique_ptr<NodeLog> log, std::unique_ptr<PageFile> pages,
+                  std::unique_ptr<DiskLock> lock)
     : options_(options),
       executors_(executors),
+      clock_(clock),
       max_group_bytes_(MaxGroupBytes(options.log)),
       lock_(std::move(lock)),
       pages_(std::move(pages)),

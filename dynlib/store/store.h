@@ -45,6 +45,7 @@
 #ifndef DYNLIB_STORE_STORE_H_
 #define DYNLIB_STORE_STORE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -59,6 +60,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
 #include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/runtime/executor.h"
@@ -92,6 +94,11 @@ class Store {
     bool create_if_missing = true;
     // A checkpoint begins by itself after this many bytes of writes; 64 KiB to 1 TiB.
     uint64_t checkpoint_after_bytes = 64 << 20;
+    // After so long without a write the store packs its sparse pages, reading and rewriting at
+    // most so many bytes a second, makes a checkpoint, and gives free space back to the file
+    // system. From 1 ms; Duration::max(): never. The rate: 64 KiB to 1 TiB.
+    Duration rest_after = std::chrono::seconds(2);
+    uint64_t rest_bytes_per_second = 64 << 20;
     // Bound of writes that wait to be logged or applied; at least log.max_batch_bytes. At the
     // bound blocking writes wait, the others get kResourceExhausted.
     uint64_t max_pending_bytes = 64 << 20;

@@ -50,6 +50,7 @@ void Store::Impl::Checkpoint(Executor* executor, Done done) {
         executor->Post([done = std::move(done), status = self->RunCheckpoint(false)]() mutable {
           std::move(done)(std::move(status));
         });
+        self->WatchForRest();
       });
 }
 
@@ -58,6 +59,7 @@ absl::Status Store::Impl::CheckpointAndWait(bool twice) {
   Signal signal;
   executors_.checkpoint->Post([&, self = shared_from_this()] {
     status = self->RunCheckpoint(twice);
+    self->WatchForRest();
     signal.Set();
   });
   signal.Wait();
@@ -112,6 +114,7 @@ bool Store::Impl::CloseIfIdleLocked() {
 void Store::Impl::Stop() {
   std::shared_ptr<NodeLog> log;  // Destroyed outside the lock: it answers what it holds.
   std::lock_guard lock(mutex_);
+  executors_.checkpoint->Cancel(std::exchange(rest_.timer, Executor::kNoTimer));
   FailLocked(absl::UnavailableError("it was destroyed"));
   if (refused_.ok()) refused_ = absl::CancelledError("the store was destroyed first");
   log.swap(log_);

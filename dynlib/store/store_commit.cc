@@ -458,14 +458,19 @@ void Store::Impl::Count(const Group& group) {
   uint64_t writes = 0;
   uint64_t conditions_failed = 0;
   for (const Request* request : group.requests) {
-    writes += request->result.ok();
+    writes += request->result.ok() && request->task == nullptr;
     conditions_failed += request->result.failed_condition.has_value();
   }
-  std::lock_guard lock(mutex_);
-  writes_ += writes;
-  groups_ += writes > 0;
-  conditions_failed_ += conditions_failed;
-  if (group.bytes > 0) GiveBackLocked(group.bytes);
+  bool watch = false;
+  {
+    std::lock_guard lock(mutex_);
+    writes_ += writes;
+    groups_ += writes > 0;
+    conditions_failed_ += conditions_failed;
+    if (group.bytes > 0) GiveBackLocked(group.bytes);
+    watch = writes > 0 && !rest_.watching;
+  }
+  if (watch) WatchForRest();
 }
 
 // One wake-up for all threads that wait for the group, one task for each executor.

@@ -37,6 +37,8 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/base/time.h"
+#include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/signal.h"
 #include "dynlib/store/node_log.h"
@@ -54,8 +56,9 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
  public:
   using Entry = NamedTree::Entry;
 
-  Impl(const Options& options, Executors executors, std::unique_ptr<NodeLog> log,
-       std::unique_ptr<PageFile> pages, std::unique_ptr<DiskLock> lock);
+  Impl(const Options& options, Executors executors, const Clock* clock,
+       std::unique_ptr<NodeLog> log, std::unique_ptr<PageFile> pages,
+       std::unique_ptr<DiskLock> lock);
   // Once, before anything else, after recovery: learns the names of the trees.
   absl::Status LoadCatalogue();
 
@@ -203,12 +206,23 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
                               std::vector<DamagedRange>* ranges);
   absl::Status RepairFor(const NamedTree& tree, Tree& target, const WriteBatch& batch);
 
+  // store_rest.cc. Steps run on the checkpoint executor, one at a time.
+  void WatchForRest();
+  void RunAtRest(Duration delay, void (Impl::*step)());
+  bool StillAtRest();
+  void EndRest();
+  void LookForRest();
+  void CompactPortion();
+  void PortionCompacted(const Tree::CompactStep& step, const absl::Status& status);
+  void FinishRest();
+
   // store_checkpoint.cc.
   absl::Status RunCheckpoint(bool twice);
   void CheckpointIfDue(bool log_is_full);
 
   const Options options_;
   const Executors executors_;
+  const Clock* const clock_;
   const uint64_t max_group_bytes_;
   const std::unique_ptr<DiskLock> lock_;
   const std::unique_ptr<PageFile> pages_;
@@ -244,6 +258,18 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   // wait on.
   std::atomic<uint32_t> room_{0};
   uint32_t waiting_for_room_ = 0;
+
+  struct Rest {
+    bool watching = false;  // a timer or a step of it is under way
+    uint64_t writes = 0;    // writes_ when the rest began, if it is one
+    Executor::TimerId timer = Executor::kNoTimer;
+  };
+  Rest rest_;
+
+  // Of the steps of a rest.
+  std::vector<NamedTree> rest_trees_;  // still to be packed
+  std::string rest_from_;              // where in the last of them
+  uint64_t rest_rewritten_ = 0;        // bytes since a checkpoint
 
   // Of whoever leads.
   uint64_t last_sequence_ = 0;

@@ -30,8 +30,14 @@ namespace dynlib::store {
 class ManualExecutor final : public Executor {
  public:
   void Post(Task task) override { tasks_.push_back(std::move(task)); }
-  TimerId RunAt(Instant, Task) override { DYNLIB_CHECK(false); }
-  bool Cancel(TimerId) override { return false; }
+  TimerId RunAt(Instant when, Task task) override {
+    const TimerId id{++last_timer_};
+    timers_.emplace(std::pair(when, id), std::move(task));
+    return id;
+  }
+  bool Cancel(TimerId timer) override {
+    return std::erase_if(timers_, [&](const auto& t) { return t.first.second == timer; }) > 0;
+  }
   bool IsCurrent() const override { return running_; }
 
   bool RunOne() {
@@ -44,9 +50,19 @@ class ManualExecutor final : public Executor {
     return true;
   }
   size_t waiting() const { return tasks_.size(); }
+  // Posts what the first timer is for; its time, or nothing when there is none.
+  std::optional<Instant> FireTimer() {
+    if (timers_.empty()) return std::nullopt;
+    const Instant when = timers_.begin()->first.first;
+    Post(std::move(timers_.begin()->second));
+    timers_.erase(timers_.begin());
+    return when;
+  }
 
  private:
   std::deque<Task> tasks_;
+  std::map<std::pair<Instant, TimerId>, Task> timers_;
+  uint64_t last_timer_ = 0;
   bool running_ = false;
 };
 

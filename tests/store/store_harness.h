@@ -2,6 +2,7 @@
 #ifndef TESTS_STORE_STORE_HARNESS_H_
 #define TESTS_STORE_STORE_HARNESS_H_
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -65,6 +66,15 @@ class StoreHarness {
     ran |= checkpoint_.RunOne();
     ran |= caller.RunOne();
     return ran;
+  }
+  // Time passes until the store has nothing more to do; at most so many timers.
+  void Rest(int timers = 1000) {
+    for (; timers > 0; --timers) {
+      const std::optional<Instant> when = checkpoint_.FireTimer();
+      if (!when.has_value()) return;
+      clock_.nanos = std::max(clock_.nanos, when->nanos());
+      Run();
+    }
   }
   void Kill() {
     store.reset();

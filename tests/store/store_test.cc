@@ -259,6 +259,7 @@ class StoreCrashTest : public testing::TestWithParam<UnsyncedFate> {
       });
       if (random.Chance(0.5)) h.Run();
       if (random.Chance(0.05)) h.store->Checkpoint(&h.caller, [](absl::Status) {});
+      if (random.Chance(0.05)) h.Rest();
     }
     h.Run();
   }
