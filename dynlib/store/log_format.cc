@@ -1,6 +1,6 @@
 #include "dynlib/store/log_format.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/checksum.h"
@@ -35,13 +35,11 @@ class Output {
     return *this;
   }
   Output& Put(std::string_view bytes) {
-    std::memcpy(to_, bytes.data(), bytes.size());
-    to_ += bytes.size();
+    to_ = std::copy(bytes.begin(), bytes.end(), to_);
     return *this;
   }
   void Zeros(uint64_t count) {
-    std::memset(to_, 0, count);
-    to_ += count;
+    to_ = std::fill_n(to_, count, '\0');
   }
 
  private:

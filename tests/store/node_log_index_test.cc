@@ -198,7 +198,7 @@ void ExpectSame(const LogIndex& running, const LogIndex& replayed) {
 
 TEST(LogIndexTest, CountsAndReplayAgreeAfterEveryStep) {
   int filled = 0;
-  for (uint64_t seed = 1; seed <= 150; ++seed) {
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
     IndexHistory history(seed);
     for (int step = 0; step < 300; ++step) {
       history.Step();
