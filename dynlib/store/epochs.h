@@ -26,6 +26,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 
 namespace dynlib::store {
 
@@ -52,24 +53,31 @@ class Epochs {
  public:
   class Guard {
    public:
-    explicit Guard(Epochs& epochs) : slot_(epochs.OwnSlot()) {
-      if (slot_.depth++ == 0) {
-        slot_.epoch.store(epochs.epoch_.load(std::memory_order_seq_cst), std::memory_order_seq_cst);
+    Guard() = default;  // of nothing
+    explicit Guard(Epochs& epochs) : slot_(&epochs.OwnSlot()) {
+      if (slot_->depth++ == 0) {
+        slot_->epoch.store(epochs.epoch_.load(std::memory_order_seq_cst),
+                           std::memory_order_seq_cst);
       }
     }
-    ~Guard() {
-      if (--slot_.depth == 0) slot_.epoch.store(0, std::memory_order_release);
+    // Guards stay on their thread.
+    Guard(Guard&& other) noexcept : slot_(std::exchange(other.slot_, nullptr)) {}
+    Guard& operator=(Guard&& other) noexcept {
+      std::swap(slot_, other.slot_);
+      return *this;
     }
-    Guard(const Guard&) = delete;
-    Guard& operator=(const Guard&) = delete;
+    ~Guard() {
+      if (slot_ != nullptr && --slot_->depth == 0) slot_->epoch.store(0, std::memory_order_release);
+    }
 
     // For statistics, without a line that threads share.
     void CountRead() {
-      slot_.reads.store(slot_.reads.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+      slot_->reads.store(slot_->reads.load(std::memory_order_relaxed) + 1,
+                         std::memory_order_relaxed);
     }
 
    private:
-    Slot& slot_;
+    Slot* slot_ = nullptr;
   };
 
   // After unlinking: what the tag stands for.

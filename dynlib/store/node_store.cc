@@ -181,6 +181,16 @@ absl::StatusOr<OpenPage> NodeStore::OpenChild(const OpenPage& parent, uint32_t i
   return page;
 }
 
+ContentRef NodeStore::AskForChild(const OpenPage& parent, uint32_t index) {
+  if (parent.content() == nullptr) return ContentRef();
+  Node& child = *parent.content()->child(index);
+  Epochs::Guard guard(epochs_);
+  NodeContent* content = child.content_with_slots();
+  if (content == nullptr || !content->TryPin()) return ContentRef();
+  content->Touch();
+  return ContentRef(content);
+}
+
 absl::StatusOr<Extent> NodeStore::Allocate(uint64_t units) {
   while (true) {
     std::optional<Extent> extent = allocator_.Allocate(units);

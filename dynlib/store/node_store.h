@@ -101,6 +101,9 @@ class NodeStore {
   // The same for passes, in any mode.
   absl::StatusOr<OpenPage> Open(Node& node, Expect expect, ReadMode mode);
   absl::StatusOr<OpenPage> OpenChild(const OpenPage& parent, uint32_t index, ReadMode mode);
+  // The child if it is in memory, of which then the slots are asked for; null if not, or if
+  // `parent` was read for this pass alone.
+  ContentRef AskForChild(const OpenPage& parent, uint32_t index);
   // Of the page that is child `index`, read or not.
   uint32_t ChildLength(const OpenPage& parent, uint32_t index);
   uint32_t Length(Node& node);

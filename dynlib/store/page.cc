@@ -161,25 +161,30 @@ PageBytes PageBytes::Allocate(uint32_t length) {
   return {std::make_unique_for_overwrite<char[]>(length), length};
 }
 
-PageView::Position PageView::Find(std::string_view key, bool prefetch) const {
+PageView::Position PageView::Find(std::string_view key, Ask ask) const {
   std::string_view shared = prefix();
-  if (shared.empty()) return FindSuffix(key, prefetch);
+  if (shared.empty()) return FindSuffix(key, ask);
   int order = key.substr(0, shared.size()).compare(shared);
   if (order < 0) return {0, false};
   if (order > 0) return {count(), false};
-  return FindSuffix(key.substr(shared.size()), prefetch);
+  return FindSuffix(key.substr(shared.size()), ask);
 }
 
 // Cells lie one behind the other: where the next begins is in the next slot.
-void PageView::PrefetchCell(uint32_t i) const {
+void PageView::AskForCell(uint32_t i, Ask ask) const {
   constexpr ptrdiff_t kLine = 64;
   constexpr ptrdiff_t kAtMost = 1024;
   const char* at = cell(i);
   const char* end = i + 1 < count() ? cell(i + 1) : page_ + length();
+  if (ask == Ask::kEnds) {
+    __builtin_prefetch(at);
+    __builtin_prefetch(end - 1);
+    return;
+  }
   for (end = std::min(end, at + kAtMost); at < end; at += kLine) __builtin_prefetch(at);
 }
 
-PageView::Position PageView::FindSuffix(std::string_view suffix_searched, bool prefetch) const {
+PageView::Position PageView::FindSuffix(std::string_view suffix_searched, Ask ask) const {
   const uint32_t head = Head(suffix_searched);
   const char* first = slots();
   const uint32_t keys = count();
@@ -192,7 +197,7 @@ PageView::Position PageView::FindSuffix(std::string_view suffix_searched, bool p
     left -= half;
   }
   uint32_t low = static_cast<uint32_t>((slot - first) / kSlotBytes);
-  if (prefetch && low < keys) PrefetchCell(low);
+  if (ask != Ask::kNothing && low < keys) AskForCell(low, ask);
   // Heads that tie are told apart by the whole suffixes: few, as a rule.
   uint32_t high = low;
   for (uint32_t step = 1; high < keys && LoadFixed<uint32_t>(first + kSlotBytes * high) == head;

@@ -107,6 +107,7 @@ class PageView {
 
   PageKind kind() const { return static_cast<PageKind>(page_[6]); }
   uint32_t level() const { return static_cast<uint8_t>(page_[7]); }  // 0: a leaf
+  bool is_tree_page() const { return kind() == PageKind::kLeaf || kind() == PageKind::kBranch; }
   TreeId tree() const { return TreeId{LoadFixed<uint64_t>(page_ + 8)}; }
   uint32_t length() const { return LoadFixed<uint32_t>(page_ + 16); }
   // Keys of a leaf, separators of a branch.
@@ -136,10 +137,13 @@ class PageView {
     uint32_t index;  // of the first key >= the one searched
     bool found;
   };
-  Position Find(std::string_view key) const { return Find(key, /*prefetch=*/false); }
+  Position Find(std::string_view key) const { return Find(key, Ask::kNothing); }
   // The same in a leaf that is hardly in the processor's cache, of which only that key's cell is
-  // needed: it asks for all of it, value included, before it compares the key.
-  Position FindCell(std::string_view key) const { return Find(key, /*prefetch=*/true); }
+  // needed: before the key is compared the whole cell is asked for, or, for who does not copy the
+  // value, its ends.
+  Position FindCell(std::string_view key, bool whole) const {
+    return Find(key, whole ? Ask::kCell : Ask::kEnds);
+  }
   // Of a branch: the child whose range holds `key`.
   uint32_t ChildFor(std::string_view key) const;
 
@@ -148,9 +152,11 @@ class PageView {
   const char* cell(uint32_t i) const {
     return page_ + LoadFixed<uint32_t>(slots() + kSlotBytes * i + 4);
   }
-  Position Find(std::string_view key, bool prefetch) const;
-  Position FindSuffix(std::string_view suffix, bool prefetch) const;
-  void PrefetchCell(uint32_t i) const;
+  enum class Ask { kNothing, kCell, kEnds };
+
+  Position Find(std::string_view key, Ask ask) const;
+  Position FindSuffix(std::string_view suffix, Ask ask) const;
+  void AskForCell(uint32_t i, Ask ask) const;
 
   const char* page_;
 };

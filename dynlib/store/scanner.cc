@@ -1,5 +1,6 @@
 #include "dynlib/store/scanner.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "dynlib/base/status_macros.h"
@@ -11,13 +12,6 @@ namespace {
 // So far ahead of the scan the next cells are asked for: further than a visitor takes, nearer than
 // the first of them would be forgotten.
 constexpr uint32_t kCellsAhead = 6;
-
-// The next page, of which the first lines are needed soon.
-void PrefetchChild(const OpenPage& branch, uint32_t index) {
-  if (branch.content() == nullptr) return;
-  const char* at = reinterpret_cast<const char*>(branch.content()->child(index)->content());
-  for (int line = 0; line < 4; ++line) __builtin_prefetch(at + 64 * line);
-}
 
 }  // namespace
 
@@ -40,21 +34,37 @@ absl::StatusOr<bool> Scanner::Visit(const OpenPage& page, const Range& range) {
   uint32_t last = view.count() + (branch ? 1 : 0);
   if (!end_.empty()) last = view.Find(end_).index + (branch ? 1 : 0);
   if (!branch) return VisitLeaf(page, first, last);
+  // The next page is pinned while this one is visited, so that its slots, and then its first cells,
+  // are on their way when it is its turn.
+  ContentRef next;
   for (uint32_t i = first; i < last; ++i) {
     const uint32_t index = reverse_ ? last - 1 - (i - first) : i;
-    if (i + 1 < last) PrefetchChild(page, reverse_ ? index - 1 : index + 1);
-    DYNLIB_ASSIGN_OR_RETURN(bool more, VisitChild(page, index, range));
+    Range below;
+    if (unreadable_ != nullptr) below = RangeOfChild(view, index, range);
+    absl::StatusOr<OpenPage> child =
+        next ? OpenPage(std::move(next)) : nodes_->OpenChild(page, index, mode_);
+    next = ContentRef();
+    bool more;
+    if (!child.ok()) {
+      DYNLIB_ASSIGN_OR_RETURN(more, Missing(child.status(), below));
+    } else {
+      if (i + 1 < last && view.level() == 1 && mode_ != ReadMode::kFromDisk) {
+        next = nodes_->AskForChild(page, reverse_ ? index - 1 : index + 1);
+      }
+      DYNLIB_ASSIGN_OR_RETURN(more, Visit(*child, below));
+    }
     if (!more) return false;
+    if (next) AskForCells(next->view());
   }
   return true;
 }
 
-absl::StatusOr<bool> Scanner::VisitChild(const OpenPage& page, uint32_t index, const Range& range) {
-  Range below;
-  if (unreadable_ != nullptr) below = RangeOfChild(page.view(), index, range);
-  absl::StatusOr<OpenPage> child = nodes_->OpenChild(page, index, mode_);
-  if (!child.ok()) return Missing(child.status(), below);
-  return Visit(*child, below);
+// The first cells of a leaf that comes next.
+void Scanner::AskForCells(const PageView& leaf) const {
+  const uint32_t count = leaf.count();
+  for (uint32_t i = 0; i < std::min(count, kCellsAhead); ++i) {
+    leaf.PrefetchKey(reverse_ ? count - 1 - i : i);
+  }
 }
 
 absl::StatusOr<bool> Scanner::VisitLeaf(const OpenPage& page, uint32_t first, uint32_t last) {

@@ -51,7 +51,7 @@ class Scanner {
   absl::Status RunIn(Node& root, const Range& all);
   // Each is false when a visitor has had enough.
   absl::StatusOr<bool> Visit(const OpenPage& page, const Range& range);
-  absl::StatusOr<bool> VisitChild(const OpenPage& page, uint32_t index, const Range& range);
+  void AskForCells(const PageView& leaf) const;
   absl::StatusOr<bool> VisitLeaf(const OpenPage& page, uint32_t first, uint32_t last);
   absl::StatusOr<bool> VisitOverflow(const OpenPage& page, uint32_t child);
   // The page that has what is in `range` could not be had.

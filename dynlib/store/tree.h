@@ -53,6 +53,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/store/epochs.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/range_stats.h"
@@ -144,6 +145,31 @@ class Snapshot {
   std::shared_ptr<const VersionPin> pin_;
 };
 
+// A value where it lies in memory, not copied.
+//
+//   PinnedValue value;   // used again and again
+//   DYNLIB_ASSIGN_OR_RETURN(bool found, tree->Pin("a", value));
+//   Use(value.view());   // good until the next Pin, Release, or the end of `value`
+//
+// For short: until it is released, no memory of replaced and evicted pages is freed in its
+// PageFile, which it must not outlive.
+//
+// Threads: stays on the one that called Pin.
+class PinnedValue {
+ public:
+  std::string_view view() const { return view_; }
+  void Release() {
+    view_ = {};
+    guard_ = Epochs::Guard();
+  }
+
+ private:
+  friend class Tree;
+  Epochs::Guard guard_;
+  std::string read_;  // what had to be read from disk
+  std::string_view view_;
+};
+
 // Threads: Apply by one writer at a time (checked; PageFile's Split and Join count as writers of
 // the trees that they take keys from); everything else from any thread.
 // Ownership: by its PageFile; the pointer is valid until DropTree, RenameTree or the PageFile's
@@ -184,6 +210,8 @@ class Tree {
                                                  ReadMode mode = ReadMode::kMayBlock) const;
   absl::StatusOr<bool> GetInto(std::string_view key, std::string& value,
                                ReadMode mode = ReadMode::kMayBlock) const;
+  absl::StatusOr<bool> Pin(std::string_view key, PinnedValue& value,
+                           ReadMode mode = ReadMode::kMayBlock) const;
   // Calls view(value) where the value lies. For short: until it returns, no memory of replaced and
   // evicted pages is freed. It makes no file call and does not wait. False: there is none.
   absl::StatusOr<bool> View(std::string_view key, absl::FunctionRef<void(std::string_view)> view,

@@ -204,6 +204,120 @@ TEST_F(TreeMemoryTest, NothingIsLeftOfADroppedTree) {
   EXPECT_LE(file_->stats().used_bytes, 4 * kUnitBytes);
 }
 
+TEST_F(TreeMemoryTest, APinnedValueStaysWhileItsPageIsReplacedAndEvicted) {
+  Fill(20'000, 1);
+  PinnedValue pinned;
+  ASSERT_THAT(tree_->Pin(RowKey(7), pinned), IsOkAndHolds(true));  // read from disk, and kept
+  ASSERT_THAT(tree_->Pin(RowKey(7), pinned), IsOkAndHolds(true));  // where it lies
+  Fill(20'000, 2);
+  EXPECT_EQ(pinned.view(), RowValue(7, 1));
+  ASSERT_THAT(tree_->Pin(RowKey(7), pinned), IsOkAndHolds(true));
+  EXPECT_EQ(pinned.view(), RowValue(7, 2));
+  EXPECT_THAT(tree_->Pin("nothing", pinned), IsOkAndHolds(false));
+  EXPECT_EQ(pinned.view(), "");
+  pinned.Release();
+  uint64_t length = 0;
+  ASSERT_THAT(tree_->View(RowKey(8), [&](std::string_view value) { length = value.size(); }),
+              IsOkAndHolds(true));
+  EXPECT_EQ(length, RowValue(8, 2).size());
+}
+
+TEST_F(TreeMemoryTest, ADeletedRangeReadsNoLeavesAndGivesItsSpaceBack) {
+  constexpr uint64_t kRows = 20'000;
+  Fill(kRows, 1);
+  Reopen();
+  const uint64_t read = file_->stats().pages_read;
+  const uint64_t used = file_->stats().used_bytes;
+  WriteBatch batch;
+  batch.Put(RowKey(500), "gone with the range");
+  batch.DeleteRange(RowKey(100), RowKey(kRows - 100));
+  batch.DeleteRange(RowKey(50), RowKey(50));  // nothing
+  batch.Put(RowKey(600), "back");
+  ASSERT_THAT(tree_->Apply(batch, tree_->position() + 1), IsOk());
+  EXPECT_LT(file_->stats().pages_read - read, 40u);  // of a thousand
+  uint64_t rows = 0;
+  auto visit = [&](std::string_view key, std::string_view value) {
+    if (rows == 100) {
+      EXPECT_EQ(key, RowKey(600));
+      EXPECT_EQ(value, "back");
+    } else {
+      EXPECT_EQ(key, RowKey(rows < 100 ? rows : kRows - 201 + rows));
+    }
+    ++rows;
+    return true;
+  };
+  ASSERT_THAT(tree_->snapshot().Scan("", "", ScanOrder::kForward, visit), IsOk());
+  EXPECT_EQ(rows, 201u);
+  // Nothing there: nothing written.
+  ASSERT_THAT(file_->Checkpoint(), IsOk());
+  const uint64_t pages = file_->stats().pages_written;
+  WriteBatch again;
+  again.DeleteRange(RowKey(700), RowKey(kRows - 200));
+  ASSERT_THAT(tree_->Apply(again, tree_->position() + 1), IsOk());
+  ASSERT_THAT(file_->Checkpoint(), IsOk());
+  EXPECT_EQ(file_->stats().pages_written, pages);
+  EXPECT_LT(file_->stats().used_bytes, used / 10);
+  PageFile::VerifyReport report;
+  EXPECT_THAT(file_->Verify(&report), IsOk());
+  EXPECT_EQ(report.leaked_units, 0u);
+  WriteBatch all;
+  all.DeleteRange("", "");
+  ASSERT_THAT(tree_->Apply(all, tree_->position() + 1), IsOk());
+  EXPECT_TRUE(tree_->snapshot().empty());
+}
+
+TEST_F(TreeMemoryTest, DirtyPagesHaveABoundAndWritersHearOfIt) {
+  int went_on = 0;
+  file_->WhenRoom([&] { ++went_on; });
+  EXPECT_EQ(went_on, 1);
+  EXPECT_FALSE(file_->CheckpointDue());
+  for (uint64_t at = 0; file_->HasRoom(); ++at) {
+    WriteBatch batch;
+    batch.Put(RowKey(at), std::string(1000, 'x'));
+    ASSERT_THAT(tree_->Apply(batch, tree_->position() + 1), IsOk());
+  }
+  EXPECT_TRUE(file_->CheckpointDue());
+  file_->WhenRoom([&] { ++went_on; });
+  EXPECT_EQ(went_on, 1);
+  ASSERT_THAT(file_->Checkpoint(), IsOk());
+  EXPECT_EQ(went_on, 2);
+  EXPECT_TRUE(file_->HasRoom());
+  EXPECT_EQ(file_->stats().dirty_bytes, 0u);
+}
+
+// What a snapshot holds and no checkpoint was of is written, so that it can leave memory.
+TEST_F(TreeMemoryTest, OldVersionsThatWereNeverWrittenLeaveMemoryToo) {
+  std::vector<std::pair<Snapshot, uint64_t>> held;
+  for (uint64_t version = 1; version <= 20; ++version) {
+    WriteBatch batch;
+    for (uint64_t i = 0; i < 500; ++i) batch.Put(RowKey(i), RowValue(i, version));
+    ASSERT_THAT(tree_->Apply(batch, tree_->position() + 1), IsOk());
+    if (version % 2 == 1) held.emplace_back(tree_->snapshot(), version);
+    if (version % 4 == 0) {
+      ASSERT_THAT(file_->Checkpoint(), IsOk());
+    }
+  }
+  ASSERT_THAT(file_->Checkpoint(), IsOk());
+  WriteBatch batch;
+  batch.Put("last", "");
+  ASSERT_THAT(tree_->Apply(batch, tree_->position() + 1), IsOk());
+  ASSERT_THAT(file_->Checkpoint(), IsOk());
+  EXPECT_EQ(file_->stats().dirty_bytes, 0u);
+  ExpectWithinBudget();
+  for (const auto& [snapshot, version] : held) {
+    for (uint64_t i = 0; i < 500; i += 7) {
+      ASSERT_THAT(snapshot.Get(RowKey(i)), IsOkAndHolds(RowValue(i, version)));
+    }
+  }
+  EXPECT_THAT(file_->Verify(), IsOk());
+  held.clear();
+  ASSERT_THAT(file_->CheckpointTwice(), IsOk());
+  PageFile::VerifyReport report;
+  EXPECT_THAT(file_->Verify(&report), IsOk());
+  EXPECT_EQ(report.leaked_units, 0u);
+  EXPECT_LT(file_->stats().used_bytes, 800'000u);
+}
+
 // Random everything against a map, with a memory that holds a tenth of it.
 TEST_F(TreeMemoryTest, TheModelWithLittleMemory) {
   Random random(5);
