@@ -42,8 +42,8 @@ class CommitQueue : public KvPeer {
   }
   absl::Status Fill(std::span<const KvRow> rows) override { return store_->Fill(rows); }
   absl::Status Delete(std::span<const std::string> keys) override { return store_->Delete(keys); }
-  absl::Status Get(int client, std::string_view key, std::string_view* value) override {
-    return store_->Get(client, key, value);
+  absl::Status Get(int client, std::string_view key, Use use) override {
+    return store_->Get(client, key, use);
   }
   absl::Status Scan(int client, std::string_view start, int count, Visitor visit) override {
     return store_->Scan(client, start, count, visit);

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <mutex>
-#include <optional>
 #include <semaphore>
 #include <string>
 #include <utility>
@@ -34,8 +33,6 @@ constexpr uint64_t kNever = uint64_t{1} << 40;  // bytes until a checkpoint
 
 class DynlibStore : public KvPeer {
  public:
-  explicit DynlibStore(const KvOptions& options) : values_(static_cast<size_t>(options.clients)) {}
-
   ~DynlibStore() override {
     store_.reset();
     answers_.ShutDown();
@@ -43,6 +40,7 @@ class DynlibStore : public KvPeer {
 
   absl::Status Open(const KvOptions& options) {
     store::Store::Options store_options;
+    store_options.pages.memory_bytes = options.cache_bytes;
     if (!options.checkpoints_by_itself || options.fill != KvOptions::Fill::kNo)
       store_options.checkpoint_after_bytes = kNever;
     DYNLIB_ASSIGN_OR_RETURN(store_,
@@ -75,13 +73,9 @@ class DynlibStore : public KvPeer {
     return (*store_)->Write(std::move(batch), {.durable = false}).status;
   }
 
-  absl::Status Get(int client, std::string_view key, std::string_view* value) override {
-    DYNLIB_ASSIGN_OR_RETURN(std::optional<std::string> found, (*store_)->Get(key));
-    if (!found.has_value()) return absl::NotFoundError("dynlib");
-    std::string& buffer = values_[static_cast<size_t>(client)];
-    buffer = *std::move(found);
-    *value = buffer;
-    return absl::OkStatus();
+  absl::Status Get(int, std::string_view key, Use use) override {
+    DYNLIB_ASSIGN_OR_RETURN(const bool found, (*store_)->View(store::NamedTree(), key, use));
+    return found ? absl::OkStatus() : absl::NotFoundError("dynlib");
   }
   absl::Status Scan(int, std::string_view start, int count, Visitor visit) override {
     return (*store_)
@@ -103,7 +97,6 @@ class DynlibStore : public KvPeer {
     return batch;
   }
 
-  std::vector<std::string> values_;  // by client
   ThreadExecutor answers_{{.name = "answers"}};
   std::unique_ptr<store::LocalStore> store_;
 };
@@ -151,7 +144,7 @@ class DynlibLog : public KvPeer {
   absl::Status Write(int, std::span<const KvRow>) override { return NotInALog(); }
   absl::Status Fill(std::span<const KvRow>) override { return NotInALog(); }
   absl::Status Delete(std::span<const std::string>) override { return NotInALog(); }
-  absl::Status Get(int, std::string_view, std::string_view*) override { return NotInALog(); }
+  absl::Status Get(int, std::string_view, Use) override { return NotInALog(); }
   absl::Status Scan(int, std::string_view, int, Visitor) override { return NotInALog(); }
   absl::Status Sync() override { return NotInALog(); }
   absl::Status Checkpoint() override { return NotInALog(); }
@@ -179,7 +172,7 @@ class DynlibLog : public KvPeer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvPeer>> OpenDynlib(const KvOptions& options) {
-  auto peer = std::make_unique<DynlibStore>(options);
+  auto peer = std::make_unique<DynlibStore>();
   DYNLIB_RETURN_IF_ERROR(peer->Open(options));
   return peer;
 }

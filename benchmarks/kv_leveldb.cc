@@ -59,10 +59,10 @@ class LevelDb : public KvPeer {
     return ToStatus(db_->Write({}, &batch));
   }
 
-  absl::Status Get(int client, std::string_view key, std::string_view* value) override {
+  absl::Status Get(int client, std::string_view key, Use use) override {
     std::string& buffer = buffers_[static_cast<size_t>(client)];
     const leveldb::Status status = db_->Get({}, ToSlice(key), &buffer);
-    *value = buffer;
+    if (status.ok()) use(buffer);
     return ToStatus(status);
   }
 

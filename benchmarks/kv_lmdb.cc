@@ -67,12 +67,12 @@ class Lmdb : public KvPeer {
     });
   }
 
-  absl::Status Get(int client, std::string_view key, std::string_view* value) override {
+  absl::Status Get(int client, std::string_view key, Use use) override {
     DYNLIB_ASSIGN_OR_RETURN(Client * reader, Read(client));
     MDB_val k = Value(key);
     MDB_val v{};
     const int code = mdb_get(reader->reading, table_, &k, &v);
-    *value = View(v);
+    if (code == 0) use(View(v));
     return ToStatus(code);
   }
 

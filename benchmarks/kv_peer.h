@@ -7,8 +7,7 @@
 //
 //   DYNLIB_ASSIGN_OR_RETURN(auto store, OpenLevelDb({.folder = folder, .clients = 2}));
 //   DYNLIB_RETURN_IF_ERROR(store->Put(/*client=*/0, "k", "v"));
-//   std::string_view value;
-//   DYNLIB_RETURN_IF_ERROR(store->Get(/*client=*/1, "k", &value));
+//   DYNLIB_RETURN_IF_ERROR(store->Get(/*client=*/1, "k", [](std::string_view value) { ... }));
 //
 // Threads: `client` is from 0 to the `clients` given to Open; each client's calls come from one
 // thread at a time. Calls without a client: from one thread, while clients may be at work. Fill and
@@ -50,6 +49,7 @@ struct KvOptions {
 
 class KvPeer {
  public:
+  using Use = absl::FunctionRef<void(std::string_view value)>;
   using Visitor = absl::FunctionRef<void(std::string_view key, std::string_view value)>;
 
   virtual ~KvPeer() = default;
@@ -67,9 +67,9 @@ class KvPeer {
   // Together; durable with Sync or later.
   virtual absl::Status Delete(std::span<const std::string> keys) = 0;
 
-  // The value is in the store's own memory where it offers that, else in a buffer that is used
-  // again; good until the client's next call. kNotFound.
-  virtual absl::Status Get(int client, std::string_view key, std::string_view* value) = 0;
+  // Calls use(value): where the value lies in the store's own memory if it offers that, else in a
+  // buffer that is used again. kNotFound.
+  virtual absl::Status Get(int client, std::string_view key, Use use) = 0;
   // Up to `count` pairs in key order, from the first key >= `start`.
   virtual absl::Status Scan(int client, std::string_view start, int count, Visitor visit) = 0;
 

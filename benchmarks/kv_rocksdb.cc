@@ -61,11 +61,11 @@ class RocksDb : public KvPeer {
     return ToStatus(db_->Write({}, &batch));
   }
 
-  absl::Status Get(int client, std::string_view key, std::string_view* value) override {
+  absl::Status Get(int client, std::string_view key, Use use) override {
     rocksdb::PinnableSlice& pinned = clients_[static_cast<size_t>(client)].pinned;
     pinned.Reset();
     const rocksdb::Status status = db_->Get({}, db_->DefaultColumnFamily(), ToSlice(key), &pinned);
-    *value = {pinned.data(), pinned.size()};
+    if (status.ok()) use({pinned.data(), pinned.size()});
     return ToStatus(status);
   }
 

@@ -75,7 +75,6 @@ class Connection {
   sqlite3_stmt* erase = nullptr;
   sqlite3_stmt* get = nullptr;
   sqlite3_stmt* scan = nullptr;
-  std::string buffer;  // of the value last read
 
  private:
   absl::Status Prepare(const char* sql, sqlite3_stmt** statement) {
@@ -133,7 +132,7 @@ class Sqlite : public KvPeer {
     return writer_.Run("COMMIT");
   }
 
-  absl::Status Get(int client, std::string_view key, std::string_view* value) override {
+  absl::Status Get(int client, std::string_view key, Use use) override {
     Connection& reader = *readers_[static_cast<size_t>(client)];
     Bind(reader.get, 1, key);
     const int code = sqlite3_step(reader.get);
@@ -142,10 +141,8 @@ class Sqlite : public KvPeer {
       return absl::NotFoundError("sqlite");
     }
     DYNLIB_RETURN_IF_ERROR(reader.ToStatus(code, SQLITE_ROW));
-    // Copied: a statement that is not reset keeps checkpoints from emptying the log.
-    reader.buffer = Column(reader.get, 0);
+    use(Column(reader.get, 0));
     sqlite3_reset(reader.get);
-    *value = reader.buffer;
     return absl::OkStatus();
   }
 

@@ -58,13 +58,12 @@ absl::Status Update(KvPeer& store, const Rows& rows, Clients& clients, int clien
 absl::StatusOr<double> ReadP99(KvPeer& store, const Rows& rows, double seconds) {
   Clients clients(1);
   uint64_t seen = 0;
-  DYNLIB_ASSIGN_OR_RETURN(
-      RunResult run, RunClosedLoop(1, seconds, [&](int) {
-        std::string_view value;
-        DYNLIB_RETURN_IF_ERROR(store.Get(0, RowKey(clients.Next(0) % rows.count).view(), &value));
-        seen += static_cast<unsigned char>(value.front());
-        return absl::OkStatus();
-      }));
+  DYNLIB_ASSIGN_OR_RETURN(RunResult run, RunClosedLoop(1, seconds, [&](int) {
+                            return store.Get(0, RowKey(clients.Next(0) % rows.count).view(),
+                                             [&](std::string_view value) {
+                                               seen += static_cast<unsigned char>(value.front());
+                                             });
+                          }));
   return P99(run.latencies_ns);
 }
 

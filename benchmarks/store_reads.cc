@@ -54,10 +54,12 @@ absl::StatusOr<RunResult> RunReads(KvPeer& store, const Rows& rows, int count, d
     Client& me = clients[static_cast<size_t>(client)];
     for (int i = 0; i < kReadsPerCall; ++i) {
       const uint64_t row = me.Row(rows);
-      std::string_view value;
-      DYNLIB_RETURN_IF_ERROR(store.Get(client, RowKey(row).view(), &value));
-      if (value.size() != rows.value_bytes) return absl::DataLossError(Cat("row ", row));
-      me.Use(value);
+      size_t bytes = 0;
+      DYNLIB_RETURN_IF_ERROR(store.Get(client, RowKey(row).view(), [&](std::string_view value) {
+        bytes = value.size();
+        me.Use(value);
+      }));
+      if (bytes != rows.value_bytes) return absl::DataLossError(Cat("row ", row));
     }
     return absl::OkStatus();
   });

@@ -2,7 +2,8 @@
 //
 //   space/V        bytes on disk a user byte, after a load in no order, one checkpoint (of the
 //                  peers: what their documents advise to make files small) and 30 s of rest. All
-//                  files of the store count, by the blocks that they hold
+//                  files of the store count, by the blocks that they hold; dynlib_without_log is
+//                  what is left when those of the log, which are of a fixed size, do not
 //   space_deleted  what is left on disk of that, in percent, once all rows of space/100 were
 //                  deleted, after another checkpoint and rest
 //   device_bytes/900/64   bytes written to the device, a user byte: 40,000 puts by
@@ -36,10 +37,11 @@ namespace {
 constexpr int kRestSeconds = 30;
 constexpr uint64_t kRowsPerDelete = 1000;
 
-double DiskBytes(const std::filesystem::path& folder) {
+double DiskBytes(const std::filesystem::path& folder, bool with_log = true) {
   double bytes = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
     struct stat info {};
+    if (!with_log && entry.path().extension() == ".seg") continue;
     if (stat(entry.path().c_str(), &info) == 0) bytes += static_cast<double>(info.st_blocks) * 512;
   }
   return bytes;
@@ -171,6 +173,10 @@ void MeasureSpace(Harness& harness) {
     resident.filled_bytes = DiskBytes(resident.folder.path());
     used[resident.rows.value_bytes].push_back(
         {resident.system, {resident.filled_bytes / static_cast<double>(resident.rows.bytes())}});
+    if (resident.system != kOurs) continue;
+    const double without_log = DiskBytes(resident.folder.path(), /*with_log=*/false);
+    used[resident.rows.value_bytes].push_back(
+        {Cat(kOurs, "_without_log"), {without_log / static_cast<double>(resident.rows.bytes())}});
   }
   for (const auto& [value_bytes, figures] : used)
     harness.Report(workloads.at(value_bytes), {"times", false}, figures);
@@ -187,6 +193,9 @@ void MeasureSpace(Harness& harness) {
   for (const Resident& resident : residents) {
     left.push_back(
         {resident.system, {100 * DiskBytes(resident.folder.path()) / resident.filled_bytes}});
+    if (resident.system != kOurs) continue;
+    const double without_log = DiskBytes(resident.folder.path(), /*with_log=*/false);
+    left.push_back({Cat(kOurs, "_without_log"), {100 * without_log / resident.filled_bytes}});
   }
   harness.Report("space_deleted", {"%", false}, left);
 }

@@ -45,11 +45,12 @@ absl::StatusOr<RunResult> Run(KvPeer& store, const Rows& rows, const Zipf& zipf,
     const RowKey key(row);
     if (Mix(++me.random) % 100 < workload.update_percent)
       return store.Put(client, key.view(), rows.Value(row, ++me.random));
-    std::string_view value;
-    DYNLIB_RETURN_IF_ERROR(store.Get(client, key.view(), &value));
-    if (value.size() != rows.value_bytes) return absl::DataLossError(Cat("row ", row));
-    me.seen += static_cast<unsigned char>(value.front());
-    return absl::OkStatus();
+    size_t bytes = 0;
+    DYNLIB_RETURN_IF_ERROR(store.Get(client, key.view(), [&](std::string_view value) {
+      bytes = value.size();
+      me.seen += static_cast<unsigned char>(value.front());
+    }));
+    return bytes == rows.value_bytes ? absl::OkStatus() : absl::DataLossError(Cat("row ", row));
   });
 }
 
