@@ -50,8 +50,8 @@ class File {
   virtual absl::Status Sync() = 0;
   // WriteAt and Sync in one, but durable are these bytes alone, not what was written before. Inside
   // what the file holds, and with `data`, its length and `offset` multiples of kDirectAlignment, it
-  // may be cheaper than the two: a disk may send such bytes past its cache. An error is that of a
-  // failed Sync.
+  // may be cheaper than the two: a disk may send such bytes past its cache. After an error any part
+  // may be written, and as after a failed Sync the file is to be closed.
   static constexpr uint64_t kDirectAlignment = 4096;
   virtual absl::Status WriteDurably(uint64_t offset, std::string_view data) {
     absl::Status status = WriteAt(offset, data);

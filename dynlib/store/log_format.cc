@@ -38,9 +38,7 @@ class Output {
     to_ = std::copy(bytes.begin(), bytes.end(), to_);
     return *this;
   }
-  void Zeros(uint64_t count) {
-    to_ = std::fill_n(to_, count, '\0');
-  }
+  void Zeros(uint64_t count) { to_ = std::fill_n(to_, count, '\0'); }
 
  private:
   char* to_;

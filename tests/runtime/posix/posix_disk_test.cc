@@ -7,9 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "dynlib/runtime/posix/posix_file.h"
 #include "dynlib/runtime/posix/posix_status.h"
@@ -140,6 +143,44 @@ TEST(PosixDisk, OutOfSpaceIsResourceExhaustedAndNamesTheFile) {
   DYNLIB_EXPECT_OK(file->Allocate(0, 100'000));
 }
 
+// Past the cache where it can, through it where it must: readers see the same, in any mixture, also
+// after the file was renamed.
+TEST(PosixDisk, DurableWritesAndOthersAreOneFile) {
+  constexpr size_t kUnit = File::kDirectAlignment;
+  ScratchFolder folder;
+  const auto disk = OpenDisk(folder.path());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto file, disk->Open("f", OpenMode::kCreate));
+  std::string expected(16 * kUnit, '\0');
+  DYNLIB_ASSERT_OK(file->WriteAt(0, expected));
+  DYNLIB_ASSERT_OK(disk->Rename("f", "g"));
+  std::string memory(8 * kUnit, '\0');
+  const size_t misaligned = reinterpret_cast<uintptr_t>(memory.data()) % kUnit;
+  char* const aligned = memory.data() + (misaligned == 0 ? 0 : kUnit - misaligned);
+  struct Write {
+    size_t memory_offset, offset, length;
+  };
+  const Write writes[] = {{0, 0, 4 * kUnit},          {0, 2 * kUnit, kUnit},
+                          {1, 3 * kUnit, kUnit},      {0, 100, kUnit},
+                          {0, 5 * kUnit, 700},        {0, 5 * kUnit, 2 * kUnit},
+                          {0, 15 * kUnit, 2 * kUnit}, {0, 20 * kUnit, kUnit}};
+  char fill = 'a';
+  for (const Write& write : writes) {
+    const std::string_view data(aligned + write.memory_offset, write.length);
+    std::fill(aligned, aligned + 5 * kUnit, fill++);
+    DYNLIB_ASSERT_OK(file->WriteDurably(write.offset, data));
+    expected.resize(std::max(expected.size(), write.offset + write.length));
+    expected.replace(write.offset, write.length, data);
+    DYNLIB_ASSERT_OK(file->WriteAt(write.offset, data.substr(0, 10)));
+    std::string found(expected.size(), '\0');
+    DYNLIB_ASSERT_OK(file->ReadAt(0, found));
+    EXPECT_TRUE(found == expected) << "after " << fill;
+  }
+  DYNLIB_EXPECT_OK(file->WriteDurably(0, ""));
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto reader, disk->Open("g", OpenMode::kRead));
+  EXPECT_THAT(reader->WriteDurably(0, std::string_view(aligned, kUnit)),
+              StatusIs(absl::StatusCode::kPermissionDenied));
+}
+
 TEST(PosixFile, ADeviceThatIsFull) {
   PosixFile file("/dev/full", open("/dev/full", O_RDWR), true);
   EXPECT_THAT(file.WriteAt(0, "x"),
@@ -156,6 +197,7 @@ TEST(PosixFile, AFailedSyncIsForGood) {
   EXPECT_THAT(file.Sync(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("earlier sync")));
   EXPECT_THAT(file.WriteAt(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(file.Allocate(0, 1), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(file.WriteDurably(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
 }
 
 TEST(PosixStatus, ErrnoMapsToTheCodesThatDiskPromises) {
