@@ -153,6 +153,8 @@ class NodeLog {
     uint64_t damaged_batches = 0;    // Incomplete, below it: corruption.
     uint64_t lost_batches = 0;       // Missing in the middle without a listing: corruption.
     uint64_t unreadable_bytes = 0;   // The device failed to read them.
+    uint64_t read_bytes = 0;         // Of segment files.
+    Duration took{};                 // From the lock to the last payload.
     // OK unless something that was known durable is damaged or missing: then kDataLoss with the
     // first note. A stand-alone store fails its Open with it; a replica follows rule R4.
     absl::Status DataLoss() const;

@@ -168,6 +168,7 @@ absl::Status Recoverer::ReadSegment(uint64_t number) {
   // One buffer for all: to fault in fresh memory for each took longer than to read.
   const std::span<char> bytes(buffer_.Get(segment.size), segment.size);
   DYNLIB_ASSIGN_OR_RETURN(segment.unreadable_bytes, ReadWhole(file.get(), bytes));
+  found_->read_bytes += segment.size;
   segment.scanned =
       ScanSegment(std::string_view(bytes.data(), bytes.size()), options_.identity, number);
   if (segment.unreadable_bytes > 0) {

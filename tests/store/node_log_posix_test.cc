@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
 #include "dynlib/runtime/posix/posix_disk.h"
 #include "dynlib/runtime/posix/system_clock.h"
 #include "dynlib/runtime/posix/thread_executor.h"
@@ -88,6 +89,13 @@ TEST_F(NodeLogPosixTest, ManyThreadsAppendReleaseAndAsk) {
       log, NodeLog::Open(SmallSegments(), disk.get(), "log", log_executor.get(), &clock_,
                          MetricsSink::None(), &found));
   EXPECT_TRUE(found.clean_close);
+  EXPECT_GT(found.took, Duration::zero());
+  uint64_t bytes = 0;
+  for (const auto& file : std::filesystem::directory_iterator(root_ + "/log")) {
+    bytes += file.file_size();
+  }
+  EXPECT_GE(found.read_bytes + (256 << 10), bytes) << "a new spare apart";
+  EXPECT_LE(found.read_bytes, bytes);
   EXPECT_EQ(found.streams.at(StreamId{kThreads}).entries.size(), kAppends);
   for (int t = 1; t <= kThreads; ++t) {
     const NodeLog::RecoveredStream& stream = found.streams.at(StreamId{static_cast<uint64_t>(t)});
