@@ -173,6 +173,7 @@ class NodeStore {
   Versions versions_;
   // Above the budget when there was nothing left to evict, so as not to look in vain each time.
   std::atomic<uint64_t> evict_above_{memory_bytes_};
+  std::atomic<uint64_t> looks_in_vain_{0};  // of the evictor, since it last found something
 
   std::mutex limbo_mutex_;
   std::deque<Limbo> limbo_;  // tags ascend

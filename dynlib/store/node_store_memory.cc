@@ -10,6 +10,9 @@ namespace {
 
 // Evicted at once when the budget is exceeded, so that it need not be looked at for each page.
 constexpr uint64_t kEvictAtLeast = 64 << 10;
+// Looked at in one call at most, so that nobody who takes memory waits for long; the next call goes
+// on from there.
+constexpr uint64_t kLooksMax = 2048;
 // The most that may lie idle between slots before whole spans are emptied.
 constexpr uint64_t kIdleBytesMax = 32 << 20;
 
@@ -27,6 +30,7 @@ void NodeStore::Evict() {
   const uint64_t used = memory_.used_bytes();
   const uint64_t goal = used - std::min(used, memory_bytes_) + kEvictAtLeast;
   uint64_t freed = 0;
+  uint64_t looks = 0;
   const bool scattered = memory_.resident_bytes() > used + used / 8 + kIdleBytesMax;
   auto take = [&](NodeContent& content, bool second_chance) {
     const uint64_t bytes = PageMemory::SlotBytes(content);
@@ -43,14 +47,20 @@ void NodeStore::Evict() {
   if (freed < goal) {
     memory_.Turn([&](NodeContent& content) {
       take(content, true);
-      return freed < goal;
+      return ++looks < kLooksMax && freed < goal;
     });
   }
   counters_.pages_evicted.fetch_add(victims.contents.size(), std::memory_order_relaxed);
-  // Nothing more to be had: wait until there is more, or a checkpoint has written something.
-  const uint64_t left = used - std::min(used, freed);
-  evict_above_.store(freed > 0 ? memory_bytes_ : std::max(left, memory_bytes_) + memory_bytes_ / 64,
-                     std::memory_order_relaxed);
+  if (freed > 0) {
+    looks_in_vain_.store(0, std::memory_order_relaxed);
+    evict_above_.store(memory_bytes_, std::memory_order_relaxed);
+  } else if (looks_in_vain_.fetch_add(looks, std::memory_order_relaxed) + looks >=
+             2 * memory_.contents()) {
+    // Nothing is to be had: wait until there is more, or a checkpoint has written something.
+    looks_in_vain_.store(0, std::memory_order_relaxed);
+    evict_above_.store(std::max(used, memory_bytes_) + memory_bytes_ / 64,
+                       std::memory_order_relaxed);
+  }
   if (!victims.contents.empty()) Put(std::move(victims));
 }
 
@@ -118,7 +128,8 @@ void NodeStore::Reclaim() {
 }
 
 void NodeStore::FreeRetired(Node* node) {
-  // Who reads it would hold the node: but the evictor may have been here first.
+  // Who reads it would hold the node: but the evictor may have been here first, or be here.
+  Epochs::Guard guard(epochs_);
   if (NodeContent* content = node->content(); content != nullptr) {
     if (Claim(*content)) {
       if (!node->on_disk()) {
@@ -142,6 +153,7 @@ void NodeStore::FreeDead(std::span<Node* const> nodes) {
 void NodeStore::FreeContent(NodeContent* content, uint64_t retired_at) {
   if (content->child_count > 0) {
     if (content->owns_children.load(std::memory_order_relaxed)) {
+      Epochs::Guard guard(epochs_);  // the evictor may be at what is below
       for (Node* child : content->all_children()) {
         NodeContent* below = child->content();
         if (below != nullptr && Claim(*below)) FreeContent(below, 0);

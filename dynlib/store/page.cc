@@ -90,22 +90,24 @@ absl::Status CheckHeader(std::string_view page) {
   return absl::OkStatus();
 }
 
-// The suffix of cell i, when the cell and its value lie within the page; moves `child` on past an
-// overflow value's.
-std::optional<std::string_view> CheckCell(std::string_view page, size_t slots, size_t cells,
+// The suffix of cell i, when the cell begins at `next` and lies, with its value, within the page;
+// moves `next` on behind it, and `child` past an overflow value's.
+std::optional<std::string_view> CheckCell(std::string_view page, size_t slots, size_t& next,
                                           uint32_t i, bool leaf, uint32_t& child) {
   size_t fixed = leaf ? kLeafCellBytes : kBranchCellBytes;
   size_t at = LoadFixed<uint32_t>(page.data() + slots + kSlotBytes * i + 4);
-  if (at < cells || at > page.size() || page.size() - at < fixed) return std::nullopt;
+  if (at != next || at > page.size() || page.size() - at < fixed) return std::nullopt;
   const char* cell = page.data() + at;
   size_t suffix = LoadFixed<uint16_t>(cell);
   size_t rest = page.size() - at - fixed;
   if (suffix > rest) return std::nullopt;
+  next = at + fixed + suffix;
   if (leaf) {
     uint16_t value_child = LoadFixed<uint16_t>(cell + 2);
     uint32_t value = LoadFixed<uint32_t>(cell + 4);
     if (value_child == kInlinedValue) {
       if (value > rest - suffix) return std::nullopt;
+      next += value;
     } else if (value_child != child++ || value > kMaxValueBytes) {
       return std::nullopt;
     }
@@ -125,9 +127,10 @@ absl::Status CheckCells(std::string_view page) {
   if (prefix > page.size() - prefix_at) return Bad("prefix length", prefix);
 
   uint32_t child = 0;
+  size_t next = prefix_at + prefix;
   std::string_view last;
   for (uint32_t i = 0; i < view.count(); ++i) {
-    auto suffix = CheckCell(page, slots, prefix_at + prefix, i, leaf, child);
+    auto suffix = CheckCell(page, slots, next, i, leaf, child);
     if (!suffix.has_value()) return Bad("cell", i);
     if (i > 0 && *suffix <= last) return Bad("order of key", i);
     if (prefix + suffix->size() > kMaxKeyBytes) return Bad("length of key", i);
@@ -136,6 +139,7 @@ absl::Status CheckCells(std::string_view page) {
     }
     last = *suffix;
   }
+  if (next != page.size()) return Bad("bytes behind the last cell", page.size() - next);
   if (leaf && child != children) return Bad("child count", children);
   return absl::OkStatus();
 }
@@ -288,6 +292,84 @@ PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries) {
   PageBytes page = PageBytes::Allocate(LeafLength(entries));
   BuildLeafAt(page.data.get(), tree, entries);
   return page;
+}
+
+uint32_t ChangedLeafLength(const PageView& leaf, std::span<const LeafChange> changes) {
+  const size_t prefix = leaf.prefix().size();
+  size_t length = leaf.length();
+  for (const LeafChange& change : changes) {
+    if (change.at.found) length -= kSlotBytes + leaf.CellBytes(change.at.index);
+    if (change.value.has_value()) {
+      length += kSlotBytes + kLeafCellBytes + change.key.size() - prefix + change.value->size();
+    }
+  }
+  return static_cast<uint32_t>(length);
+}
+
+// Copies what is between changes: the cells of a page lie in the order of their keys, one behind
+// the other, so a run of them is one piece, and its slots differ by how far it moved.
+class LeafChanger {
+ public:
+  LeafChanger(char* page, const PageView& leaf, uint32_t count)
+      : page_(page),
+        leaf_(leaf),
+        slot_(page + kPageHeaderBytes),
+        cell_(slot_ + kSlotBytes * count) {
+    std::memcpy(cell_, leaf.prefix().data(), leaf.prefix().size());
+    cell_ += leaf.prefix().size();
+  }
+
+  void CopyRun(uint32_t from, uint32_t to) {
+    if (from == to) return;
+    const char* first = leaf_.cell(from);
+    const char* end = to < leaf_.count() ? leaf_.cell(to) : leaf_.page_ + leaf_.length();
+    const auto moved = static_cast<uint32_t>((cell_ - page_) - (first - leaf_.page_));
+    const char* old = leaf_.slots() + kSlotBytes * from;
+    for (uint32_t i = from; i < to; ++i, old += kSlotBytes, slot_ += kSlotBytes) {
+      StoreFixed<uint64_t>(slot_, LoadFixed<uint64_t>(old) + (uint64_t{moved} << 32));
+    }
+    std::memcpy(cell_, first, static_cast<size_t>(end - first));
+    cell_ += end - first;
+  }
+
+  void Put(std::string_view suffix, std::string_view value) {
+    StoreFixed<uint32_t>(slot_, Head(suffix));
+    StoreFixed<uint32_t>(slot_ + 4, static_cast<uint32_t>(cell_ - page_));
+    slot_ += kSlotBytes;
+    StoreFixed<uint16_t>(cell_, static_cast<uint16_t>(suffix.size()));
+    StoreFixed<uint16_t>(cell_ + 2, kInlinedValue);
+    StoreFixed<uint32_t>(cell_ + 4, static_cast<uint32_t>(value.size()));
+    cell_ = std::copy(suffix.begin(), suffix.end(), cell_ + kLeafCellBytes);
+    cell_ = std::copy(value.begin(), value.end(), cell_);
+  }
+
+  uint32_t length() const { return static_cast<uint32_t>(cell_ - page_); }
+
+ private:
+  char* const page_;
+  const PageView& leaf_;
+  char* slot_;
+  char* cell_;
+};
+
+void ChangeLeafAt(char* page, TreeId tree, const PageView& leaf,
+                  std::span<const LeafChange> changes) {
+  uint32_t count = leaf.count();
+  for (const LeafChange& change : changes) {
+    count += (change.value.has_value() ? 1 : 0) - (change.at.found ? 1 : 0);
+  }
+  const uint32_t length = ChangedLeafLength(leaf, changes);
+  const std::string_view prefix = leaf.prefix();
+  PutHeader(page, PageKind::kLeaf, 0, tree, length, count, 0, static_cast<uint16_t>(prefix.size()));
+  LeafChanger changer(page, leaf, count);
+  uint32_t next = 0;
+  for (const LeafChange& change : changes) {
+    changer.CopyRun(next, change.at.index);
+    if (change.value.has_value()) changer.Put(change.key.substr(prefix.size()), *change.value);
+    next = change.at.index + (change.at.found ? 1 : 0);
+  }
+  changer.CopyRun(next, leaf.count());
+  DYNLIB_CHECK(changer.length() == length);
 }
 
 uint32_t BranchLength(std::span<const std::string_view> separators) {

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -100,9 +101,13 @@ struct LeafValue {
   uint32_t child = 0;  // of an overflow value
 };
 
+class LeafChanger;
+
 // Reads a page that CheckPage passed, or that was built here. The bytes outlive the view.
 class PageView {
  public:
+  friend class LeafChanger;
+
   explicit PageView(const char* page) : page_(page) {}
 
   PageKind kind() const { return static_cast<PageKind>(page_[6]); }
@@ -127,6 +132,10 @@ class PageView {
             LoadFixed<uint16_t>(at)};
   }
   LeafValue value(uint32_t i) const;
+  // What the cell of a key of a leaf takes.
+  uint32_t CellBytes(uint32_t i) const {
+    return static_cast<uint32_t>(kLeafCellBytes + suffix(i).size() + value(i).inlined.size());
+  }
   void PrefetchKey(uint32_t i) const { __builtin_prefetch(cell(i)); }
   // Of an overflow, directory or bitmap page.
   std::string_view payload() const {
@@ -213,6 +222,18 @@ class PageSizer {
 uint32_t LeafLength(std::span<const LeafEntry> entries);
 void BuildLeafAt(char* page, TreeId tree, std::span<const LeafEntry> entries);
 PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries);
+// A put (or a delete, without a value) of one key of a leaf, and where it belongs, as Find says.
+struct LeafChange {
+  PageView::Position at;
+  std::string_view key;
+  std::optional<std::string_view> value;  // inlined
+};
+// The leaf with these changes, in key order, each to another key: copied in runs, several times as
+// fast as built anew from its entries. None of its values, old or new, is an overflow value; each
+// key starts with its prefix.
+uint32_t ChangedLeafLength(const PageView& leaf, std::span<const LeafChange> changes);
+void ChangeLeafAt(char* page, TreeId tree, const PageView& leaf,
+                  std::span<const LeafChange> changes);
 // separators.size() + 1 children; child i + 1 holds the keys >= separator i.
 uint32_t BranchLength(std::span<const std::string_view> separators);
 void BuildBranchAt(char* page, TreeId tree, uint32_t level,

@@ -6,6 +6,7 @@
 
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/store/epochs.h"
 #include "dynlib/store/node_store.h"
 #include "dynlib/store/page_file.h"
 #include "dynlib/store/tree_update.h"
@@ -145,6 +146,7 @@ absl::Status PageFile::CollectNodes(Node* node, NodesOfTree& out) {
 void PageFile::Retire(const Tree& tree, NodesOfTree nodes) {
   std::vector<Node*> free;
   {
+    Epochs::Guard guard(nodes_->epochs());
     std::lock_guard lock(nodes_->versions().mutex());
     Versions& versions = nodes_->versions();
     versions.RetireLocked(tree.versions_, nodes.nodes, versions.NextLocked(), free);
@@ -258,6 +260,7 @@ absl::Status PageFile::PublishTogether(std::vector<Successor> successors, TreeUp
       if (next.tree == nullptr) DYNLIB_RETURN_IF_ERROR(CheckAbsentLocked(next.part->tree));
     }
     Versions& versions = nodes_->versions();
+    Epochs::Guard guard(nodes_->epochs());
     std::lock_guard versions_lock(versions.mutex());
     const uint64_t version = versions.NextLocked();
     for (const TreeUpdate* done : updates) {

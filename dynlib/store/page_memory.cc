@@ -200,6 +200,7 @@ NodeContent* PageMemory::NewContent(uint32_t length, uint32_t children) {
     slot = span->base;
   }
   used_.fetch_add(span->slot_bytes, std::memory_order_relaxed);
+  contents_.fetch_add(1, std::memory_order_relaxed);
   auto* content = new (slot) NodeContent;
   content->length = length;
   content->child_count = children;
@@ -210,6 +211,7 @@ NodeContent* PageMemory::NewContent(uint32_t length, uint32_t children) {
 void PageMemory::Free(NodeContent* content) {
   std::lock_guard lock(mutex_);
   used_.fetch_sub(content->span->slot_bytes, std::memory_order_relaxed);
+  contents_.fetch_sub(1, std::memory_order_relaxed);
   ReturnSlot(content->span, reinterpret_cast<char*>(content));
 }
 

@@ -73,6 +73,7 @@ class PageMemory {
   }
   // Of used_bytes(), what is not nodes.
   uint64_t content_bytes() const { return used_.load(std::memory_order_relaxed); }
+  uint64_t contents() const { return contents_.load(std::memory_order_relaxed); }
   uint64_t resident_bytes() const { return resident_.load(std::memory_order_relaxed); }
   static size_t SlotBytes(const NodeContent& content) { return content.span->slot_bytes; }
 
@@ -117,6 +118,7 @@ class PageMemory {
   uint32_t hand_slot_ = 0;
   std::atomic<uint64_t> used_{0};
   std::atomic<uint64_t> nodes_{0};
+  std::atomic<uint64_t> contents_{0};
   std::atomic<uint64_t> resident_{0};
 };
 

@@ -234,6 +234,7 @@ absl::StatusOr<Node*> Tree::Begin(const WriteBatch& batch, uint64_t position) co
 void Tree::Publish(Node* new_root, uint64_t position, TreeUpdate& update) {
   std::vector<Node*> free;
   {
+    Epochs::Guard guard(nodes_->epochs());
     std::lock_guard lock(nodes_->versions().mutex());
     const uint64_t version = nodes_->versions().NextLocked();
     for (Node* node : update.made()) node->set_birth(version);

@@ -174,6 +174,7 @@ absl::Status TreeUpdate::Update(Node* node, const NodeContent& content, std::str
 
 void TreeUpdate::UpdateLeaf(Node* node, const NodeContent* content, std::string_view separator,
                             Operations operations, Pieces& out) {
+  if (content != nullptr && ChangeLeaf(node, *content, separator, operations, out)) return;
   std::vector<Item> items;
   if (!MergeIntoLeaf(content, operations, items)) {
     if (node != nullptr) out.push_back({node, separator});
@@ -183,6 +184,36 @@ void TreeUpdate::UpdateLeaf(Node* node, const NodeContent* content, std::string_
                 operations.front()->key > Key(content->view(), content->view().count() - 1);
   if (node != nullptr) Replace(node);
   if (!items.empty()) BuildLeaves(items, append, separator, out);
+}
+
+bool TreeUpdate::ChangeLeaf(Node* node, const NodeContent& content, std::string_view separator,
+                            Operations operations, Pieces& out) {
+  if (content.child_count > 0) return false;
+  const PageView leaf = content.view();
+  const std::string_view prefix = leaf.prefix();
+  changes_.clear();
+  for (const Operation* operation : operations) {
+    if (operation->key.compare(0, prefix.size(), prefix) != 0) return false;
+    const PageView::Position at = leaf.Find(operation->key);
+    if (!operation->value.has_value()) {
+      if (at.found) changes_.push_back({at, operation->key, std::nullopt});
+      continue;
+    }
+    if (operation->value->size() > kMaxInlineValueBytes) return false;
+    if (at.found && leaf.value(at.index).inlined == *operation->value) continue;
+    changes_.push_back({at, operation->key, *operation->value});
+  }
+  if (changes_.empty()) {
+    out.push_back({node, separator});
+    return true;
+  }
+  const uint32_t length = ChangedLeafLength(leaf, changes_);
+  if (length > kPageTargetBytes || length == kPageHeaderBytes + prefix.size()) return false;
+  NodeContent* page = nodes_->NewContent(length, /*children=*/0);
+  ChangeLeafAt(page->data(), tree_, leaf, changes_);
+  Replace(node);
+  out.push_back({MakeNode(page), separator, true});
+  return true;
 }
 
 bool TreeUpdate::MergeIntoLeaf(const NodeContent* content, Operations operations,

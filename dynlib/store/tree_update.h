@@ -130,6 +130,10 @@ class TreeUpdate {
   absl::Status UpdateBranch(Node* node, const NodeContent& content, std::string_view separator,
                             Operations operations, Pieces& out);
 
+  // The usual case, quickly: false when the leaf is to be built anew, be it for overflow values,
+  // for keys without its prefix, or because it is to be split, or empty.
+  bool ChangeLeaf(Node* node, const NodeContent& content, std::string_view separator,
+                  Operations operations, Pieces& out);
   bool MergeIntoLeaf(const NodeContent* content, Operations operations, std::vector<Item>& items);
   bool ApplyTo(const NodeContent* content, uint32_t index, bool found,
                const WriteBatch::Operation& operation, std::vector<Item>& items);
@@ -208,7 +212,8 @@ class TreeUpdate {
   Arena arena_;
   std::vector<Node*> replaced_;
   std::vector<Node*> made_;
-  std::vector<LeafEntry> entries_;  // of the leaf that is being made
+  std::vector<LeafChange> changes_;  // to the leaf that is being changed
+  std::vector<LeafEntry> entries_;   // of the leaf that is being made
   std::vector<ContentRef> pinned_;
   bool dense_ = false;  // leaves are as long as wastes least
 };

@@ -99,6 +99,7 @@ class Versions {
                                               const std::shared_ptr<TreeVersions>& tree, Node* root,
                                               uint64_t position);
   // The nodes have left `tree` with `version`, for good. Adds those that nobody holds to `free`.
+  // Under an epoch guard, as content that is not pinned is looked at.
   void RetireLocked(const std::shared_ptr<TreeVersions>& tree, std::span<Node* const> nodes,
                     uint64_t version, std::vector<Node*>& free);
   void Release(VersionPin& pin, std::vector<Node*>& free);

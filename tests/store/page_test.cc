@@ -1,7 +1,9 @@
 #include "dynlib/store/page.h"
 
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dynlib/base/random.h"
@@ -210,6 +212,59 @@ TEST(PageTest, CheckSaysWhatIsWrong) {
   PageBytes page = BuildLeaf(TreeId{1}, std::vector<LeafEntry>{{"a", "1"}, {"b", "2"}});
   page.data[4] = 9;
   EXPECT_THAT(std::string(CheckPage(page.view()).message()), HasSubstr("version 9"));
+}
+
+// Random changes, against a leaf that is built from the entries that should be there.
+TEST(PageTest, AChangedLeafHasWhatOneBuiltAnewHas) {
+  Random random(17);
+  for (int round = 0; round < 500; ++round) {
+    std::map<std::string, std::string> model;
+    auto key = [&] { return "prefix/" + std::to_string(random.Below(200)); };
+    for (uint64_t n = 1 + random.Below(60); n > 0; --n) {
+      model[key()] = std::string(random.Below(120), 'a');
+    }
+    std::vector<LeafEntry> entries;
+    for (const auto& [k, v] : model) entries.push_back({k, v});
+    const PageBytes old = BuildLeaf(TreeId{1}, entries);
+    const PageView leaf(old.data.get());
+
+    std::map<std::string, std::optional<std::string>> wanted;
+    for (uint64_t n = 1 + random.Below(8); n > 0; --n) {
+      const std::string k = key();
+      if (random.Chance(0.3)) {
+        if (model.contains(k)) wanted[k] = std::nullopt;
+      } else {
+        wanted[k] = std::string(random.Below(200), 'b');
+      }
+    }
+    std::vector<LeafChange> changes;
+    bool all_share = true;
+    for (const auto& [k, v] : wanted) {
+      all_share &= k.starts_with(leaf.prefix());
+      if (!all_share) break;
+      std::optional<std::string_view> value;
+      if (v.has_value()) value = *v;
+      changes.push_back({leaf.Find(k), k, value});
+      if (v.has_value()) {
+        model[k] = *v;
+      } else {
+        model.erase(k);
+      }
+    }
+    if (!all_share) continue;
+    PageBytes page = PageBytes::Allocate(ChangedLeafLength(leaf, changes));
+    ChangeLeafAt(page.data.get(), TreeId{2}, leaf, changes);
+    ASSERT_TRUE(CheckPage(page.view()).ok()) << CheckPage(page.view());
+    const PageView changed(page.data.get());
+    EXPECT_EQ(changed.tree(), TreeId{2});
+    ASSERT_EQ(changed.count(), model.size());
+    uint32_t i = 0;
+    for (const auto& [k, v] : model) {
+      ASSERT_EQ(std::string(changed.prefix()) + std::string(changed.suffix(i)), k);
+      ASSERT_EQ(changed.value(i).inlined, v);
+      ++i;
+    }
+  }
 }
 
 }  // namespace
