@@ -15,6 +15,7 @@ namespace {
 constexpr NodeId kObserver{200};
 constexpr uint64_t kFirstMetadataNode = 300;
 constexpr int kZones = 3;
+constexpr int kDamagedOpens = 3;  // so often in a row, and the disk is damaged
 
 }  // namespace
 
@@ -159,13 +160,14 @@ void SimulatedCluster::OnOpened(NodeId id,
     // A damaged disk stays as it is; a device that failed for once may work the next time.
     const bool damaged = absl::IsDataLoss(status) && world_->corruptible().contains(id) &&
                          world_->faults().disk_eio == 0;
-    if (damaged) {
+    if (damaged && ++server.damaged_opens == kDamagedOpens) {
       server.dead = true;
     } else {
       injector_->RequestRestart(id);
     }
     return;
   }
+  server.damaged_opens = 0;
   server.storage = *std::move(opened);
   server.storage->OnFatal([this, id](absl::Status why) {
     world_->Note(id, Cat("fatal: ", std::string(ToStd(why.message()))));

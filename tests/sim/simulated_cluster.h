@@ -62,6 +62,7 @@ class SimulatedCluster {
     sim::Node* node = nullptr;
     std::unique_ptr<cluster::StorageNode> storage;
     bool dead = false;
+    int damaged_opens = 0;  // in a row
   };
   struct Metadata {
     sim::Node* node = nullptr;
