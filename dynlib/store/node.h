@@ -144,7 +144,7 @@ class Node {
     new (&facts()) NodeFacts;
     content->node = this;
     content->made = true;
-    content->pins.store(1, std::memory_order_relaxed);
+    content->pins.store(1, std::memory_order_release);
   }
   // A page on disk, which was not part of the tree before version `birth`.
   Node(const PageRef& address, uint64_t birth) {

@@ -97,7 +97,7 @@ absl::StatusOr<ContentRef> NodeStore::LoadFromDisk(Node& node, Expect expect, Re
   if (mode == ReadMode::kMemoryOnly) return absl::UnavailableError("page not in memory");
   DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(node.address(), expect));
   NodeContent* content = MakeContent(node, page);
-  content->pins.store(2, std::memory_order_relaxed);  // the node's, and what is returned
+  content->pins.store(2, std::memory_order_release);  // the node's, and what is returned
   while (!node.Install(content)) {
     // Another thread was faster; or the evictor is about to take away what is there.
     ContentRef there = PinContent(node);

@@ -72,8 +72,10 @@ bool NodeStore::Claim(NodeContent& content) {
 }
 
 bool NodeStore::TryEvict(NodeContent& content, uint64_t oldest_borrower, bool second_chance) {
+  // Before it is one for the first time, it has no node.
+  if (content.pins.load(std::memory_order_acquire) != 1) return false;
   Node* node = content.node;
-  if (content.pins.load(std::memory_order_acquire) != 1 || !node->on_disk()) return false;
+  if (!node->on_disk()) return false;
   if (second_chance && content.referenced.load(std::memory_order_relaxed)) {
     content.referenced.store(false, std::memory_order_relaxed);
     return false;
