@@ -21,6 +21,7 @@
 #include <mutex>
 #include <set>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -135,9 +136,16 @@ class Versions {
   static VersionPin* YoungestIn(const TreeVersions& tree, uint64_t from, uint64_t to,
                                 const VersionPin* but);
 
+  // Not by address, so that what a checkpoint writes, and in which order, is the same in each run.
+  struct ByAge {
+    bool operator()(const TreeVersions* a, const TreeVersions* b) const {
+      return std::tie(a->created_at, a->tree, a) < std::tie(b->created_at, b->tree, b);
+    }
+  };
+
   mutable std::mutex mutex_;
   uint64_t newest_ = 0;
-  std::set<TreeVersions*> pinned_;  // trees that have pins
+  std::set<TreeVersions*, ByAge> pinned_;  // trees that have pins
   // Since the last capture: pages that were on disk when they left, and those that the running
   // checkpoint may be giving an address.
   std::vector<Extent> left_on_disk_;
