@@ -147,12 +147,22 @@ struct GacClient::Entry {
       return false;
     }
     // Of a scarce bucket nothing, so that no thread sits on what another one needs.
-    int64_t ahead = ahead_max.load(std::memory_order_relaxed);
+    const int64_t most = ahead_max.load(std::memory_order_relaxed);
+    int64_t held = stripe.ahead.load(std::memory_order_relaxed);
+    int64_t ahead = most - held;
     if (ahead > 0) ahead = std::min(ahead, bucket.Remaining(now) / int64_t{2 * kStripes});
     if (ahead > 0) ahead = bucket.TakeUpTo(ahead, now);
-    taken.fetch_add(units + ahead, std::memory_order_relaxed);
+    taken.fetch_add(units + std::max<int64_t>(ahead, 0), std::memory_order_relaxed);
     if (ahead > 0) {
-      stripe.ahead.fetch_add(ahead, std::memory_order_relaxed);
+      // Another thread of the stripe may have filled it meanwhile: `most` holds all the same.
+      while (held + ahead <= most &&
+             !stripe.ahead.compare_exchange_weak(held, held + ahead, std::memory_order_relaxed)) {
+      }
+      if (held + ahead > most) {
+        bucket.GiveBack(ahead, now);
+        taken.fetch_sub(ahead, std::memory_order_relaxed);
+        return true;
+      }
       if (!some_ahead.load(std::memory_order_relaxed)) {
         some_ahead.store(true, std::memory_order_relaxed);
       }

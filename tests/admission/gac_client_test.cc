@@ -297,6 +297,22 @@ TEST_F(GacClientTest, WhatIsHeldAheadIsAdmittedInTheEndAndReportedThen) {
   EXPECT_EQ(report.asked_units, 500'002u - 100 + 2);
 }
 
+// Requests larger than what is held ahead do not make it more.
+TEST_F(GacClientTest, HoldsNoMoreAheadThanItSays) {
+  const GacClient::Limit fast{.limit = LimitRate{1, 1e6}, .safe_units_per_second = 1e6};
+  const LimitId limit{6};
+  ASSERT_TRUE(client_->SetLimit(limit, fast, now_).ok());
+  for (int i = 0; i < 200; ++i) {
+    now_ = now_ + milliseconds(100);
+    ASSERT_TRUE(client_->TryAdmit(limit, 10'000, now_).admitted());
+  }
+  now_ = now_ + seconds(10);
+  int64_t admitted = 0;
+  while (client_->TryAdmit(limit, 1, now_).admitted()) ++admitted;
+  EXPECT_GE(admitted, 500'002);
+  EXPECT_LE(admitted, 500'002 + 125) << "an eighth of a millisecond";
+}
+
 TEST_F(GacClientTest, ARateThatFallsTakesBackWhatIsHeldAhead) {
   const GacClient::Limit fast{.limit = LimitRate{1, 1e9}, .safe_units_per_second = 1e9};
   ASSERT_TRUE(client_->SetLimit(kLimit, fast, now_).ok());
