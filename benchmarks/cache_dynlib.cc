@@ -81,6 +81,16 @@ class Routes final : public DynlibRoutes {
     return sum;
   }
 
+  uint64_t OnlyFindAll(const uint64_t* keys, size_t count) override {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const auto found = cache_.Held(keys[i]);
+      if (!found.has_value()) return 0;
+      sum += found->value->version;
+    }
+    return sum;
+  }
+
   bool Refresh() override {
     executor_.Run();
     return cache_.Stats()[cache::Counter::kShed] == 0;

@@ -89,6 +89,9 @@ class Intake {
   struct alignas(64) Stripe {
     std::atomic<const char*> owner{nullptr};
     std::atomic<Key*> ring{nullptr};  // allocated at the first use
+    // Where the ring would begin if it had never been gone around: turn + tail is the next place.
+    // Credits reach to the end of a turn at most.
+    std::atomic<uintptr_t> turn{0};
     // Intents ever left in the ring, and how far that may go: limit - tail are the credits, never
     // more than the ring has room for.
     std::atomic<uint64_t> tail{0};
@@ -132,7 +135,8 @@ class Intake {
   // Of a stripe without credits; false if it gets none.
   [[gnu::noinline]] bool TakeCredits(Stripe& stripe);
   void Append(Stripe& stripe, uint64_t tail, const Key& key) {
-    stripe.ring.load(std::memory_order_relaxed)[tail & ring_mask_] = key;
+    const uintptr_t turn = stripe.turn.load(std::memory_order_relaxed);
+    *reinterpret_cast<Key*>(turn + tail * sizeof(Key)) = key;
     stripe.tail.store(tail + 1, std::memory_order_release);
   }
 
@@ -199,13 +203,16 @@ bool Intake<Key>::TakeCredits(Stripe& stripe) {
     stripe.ring.store(new Key[ring_mask_ + 1], std::memory_order_release);
   const uint64_t tail = stripe.tail.load(std::memory_order_relaxed);
   const uint64_t full = stripe.head.load(std::memory_order_acquire) + ring_mask_ + 1;
+  const size_t end_of_turn = ring_mask_ + 1 - (tail & ring_mask_);
   size_t left = pool_.load(std::memory_order_relaxed);
   size_t taken;
   do {
-    taken = std::min({left, batch_, static_cast<size_t>(full - tail)});
+    taken = std::min({left, batch_, static_cast<size_t>(full - tail), end_of_turn});
     if (taken == 0) return false;
   } while (!pool_.compare_exchange_weak(left, left - taken, std::memory_order_relaxed));
   stripe.limit.store(tail + taken, std::memory_order_relaxed);
+  const auto ring = reinterpret_cast<uintptr_t>(stripe.ring.load(std::memory_order_relaxed));
+  stripe.turn.store(ring - (tail & ~ring_mask_) * sizeof(Key), std::memory_order_relaxed);
   return true;
 }
 
