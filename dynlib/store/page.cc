@@ -13,13 +13,6 @@ namespace {
 
 constexpr uint32_t kChildless = uint32_t{1} << 31;  // in a reference, beside the generation
 
-// The first four bytes as a big-endian number, so that numbers compare as the bytes do.
-uint32_t Head(std::string_view suffix) {
-  uint32_t head = 0;
-  if (!suffix.empty()) std::memcpy(&head, suffix.data(), std::min<size_t>(4, suffix.size()));
-  return __builtin_bswap32(head);
-}
-
 std::string_view CommonPrefix(std::string_view a, std::string_view b) {
   size_t n = std::min(a.size(), b.size());
   return a.substr(0, std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
@@ -51,7 +44,7 @@ class CellWriter {
   }
 
   void StartCell(std::string_view suffix) {
-    StoreFixed<uint32_t>(slot_, Head(suffix));
+    StoreFixed<uint32_t>(slot_, SuffixHead(suffix));
     StoreFixed<uint32_t>(slot_ + 4, static_cast<uint32_t>(cell_ - page_));
     slot_ += kSlotBytes;
     Number<uint16_t>(static_cast<uint16_t>(suffix.size()));
@@ -134,7 +127,7 @@ absl::Status CheckCells(std::string_view page) {
     if (!suffix.has_value()) return Bad("cell", i);
     if (i > 0 && *suffix <= last) return Bad("order of key", i);
     if (prefix + suffix->size() > kMaxKeyBytes) return Bad("length of key", i);
-    if (LoadFixed<uint32_t>(page.data() + slots + kSlotBytes * i) != Head(*suffix)) {
+    if (LoadFixed<uint32_t>(page.data() + slots + kSlotBytes * i) != SuffixHead(*suffix)) {
       return Bad("head of key", i);
     }
     last = *suffix;
@@ -189,7 +182,7 @@ void PageView::AskForCell(uint32_t i, Ask ask) const {
 }
 
 PageView::Position PageView::FindSuffix(std::string_view suffix_searched, Ask ask) const {
-  const uint32_t head = Head(suffix_searched);
+  const uint32_t head = SuffixHead(suffix_searched);
   const char* first = slots();
   const uint32_t keys = count();
   // The first slot whose head is not below. Without branches, which the processor could not guess.
@@ -292,84 +285,6 @@ PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries) {
   PageBytes page = PageBytes::Allocate(LeafLength(entries));
   BuildLeafAt(page.data.get(), tree, entries);
   return page;
-}
-
-uint32_t ChangedLeafLength(const PageView& leaf, std::span<const LeafChange> changes) {
-  const size_t prefix = leaf.prefix().size();
-  size_t length = leaf.length();
-  for (const LeafChange& change : changes) {
-    if (change.at.found) length -= kSlotBytes + leaf.CellBytes(change.at.index);
-    if (change.value.has_value()) {
-      length += kSlotBytes + kLeafCellBytes + change.key.size() - prefix + change.value->size();
-    }
-  }
-  return static_cast<uint32_t>(length);
-}
-
-// Copies what is between changes: the cells of a page lie in the order of their keys, one behind
-// the other, so a run of them is one piece, and its slots differ by how far it moved.
-class LeafChanger {
- public:
-  LeafChanger(char* page, const PageView& leaf, uint32_t count)
-      : page_(page),
-        leaf_(leaf),
-        slot_(page + kPageHeaderBytes),
-        cell_(slot_ + kSlotBytes * count) {
-    std::memcpy(cell_, leaf.prefix().data(), leaf.prefix().size());
-    cell_ += leaf.prefix().size();
-  }
-
-  void CopyRun(uint32_t from, uint32_t to) {
-    if (from == to) return;
-    const char* first = leaf_.cell(from);
-    const char* end = to < leaf_.count() ? leaf_.cell(to) : leaf_.page_ + leaf_.length();
-    const auto moved = static_cast<uint32_t>((cell_ - page_) - (first - leaf_.page_));
-    const char* old = leaf_.slots() + kSlotBytes * from;
-    for (uint32_t i = from; i < to; ++i, old += kSlotBytes, slot_ += kSlotBytes) {
-      StoreFixed<uint64_t>(slot_, LoadFixed<uint64_t>(old) + (uint64_t{moved} << 32));
-    }
-    std::memcpy(cell_, first, static_cast<size_t>(end - first));
-    cell_ += end - first;
-  }
-
-  void Put(std::string_view suffix, std::string_view value) {
-    StoreFixed<uint32_t>(slot_, Head(suffix));
-    StoreFixed<uint32_t>(slot_ + 4, static_cast<uint32_t>(cell_ - page_));
-    slot_ += kSlotBytes;
-    StoreFixed<uint16_t>(cell_, static_cast<uint16_t>(suffix.size()));
-    StoreFixed<uint16_t>(cell_ + 2, kInlinedValue);
-    StoreFixed<uint32_t>(cell_ + 4, static_cast<uint32_t>(value.size()));
-    cell_ = std::copy(suffix.begin(), suffix.end(), cell_ + kLeafCellBytes);
-    cell_ = std::copy(value.begin(), value.end(), cell_);
-  }
-
-  uint32_t length() const { return static_cast<uint32_t>(cell_ - page_); }
-
- private:
-  char* const page_;
-  const PageView& leaf_;
-  char* slot_;
-  char* cell_;
-};
-
-void ChangeLeafAt(char* page, TreeId tree, const PageView& leaf,
-                  std::span<const LeafChange> changes) {
-  uint32_t count = leaf.count();
-  for (const LeafChange& change : changes) {
-    count += (change.value.has_value() ? 1 : 0) - (change.at.found ? 1 : 0);
-  }
-  const uint32_t length = ChangedLeafLength(leaf, changes);
-  const std::string_view prefix = leaf.prefix();
-  PutHeader(page, PageKind::kLeaf, 0, tree, length, count, 0, static_cast<uint16_t>(prefix.size()));
-  LeafChanger changer(page, leaf, count);
-  uint32_t next = 0;
-  for (const LeafChange& change : changes) {
-    changer.CopyRun(next, change.at.index);
-    if (change.value.has_value()) changer.Put(change.key.substr(prefix.size()), *change.value);
-    next = change.at.index + (change.at.found ? 1 : 0);
-  }
-  changer.CopyRun(next, leaf.count());
-  DYNLIB_CHECK(changer.length() == length);
 }
 
 uint32_t BranchLength(std::span<const std::string_view> separators) {

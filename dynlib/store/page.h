@@ -10,8 +10,10 @@
 #ifndef DYNLIB_STORE_PAGE_H_
 #define DYNLIB_STORE_PAGE_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -93,6 +95,14 @@ inline constexpr size_t kBranchCellBytes = 2;  // before the separator's suffix
 
 inline constexpr uint16_t kInlinedValue = 0xffff;  // in a leaf cell, for "no overflow child"
 
+// The first four bytes of a key's suffix as a big-endian number, so that numbers compare as the
+// bytes do: what a slot says of it.
+inline uint32_t SuffixHead(std::string_view suffix) {
+  uint32_t head = 0;
+  if (!suffix.empty()) std::memcpy(&head, suffix.data(), std::min<size_t>(4, suffix.size()));
+  return __builtin_bswap32(head);
+}
+
 // What a leaf says of a value.
 struct LeafValue {
   std::string_view inlined;
@@ -101,12 +111,12 @@ struct LeafValue {
   uint32_t child = 0;  // of an overflow value
 };
 
-class LeafChanger;
+class PageChanger;
 
 // Reads a page that CheckPage passed, or that was built here. The bytes outlive the view.
 class PageView {
  public:
-  friend class LeafChanger;
+  friend class PageChanger;
 
   explicit PageView(const char* page) : page_(page) {}
 
@@ -222,18 +232,6 @@ class PageSizer {
 uint32_t LeafLength(std::span<const LeafEntry> entries);
 void BuildLeafAt(char* page, TreeId tree, std::span<const LeafEntry> entries);
 PageBytes BuildLeaf(TreeId tree, std::span<const LeafEntry> entries);
-// A put (or a delete, without a value) of one key of a leaf, and where it belongs, as Find says.
-struct LeafChange {
-  PageView::Position at;
-  std::string_view key;
-  std::optional<std::string_view> value;  // inlined
-};
-// The leaf with these changes, in key order, each to another key: copied in runs, several times as
-// fast as built anew from its entries. None of its values, old or new, is an overflow value; each
-// key starts with its prefix.
-uint32_t ChangedLeafLength(const PageView& leaf, std::span<const LeafChange> changes);
-void ChangeLeafAt(char* page, TreeId tree, const PageView& leaf,
-                  std::span<const LeafChange> changes);
 // separators.size() + 1 children; child i + 1 holds the keys >= separator i.
 uint32_t BranchLength(std::span<const std::string_view> separators);
 void BuildBranchAt(char* page, TreeId tree, uint32_t level,

@@ -30,7 +30,7 @@ absl::Status TreeUpdate::CutPage(Node* node, const NodeContent& content, std::st
   }
   const uint32_t at = view.ChildFor(key);
   DYNLIB_ASSIGN_OR_RETURN(const NodeContent* child, LoadChild(content, at));
-  Pieces children = AllChildren(content, {});
+  Pieces children = AllChildren(content);
   Pieces left;
   Pieces right;
   DYNLIB_RETURN_IF_ERROR(
@@ -60,8 +60,8 @@ void TreeUpdate::CutLeaf(Node* node, const NodeContent& content, std::string_vie
   std::vector<Item> items;
   AppendItems(content, 0, count, items);
   std::span<const Item> all(items);
-  below.push_back({MakeLeaf(all.first(at)), separator, true});
-  above.push_back({MakeLeaf(all.subspan(at)), key, true});
+  below.push_back(Made(MakeLeaf(all.first(at)), separator));
+  above.push_back(Made(MakeLeaf(all.subspan(at)), key));
 }
 
 absl::Status TreeUpdate::FinishBranch(Pieces children, uint32_t level, std::string_view separator,
@@ -111,7 +111,7 @@ absl::Status TreeUpdate::Graft(Node* node, const NodeContent& content, std::stri
                                const Grafted& lower, Pieces& out) {
   const uint32_t level = content.view().level();
   const uint32_t at = lower.at_end ? content.view().count() : 0;
-  Pieces children = AllChildren(content, {});
+  Pieces children = AllChildren(content);
   if (level == lower.level + 1) {
     if (lower.at_end) {
       children.push_back({lower.root, lower.boundary, true});

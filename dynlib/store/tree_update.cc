@@ -12,20 +12,28 @@ namespace {
 
 using Operation = WriteBatch::Operation;
 
-// A page below this is merged with a neighbour, when the two together come to less than
-// kMergedBytesMax: well below a full page, so that the next insertion does not split it again.
-constexpr uint32_t kSmallPageBytes = kPageTargetBytes / 4;
-constexpr uint32_t kMergedBytesMax = kPageTargetBytes * 3 / 4;
-// A branch may be longer than the target until it has this many children, so that long keys cannot
-// make a tree that is all height.
-constexpr size_t kBranchChildrenMin = 4;
 constexpr size_t kArenaBlockBytes = 64 << 10;
 
-// How long a page may get when `total` bytes are spread over as few pages as possible. Evenly, to
-// leave room in each.
-size_t GoalBytes(size_t total) {
-  size_t pages = (total + kPageTargetBytes - 1) / kPageTargetBytes;
-  return total / pages;
+bool KeyBelow(const Operation* a, const Operation* b) { return a->key < b->key; }
+
+// Stable. By the first eight bytes of the keys, as numbers, as far as these tell them apart.
+void SortByKey(std::vector<const Operation*>& operations) {
+  struct ByHead {
+    uint64_t head;
+    const Operation* operation;
+  };
+  std::vector<ByHead> heads;
+  heads.reserve(operations.size());
+  for (const Operation* operation : operations) {
+    uint64_t head = 0;
+    const std::string_view key = operation->key;
+    if (!key.empty()) std::memcpy(&head, key.data(), std::min(sizeof(head), key.size()));
+    heads.push_back({__builtin_bswap64(head), operation});
+  }
+  std::stable_sort(heads.begin(), heads.end(), [](const ByHead& a, const ByHead& b) {
+    return a.head != b.head ? a.head < b.head : a.operation->key < b.operation->key;
+  });
+  for (size_t i = 0; i < heads.size(); ++i) operations[i] = heads[i].operation;
 }
 
 }  // namespace
@@ -48,6 +56,11 @@ absl::Status CheckLimits(const WriteBatch& batch) {
   return absl::OkStatus();
 }
 
+size_t TreeUpdate::GoalBytes(size_t total) {
+  size_t pages = (total + kPageTargetBytes - 1) / kPageTargetBytes;
+  return total / pages;
+}
+
 std::vector<const WriteBatch::Operation*> TreeUpdate::Sorted(const WriteBatch& batch) {
   std::vector<const Operation*> sorted;
   sorted.reserve(batch.size());
@@ -64,8 +77,7 @@ std::vector<const WriteBatch::Operation*> TreeUpdate::Sorted(const WriteBatch& b
     }
   }
   std::reverse(sorted.begin(), sorted.end());
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const Operation* a, const Operation* b) { return a->key < b->key; });
+  if (!std::is_sorted(sorted.begin(), sorted.end(), KeyBelow)) SortByKey(sorted);
   size_t kept = 0;
   for (size_t i = 0; i < sorted.size(); ++i) {
     if (i + 1 < sorted.size() && sorted[i + 1]->key == sorted[i]->key) continue;
@@ -212,7 +224,7 @@ bool TreeUpdate::ChangeLeaf(Node* node, const NodeContent& content, std::string_
   NodeContent* page = nodes_->NewContent(length, /*children=*/0);
   ChangeLeafAt(page->data(), tree_, leaf, changes_);
   Replace(node);
-  out.push_back({MakeNode(page), separator, true});
+  out.push_back(Made(MakeNode(page), separator));
   return true;
 }
 
@@ -280,14 +292,14 @@ void TreeUpdate::BuildLeaves(std::span<const Item> items, bool append, std::stri
   const size_t longest =
       dense_ ? DenseLeafBytes((all.length() - kPageHeaderBytes) / items.size()) : kPageTargetBytes;
   if (all.length() <= longest) {
-    out.push_back({MakeLeaf(items), separator, true});
+    out.push_back(Made(MakeLeaf(items), separator));
     return;
   }
   size_t goal = append ? longest : GoalBytes(all.length());
   size_t start = 0;
   PageSizer page = PageSizer::Leaf();
   auto close = [&](size_t end) {
-    out.push_back({MakeLeaf(items.subspan(start, end - start)), separator, true});
+    out.push_back(Made(MakeLeaf(items.subspan(start, end - start)), separator));
     if (end == items.size()) return;
     separator = ShortestSeparator(items[end - 1].entry.key, items[end].entry.key);
     start = end;
@@ -318,176 +330,6 @@ Node* TreeUpdate::MakeLeaf(std::span<const Item> items) {
   for (const Item& item : items) {
     if (item.entry.overflow) *child++ = item.overflow;
   }
-  return MakeNode(page);
-}
-
-absl::Status TreeUpdate::UpdateBranch(Node* node, const NodeContent& content,
-                                      std::string_view separator, Operations operations,
-                                      Pieces& out) {
-  DYNLIB_ASSIGN_OR_RETURN(std::vector<Change> changes,
-                          UpdateChildren(content, separator, operations));
-  bool same = true;        // nothing happened below
-  bool one_to_one = true;  // every child is still one child of decent size
-  for (const Change& change : changes) {
-    bool single = change.pieces.size() == 1;
-    same &= single && !change.pieces[0].fresh;
-    one_to_one &= single && (!change.pieces[0].fresh ||
-                             nodes_->Length(*change.pieces[0].node) >= kSmallPageBytes);
-  }
-  if (same) {
-    out.push_back({node, separator});
-    return absl::OkStatus();
-  }
-  Replace(node);
-  if (one_to_one) {
-    out.push_back({ReplaceChildren(content, changes), separator, true});
-    return absl::OkStatus();
-  }
-  uint32_t level = content.view().level();
-  Pieces children = AllChildren(content, std::move(changes));
-  DYNLIB_RETURN_IF_ERROR(MergeSmallNeighbours(children, level - 1));
-  if (!children.empty()) BuildBranches(children, level, separator, out);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<TreeUpdate::Change>> TreeUpdate::UpdateChildren(
-    const NodeContent& content, std::string_view separator, Operations operations) {
-  PageView view = content.view();
-  std::vector<Change> changes;
-  while (!operations.empty()) {
-    uint32_t child = view.ChildFor(operations.front()->key);
-    auto end = operations.end();
-    if (child < view.count()) {
-      end = std::partition_point(operations.begin() + 1, operations.end(),
-                                 [bound = Key(view, child)](const Operation* operation) {
-                                   return operation->key < bound;
-                                 });
-    }
-    size_t count = end - operations.begin();
-    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* below, LoadChild(content, child));
-    changes.push_back({child, {}});
-    DYNLIB_RETURN_IF_ERROR(Update(content.child(child), *below,
-                                  child == 0 ? separator : Key(view, child - 1),
-                                  operations.first(count), changes.back().pieces));
-    operations = operations.subspan(count);
-  }
-  return changes;
-}
-
-Node* TreeUpdate::ReplaceChildren(const NodeContent& content, const std::vector<Change>& changes) {
-  // The separators are as they were, so the bytes are too.
-  NodeContent* page = nodes_->NewContent(content.length, content.child_count);
-  std::memcpy(page->data(), content.data(), content.length);
-  std::copy_n(content.children(), content.child_count, page->children());
-  for (const Change& change : changes) page->children()[change.child] = change.pieces[0].node;
-  return MakeNode(page);
-}
-
-TreeUpdate::Pieces TreeUpdate::AllChildren(const NodeContent& content,
-                                           std::vector<Change> changes) {
-  PageView view = content.view();
-  Pieces all;
-  auto change = changes.begin();
-  for (uint32_t i = 0; i < content.child_count; ++i) {
-    if (change != changes.end() && change->child == i) {
-      std::move(change->pieces.begin(), change->pieces.end(), std::back_inserter(all));
-      ++change;
-    } else {
-      all.push_back({content.child(i), i == 0 ? std::string_view() : Key(view, i - 1)});
-    }
-  }
-  return all;
-}
-
-absl::Status TreeUpdate::MergeSmallNeighbours(Pieces& pieces, uint32_t level) {
-  size_t kept = 0;  // pieces[0, kept) are final but for the last
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    if (kept > 0) {
-      Piece& left = pieces[kept - 1];
-      Piece& right = pieces[i];
-      uint32_t a = nodes_->Length(*left.node);
-      uint32_t b = nodes_->Length(*right.node);
-      if ((left.fresh || right.fresh) && std::min(a, b) < kSmallPageBytes &&
-          a + b <= kMergedBytesMax) {
-        absl::StatusOr<Node*> merged = Merge(left, right, level);
-        // A page that is damaged stays as it is: only who needs what is in it has to fail.
-        if (!merged.ok() && !absl::IsDataLoss(merged.status())) return merged.status();
-        if (merged.ok() && *merged != nullptr) {
-          Replace(left.node);
-          Replace(right.node);
-          left = {*std::move(merged), left.separator, true};
-          continue;
-        }
-      }
-    }
-    if (kept != i) pieces[kept] = std::move(pieces[i]);
-    ++kept;
-  }
-  pieces.resize(kept);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<Node*> TreeUpdate::Merge(const Piece& left, const Piece& right, uint32_t level) {
-  DYNLIB_ASSIGN_OR_RETURN(const NodeContent* a, LoadTreePage(left.node));
-  DYNLIB_ASSIGN_OR_RETURN(const NodeContent* b, LoadTreePage(right.node));
-  if (level == 0) {
-    std::vector<Item> items;
-    AppendItems(*a, 0, a->view().count(), items);
-    AppendItems(*b, 0, b->view().count(), items);
-    PageSizer page = PageSizer::Leaf();
-    for (const Item& item : items) {
-      page.Add(item.entry.key, item.entry.value.size(), item.entry.overflow ? 1 : 0);
-    }
-    // Less prefix in common may make the whole longer than its parts.
-    return page.length() <= kPageTargetBytes ? MakeLeaf(items) : nullptr;
-  }
-  Pieces children = AllChildren(*a, {});
-  Pieces more = AllChildren(*b, {});
-  more[0].separator = right.separator;
-  std::move(more.begin(), more.end(), std::back_inserter(children));
-  PageSizer page = PageSizer::Branch();
-  for (size_t i = 1; i < children.size(); ++i) page.Add(children[i].separator, 0, 1);
-  return page.length() <= kPageTargetBytes ? MakeBranch(children, level) : nullptr;
-}
-
-void TreeUpdate::BuildBranches(std::span<const Piece> children, uint32_t level,
-                               std::string_view separator, Pieces& out) {
-  PageSizer all = PageSizer::Branch();
-  for (const Piece& child : children.subspan(1)) all.Add(child.separator, 0, 1);
-  if (all.length() <= kPageTargetBytes || children.size() <= kBranchChildrenMin) {
-    out.push_back({MakeBranch(children, level), separator, true});
-    return;
-  }
-  size_t goal = GoalBytes(all.length());
-  size_t start = 0;
-  PageSizer page = PageSizer::Branch();
-  auto close = [&](size_t end) {
-    out.push_back({MakeBranch(children.subspan(start, end - start), level), separator, true});
-    if (end < children.size()) separator = children[end].separator;
-    start = end;
-    page = PageSizer::Branch();
-  };
-  for (size_t i = 1; i < children.size(); ++i) {
-    // Not before two children are left for the next page.
-    if (i - start >= kBranchChildrenMin && i + 1 < children.size() &&
-        (page.length() >= goal ||
-         page.length_with(children[i].separator, 0, 1) > kPageTargetBytes)) {
-      close(i);
-    } else {
-      page.Add(children[i].separator, 0, 1);
-    }
-  }
-  close(children.size());
-}
-
-Node* TreeUpdate::MakeBranch(std::span<const Piece> children, uint32_t level) {
-  std::vector<std::string_view> separators;
-  separators.reserve(children.size());
-  for (const Piece& child : children.subspan(1)) separators.push_back(child.separator);
-  NodeContent* page =
-      nodes_->NewContent(BranchLength(separators), static_cast<uint32_t>(children.size()));
-  BuildBranchAt(page->data(), tree_, level, separators);
-  for (size_t i = 0; i < children.size(); ++i) page->children()[i] = children[i].node;
   return MakeNode(page);
 }
 

@@ -28,6 +28,7 @@
 #include "dynlib/store/node.h"
 #include "dynlib/store/node_store.h"
 #include "dynlib/store/page.h"
+#include "dynlib/store/page_change.h"
 #include "dynlib/store/write_batch.h"
 
 namespace dynlib::store {
@@ -91,6 +92,7 @@ class TreeUpdate {
     Node* node = nullptr;
     std::string_view separator;
     bool fresh = false;  // may be small: made by this update, or the root of a tree that joins
+    uint32_t bytes = 0;  // of the page, where this update made it
   };
   using Pieces = std::vector<Piece>;
 
@@ -100,9 +102,13 @@ class TreeUpdate {
     Node* overflow = nullptr;
   };
 
-  // What a touched child turned into.
-  struct Change {
-    uint32_t child;
+  // What the touched children of a branch turned into.
+  struct Changes {
+    struct Child {
+      uint32_t child;
+      uint32_t end;  // of its pieces, which begin where those of the one before end
+    };
+    std::vector<Child> children;
     Pieces pieces;
   };
 
@@ -144,11 +150,14 @@ class TreeUpdate {
                    Pieces& out);
   Node* MakeLeaf(std::span<const Item> items);
 
-  absl::StatusOr<std::vector<Change>> UpdateChildren(const NodeContent& content,
-                                                     std::string_view separator,
-                                                     Operations operations);
-  Node* ReplaceChildren(const NodeContent& content, const std::vector<Change>& changes);
-  Pieces AllChildren(const NodeContent& content, std::vector<Change> changes);
+  absl::Status UpdateChildren(const NodeContent& content, std::string_view separator,
+                              Operations operations, Changes& changes);
+  size_t CountBelow(const PageView& view, uint32_t child, Operations operations);
+  // The usual case, quickly: false when the branch is to be built anew, be it because children are
+  // gone, or small, because it is to be split, or for separators without its prefix.
+  bool ChangeBranch(const NodeContent& content, std::string_view separator, const Changes& changes,
+                    Pieces& out);
+  Pieces AllChildren(const NodeContent& content, const Changes& changes = {});
   absl::Status MergeSmallNeighbours(Pieces& pieces, uint32_t level);
   absl::StatusOr<Node*> Merge(const Piece& left, const Piece& right, uint32_t level);
   void BuildBranches(std::span<const Piece> children, uint32_t level, std::string_view separator,
@@ -156,6 +165,9 @@ class TreeUpdate {
   Node* MakeBranch(std::span<const Piece> children, uint32_t level);
 
   absl::StatusOr<Node*> MakeRoot(Pieces pieces);
+  // How long a page may get when `total` bytes are spread over as few pages as possible. Evenly, to
+  // leave room in each.
+  static size_t GoalBytes(size_t total);
   // The shortest string above `left` that is at most `right`.
   static std::string_view ShortestSeparator(std::string_view left, std::string_view right);
 
@@ -205,6 +217,10 @@ class TreeUpdate {
   std::string_view Key(const PageView& view, uint32_t index);
   void Replace(Node* node) { replaced_.push_back(node); }
   Node* MakeNode(NodeContent* content);
+  // Of a node that this update made.
+  static Piece Made(Node* node, std::string_view separator) {
+    return {node, separator, true, node->content()->length};
+  }
 
   NodeStore* const nodes_;
   const TreeId tree_;
@@ -213,6 +229,7 @@ class TreeUpdate {
   std::vector<Node*> replaced_;
   std::vector<Node*> made_;
   std::vector<LeafChange> changes_;  // to the leaf that is being changed
+  std::vector<NewSeparator> added_;  // to the branch that is being changed
   std::vector<LeafEntry> entries_;   // of the leaf that is being made
   std::vector<ContentRef> pinned_;
   bool dense_ = false;  // leaves are as long as wastes least

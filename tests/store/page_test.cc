@@ -1,4 +1,5 @@
 #include "dynlib/store/page.h"
+#include "dynlib/store/page.h"
 
 #include <map>
 #include <optional>
