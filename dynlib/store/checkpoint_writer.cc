@@ -16,10 +16,34 @@ absl::Status CheckpointWriter::WriteTree(Node& node) {
   // What was never written stays in memory.
   const NodeContent& content = *node.content();
   for (Node* child : content.all_children()) DYNLIB_RETURN_IF_ERROR(WriteTree(*child));
-  DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(content.length));
-  gathered_.push_back({&node, extent, of_checkpoint_});
-  node.set_address(Append(content.bytes(), extent, &content));
+  const bool compressed = Compress(content);
+  const std::string_view page = compressed ? std::string_view(compressed_) : content.bytes();
+  DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(page.size()));
+  gathered_.push_back({&node, extent, of_checkpoint_, compressed ? content.length : 0});
+  PageRef ref = Append(page, extent, compressed ? nullptr : &content);
+  ref.generation = generation_;
+  ref.childless = content.child_count == 0;
+  node.set_address(ref);
   return absl::OkStatus();
+}
+
+// Into compressed_. False: the page is written as it is.
+bool CheckpointWriter::Compress(const NodeContent& content) {
+  PageCompressor& compressor = nodes_->compressor();
+  if (!compressor.enabled()) return false;
+  if (content.child_count == 0) return compressor.Compress(content.bytes(), compressed_);
+  whole_.assign(content.bytes());
+  PutChildren(content, whole_.data());
+  return compressor.Compress(whole_, compressed_);
+}
+
+// The page in memory stays as it is: readers are looking at it.
+void CheckpointWriter::PutChildren(const NodeContent& content, char* page) {
+  char* table = page + kPageHeaderBytes;
+  for (const Node* child : content.all_children()) {
+    PutPageRef(table, child->address());
+    table += kPageRefBytes;
+  }
 }
 
 absl::Status CheckpointWriter::WriteOldVersion(Node& root) {
@@ -34,8 +58,8 @@ absl::StatusOr<PageRef> CheckpointWriter::WriteBlob(const PageBytes& page) {
   return Append(page.view(), extent, nullptr);
 }
 
-absl::StatusOr<Extent> CheckpointWriter::Reserve(uint32_t length) {
-  uint64_t units = PageRef{.length = length}.extent().count;
+absl::StatusOr<Extent> CheckpointWriter::Reserve(size_t length) {
+  uint64_t units = PageRef{.length = static_cast<uint32_t>(length)}.extent().count;
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, nodes_->Allocate(units));
   bool adjoins = extent.first == first_unit_ + buffer_.size() / kUnitBytes;
   uint64_t bytes_max = std::min(pace_.write_bytes_max, sync_bytes_ - unsynced_);
@@ -51,22 +75,12 @@ absl::StatusOr<Extent> CheckpointWriter::Reserve(uint32_t length) {
 }
 
 PageRef CheckpointWriter::Append(std::string_view page, Extent extent, const NodeContent* content) {
-  size_t start = buffer_.size();
+  const size_t start = buffer_.size();
   buffer_.append(page);
-  // The page in memory stays as it is: readers are looking at it.
-  char* table = buffer_.data() + start + kPageHeaderBytes;
-  if (content != nullptr) {
-    for (const Node* child : content->all_children()) {
-      PutPageRef(table, child->address());
-      table += kPageRefBytes;
-    }
-  }
-  std::string_view bytes(buffer_.data() + start, page.size());
-  PageRef ref{extent.first, static_cast<uint32_t>(page.size()), PageChecksum(bytes, extent.first)};
-  if (content != nullptr) {
-    ref.generation = generation_;
-    ref.childless = content->child_count == 0;
-  }
+  if (content != nullptr) PutChildren(*content, buffer_.data() + start);
+  const std::string_view bytes(buffer_.data() + start, page.size());
+  const PageRef ref{extent.first, static_cast<uint32_t>(page.size()),
+                    PageChecksum(bytes, extent.first)};
   buffer_.resize(start + extent.count * kUnitBytes);
   return ref;
 }
@@ -84,12 +98,20 @@ absl::Status CheckpointWriter::Flush() {
   nodes_->metrics()->Count("store.checkpoint_bytes", static_cast<int64_t>(buffer_.size()));
   for (const Gathered& page : gathered_) {
     if (page.of_checkpoint) tree_units_->Add(page.extent);
+    if (page.expanded_length > 0) CountCompressed(page);
     nodes_->WrittenToDisk(*page.node);
   }
   unsynced_ += buffer_.size();
   gathered_.clear();
   buffer_.clear();
   return unsynced_ < sync_bytes_ ? absl::OkStatus() : SyncPortion();
+}
+
+void CheckpointWriter::CountCompressed(const Gathered& page) {
+  const uint64_t units = PageRef{.length = page.expanded_length}.extent().count;
+  NodeStore::Counters& counters = nodes_->counters();
+  counters.pages_compressed.fetch_add(1, std::memory_order_relaxed);
+  counters.compression_saved_units.fetch_add(units - page.extent.count, std::memory_order_relaxed);
 }
 
 absl::Status CheckpointWriter::SyncPortion() {

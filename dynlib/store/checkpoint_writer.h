@@ -1,5 +1,5 @@
 // Writes the pages of a checkpoint that are not on disk yet, children before parents, into free
-// space, in few large writes.
+// space, in few large writes; compressed, if the file's options say so.
 //
 // What was written is synced in portions: the smallest while `hurried` says that others need the
 // device, twice the last otherwise.
@@ -11,6 +11,7 @@
 #ifndef DYNLIB_STORE_CHECKPOINT_WRITER_H_
 #define DYNLIB_STORE_CHECKPOINT_WRITER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -62,10 +63,15 @@ class CheckpointWriter {
     Node* node;
     Extent extent;
     bool of_checkpoint;
+    uint32_t expanded_length;  // of a compressed page
   };
 
-  absl::StatusOr<Extent> Reserve(uint32_t length);
+  bool Compress(const NodeContent& content);
+  absl::StatusOr<Extent> Reserve(size_t length);
+  // `content`: what the page says, if the addresses of its children are still to be put into it.
   PageRef Append(std::string_view page, Extent extent, const NodeContent* content);
+  static void PutChildren(const NodeContent& content, char* page);
+  void CountCompressed(const Gathered& page);
   void TakeBack();
   absl::Status SyncPortion();
 
@@ -78,6 +84,8 @@ class CheckpointWriter {
   uint64_t sync_bytes_;      // of the portion that is being written
   uint64_t unsynced_ = 0;    // written bytes of it
   std::vector<Gathered> gathered_;
+  std::string whole_;          // a page with the addresses of its children, to be compressed
+  std::string compressed_;     // what came of it
   bool of_checkpoint_ = true;  // what is being written
 };
 

@@ -70,6 +70,11 @@ absl::StatusOr<PageBytes> NodeStore::ReadPage(const PageRef& ref) {
   if (checksum != ref.checksum) {
     return Damaged(ref, Cat("checksum ", Hex(checksum), ", expected ", Hex(ref.checksum)));
   }
+  if (PageCompressor::IsCompressed(page.view())) {
+    absl::StatusOr<PageBytes> expanded = compressor_.Expand(page.view());
+    if (!expanded.ok()) return Damaged(ref, ToStd(expanded.status().message()));
+    page = *std::move(expanded);
+  }
   absl::Status checked = CheckPage(page.view());
   if (!checked.ok()) return Damaged(ref, ToStd(checked.message()));
   return page;

@@ -32,6 +32,7 @@
 #include "dynlib/store/extent_allocator.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/page.h"
+#include "dynlib/store/page_compression.h"
 #include "dynlib/store/page_memory.h"
 #include "dynlib/store/versions.h"
 
@@ -63,6 +64,8 @@ class NodeStore {
     std::atomic<uint64_t> pages_read{0};
     std::atomic<uint64_t> pages_written{0};
     std::atomic<uint64_t> bytes_written{0};
+    std::atomic<uint64_t> pages_compressed{0};  // of pages_written
+    std::atomic<uint64_t> compression_saved_units{0};
     std::atomic<uint64_t> dirty_bytes{0};  // of memory, that no checkpoint has written
     std::atomic<uint64_t> pages_evicted{0};
     std::atomic<uint64_t> reads_missed{0};
@@ -71,12 +74,13 @@ class NodeStore {
   enum class Expect { kTreePage, kOverflow };
 
   NodeStore(std::unique_ptr<File> file, std::string path, uint64_t file_units, Growth growth,
-            uint64_t memory_bytes, MetricsSink* metrics)
+            uint64_t memory_bytes, const PageCompressor::Options& compression, MetricsSink* metrics)
       : file_(std::move(file)),
         path_(std::move(path)),
         growth_(growth),
         memory_bytes_(memory_bytes),
         metrics_(metrics),
+        compressor_(compression),
         allocator_(file_units) {}
 
   // Memory for a page that a writer makes, to be filled in, and then its node.
@@ -108,8 +112,8 @@ class NodeStore {
   uint32_t ChildLength(const OpenPage& parent, uint32_t index);
   uint32_t Length(Node& node);
 
-  // Reads, verifies and checks a page, whatever is in memory. kDataLoss if it is not the page that
-  // `ref` means.
+  // Reads, verifies, expands and checks a page, whatever is in memory. kDataLoss if it is not the
+  // page that `ref` means.
   absl::StatusOr<PageBytes> ReadPage(const PageRef& ref);
 
   // Space for a page; grows the file when there is none.
@@ -128,6 +132,7 @@ class NodeStore {
 
   File& file() { return *file_; }
   const std::string& path() const { return path_; }
+  PageCompressor& compressor() { return compressor_; }
   ExtentAllocator& allocator() { return allocator_; }
   Counters& counters() { return counters_; }
   MetricsSink* metrics() { return metrics_; }
@@ -166,6 +171,7 @@ class NodeStore {
   const Growth growth_;
   const uint64_t memory_bytes_;
   MetricsSink* const metrics_;
+  PageCompressor compressor_;
   ExtentAllocator allocator_;
   Counters counters_;
   Epochs epochs_;

@@ -77,6 +77,7 @@ absl::Status CheckHeader(std::string_view page) {
   PageView view(page.data());
   if (view.length() != page.size()) return Bad("length field", view.length());
   uint8_t kind = static_cast<uint8_t>(view.kind());
+  // A compressed page is expanded before anybody looks at what it says.
   if (kind < 1 || kind > 5) return Bad("kind", kind);
   bool branch = view.kind() == PageKind::kBranch;
   if (branch != (view.level() > 0)) return Bad("level", view.level());
@@ -320,9 +321,12 @@ PageBytes BuildBranch(TreeId tree, uint32_t level, std::span<const std::string_v
   return page;
 }
 
+void PutBlobHeader(char* page, PageKind kind, TreeId tree, uint32_t count, uint32_t length) {
+  PutHeader(page, kind, /*level=*/0, tree, length, count, /*children=*/0, /*prefix=*/0);
+}
+
 void BuildBlobAt(char* page, PageKind kind, TreeId tree, uint32_t count, std::string_view payload) {
-  const uint32_t length = static_cast<uint32_t>(kPageHeaderBytes + payload.size());
-  PutHeader(page, kind, 0, tree, length, count, 0, 0);
+  PutBlobHeader(page, kind, tree, count, static_cast<uint32_t>(kPageHeaderBytes + payload.size()));
   std::copy(payload.begin(), payload.end(), page + kPageHeaderBytes);
 }
 

@@ -43,9 +43,10 @@ inline constexpr uint16_t kPageVersion = 1;
 enum class PageKind : uint8_t {
   kLeaf = 1,
   kBranch = 2,
-  kOverflow = 3,   // one value
-  kDirectory = 4,  // of a checkpoint: the trees, their roots and positions
-  kBitmap = 5,     // of a checkpoint: the units that its trees lie in
+  kOverflow = 3,    // one value
+  kDirectory = 4,   // of a checkpoint: the trees, their roots and positions
+  kBitmap = 5,      // of a checkpoint: the units that its trees lie in
+  kCompressed = 6,  // on disk alone: another page, smaller; see page_compression.h
 };
 
 // Units [first, first + count) of the file.
@@ -147,7 +148,7 @@ class PageView {
     return static_cast<uint32_t>(kLeafCellBytes + suffix(i).size() + value(i).inlined.size());
   }
   void PrefetchKey(uint32_t i) const { __builtin_prefetch(cell(i)); }
-  // Of an overflow, directory or bitmap page.
+  // Of a page of one payload.
   std::string_view payload() const {
     return {page_ + kPageHeaderBytes, length() - kPageHeaderBytes};
   }
@@ -237,7 +238,8 @@ uint32_t BranchLength(std::span<const std::string_view> separators);
 void BuildBranchAt(char* page, TreeId tree, uint32_t level,
                    std::span<const std::string_view> separators);
 PageBytes BuildBranch(TreeId tree, uint32_t level, std::span<const std::string_view> separators);
-// Pages of one payload: overflow, directory, bitmap; kPageHeaderBytes more than that.
+// Pages of one payload: overflow, directory, bitmap, compressed; kPageHeaderBytes more than that.
+void PutBlobHeader(char* page, PageKind kind, TreeId tree, uint32_t count, uint32_t length);
 void BuildBlobAt(char* page, PageKind kind, TreeId tree, uint32_t count, std::string_view payload);
 PageBytes BuildBlob(PageKind kind, TreeId tree, uint32_t count, std::string_view payload);
 

@@ -31,6 +31,10 @@ absl::Status CheckOptions(const PageFile::Options& options) {
   DYNLIB_RETURN_IF_ERROR(CheckBytes("sync_bytes_min", options.sync_bytes_min, kUnitBytes, kMax));
   DYNLIB_RETURN_IF_ERROR(
       CheckBytes("sync_bytes_max", options.sync_bytes_max, options.sync_bytes_min, kMax));
+  if (options.compression_level < 1 || options.compression_level > 19) {
+    return absl::InvalidArgumentError(Cat("PageFile::Options.compression_level is ",
+                                          options.compression_level, "; from 1 to 19"));
+  }
   return CheckBytes("memory_bytes", options.memory_bytes, 1 << 20, uint64_t{1} << 44);
 }
 
@@ -169,7 +173,7 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Load(const Options& options,
   auto nodes = std::make_shared<NodeStore>(
       std::move(file), std::string(path), size / kUnitBytes,
       NodeStore::Growth{options.growth_bytes_min, options.growth_bytes_max}, options.memory_bytes,
-      metrics);
+      PageCompressor::Options{options.compression, options.compression_level}, metrics);
   std::array<RecordPtr, 2> records;
   for (uint64_t i = 0; i < 2; ++i) {
     const std::optional<Superblock>& superblock = (*superblocks)[i];
@@ -462,6 +466,9 @@ PageFile::Stats PageFile::stats() const {
   const NodeStore::Counters& counters = nodes_->counters();
   stats.pages_written = counters.pages_written.load(std::memory_order_relaxed);
   stats.bytes_written = counters.bytes_written.load(std::memory_order_relaxed);
+  stats.pages_compressed = counters.pages_compressed.load(std::memory_order_relaxed);
+  stats.compression_saved_bytes =
+      counters.compression_saved_units.load(std::memory_order_relaxed) * kUnitBytes;
   stats.pages_read = counters.pages_read.load(std::memory_order_relaxed);
   stats.page_memory_bytes = nodes_->memory().content_bytes();
   stats.resident_bytes = nodes_->memory().resident_bytes();

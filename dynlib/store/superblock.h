@@ -19,7 +19,7 @@
 
 namespace dynlib::store {
 
-inline constexpr uint32_t kPageFileVersion = 1;
+inline constexpr uint32_t kPageFileVersion = 2;
 inline constexpr uint32_t kSuperblockBytes = kUnitBytes;
 inline constexpr uint64_t kSuperblockUnits = 2;
 

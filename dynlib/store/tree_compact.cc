@@ -28,9 +28,17 @@ struct Window {
   uint64_t leaves = 0;
   uint64_t bytes = 0;       // of the pages
   uint64_t unit_bytes = 0;  // of their extents
+  // Of compressed pages: how much longer they are in memory, going by the first. 0: the file does
+  // not compress.
+  double expansion = 0;
 
   bool sparse() const {
-    return leaves > 1 && static_cast<double>(bytes) < kDense * static_cast<double>(unit_bytes);
+    double packed = static_cast<double>(bytes);
+    // What is compressed ends anywhere in a unit, however well it was packed.
+    if (expansion > 0) {
+      packed += packed * expansion / DenseLeafBytes(0, /*compressed=*/true) * kUnitBytes / 2;
+    }
+    return leaves > 1 && packed < kDense * static_cast<double>(unit_bytes);
   }
 };
 
@@ -57,6 +65,7 @@ class WindowFinder {
       if (view.level() == 1) {
         if (window_.leaves == 0 && i > 0) window_.first = Separator(view, i - 1);
         const uint32_t length = nodes_.ChildLength(branch, i);
+        if (window_.leaves == 0) DYNLIB_RETURN_IF_ERROR(Sample(branch, i, length));
         ++window_.leaves;
         window_.bytes += length;
         window_.unit_bytes += PageRef{.length = length}.extent().count * kUnitBytes;
@@ -77,6 +86,16 @@ class WindowFinder {
     return true;
   }
 
+  absl::Status Sample(const OpenPage& branch, uint32_t i, uint32_t length) {
+    if (!nodes_.compressor().enabled()) return absl::OkStatus();
+    window_.expansion = 1;
+    absl::StatusOr<OpenPage> leaf = nodes_.OpenChild(branch, i, ReadMode::kNotKept);
+    if (absl::IsDataLoss(leaf.status())) return absl::OkStatus();
+    DYNLIB_RETURN_IF_ERROR(leaf.status());
+    window_.expansion = static_cast<double>(leaf->view().length()) / length;
+    return absl::OkStatus();
+  }
+
   static std::string Separator(const PageView& view, uint32_t i) {
     return Cat(view.prefix(), view.suffix(i));
   }
@@ -91,7 +110,7 @@ uint64_t LeafUnitBytes(NodeStore& nodes, std::span<Node* const> made) {
   uint64_t bytes = 0;
   for (Node* node : made) {
     if (node->content()->view().kind() != PageKind::kLeaf) continue;
-    bytes += PageRef{.length = nodes.Length(*node)}.extent().count * kUnitBytes;
+    bytes += nodes.compressor().UnitsOf(node->content()->bytes()) * kUnitBytes;
   }
   return bytes;
 }

@@ -18,7 +18,8 @@ constexpr double kLittleWaste = 0.03;
 
 }  // namespace
 
-uint32_t DenseLeafBytes(size_t row_bytes) {
+uint32_t DenseLeafBytes(size_t row_bytes, bool compressed) {
+  if (compressed) return kDenseUnitsMax * kUnitBytes;
   uint32_t best = kPageTargetBytes;
   double least_waste = 1;
   for (uint32_t units = kPageTargetBytes / kUnitBytes; units <= kDenseUnitsMax; ++units) {

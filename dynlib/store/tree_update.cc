@@ -289,8 +289,9 @@ void TreeUpdate::BuildLeaves(std::span<const Item> items, bool append, std::stri
   for (const Item& item : items) {
     all.Add(item.entry.key, item.entry.value.size(), item.entry.overflow ? 1 : 0);
   }
-  const size_t longest =
-      dense_ ? DenseLeafBytes((all.length() - kPageHeaderBytes) / items.size()) : kPageTargetBytes;
+  const size_t longest = dense_ ? DenseLeafBytes((all.length() - kPageHeaderBytes) / items.size(),
+                                                 nodes_->compressor().enabled())
+                                : kPageTargetBytes;
   if (all.length() <= longest) {
     out.push_back(Made(MakeLeaf(items), separator));
     return;

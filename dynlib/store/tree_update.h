@@ -37,8 +37,9 @@ namespace dynlib::store {
 absl::Status CheckLimits(const WriteBatch& batch);
 
 // How long leaves of rows of so many bytes (slot and cell included) get when they are packed: as
-// many units as waste least, two as a rule.
-uint32_t DenseLeafBytes(size_t row_bytes);
+// many units as waste least, two as a rule; as many as may be when they are compressed, since half
+// a unit is then lost for each.
+uint32_t DenseLeafBytes(size_t row_bytes, bool compressed);
 
 class TreeUpdate {
  public:

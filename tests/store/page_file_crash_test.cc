@@ -12,6 +12,7 @@
 #include "dynlib/base/random.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/sim/disk.h"
+#include "dynlib/store/page_compression.h"
 #include "dynlib/store/page_file.h"
 #include "dynlib/store/tree.h"
 #include "dynlib/testing/status_matchers.h"
@@ -127,7 +128,9 @@ void AtEveryCall(uint64_t seed, Body body) {
   for (uint64_t call = 1;; ++call) {
     SCOPED_TRACE(testing::Message() << "seed " << seed << ", call " << call);
     sim::SimDisk disk(seed * 1000 + call);
-    Workload workload(&disk, seed);
+    PageFile::Options options = kOptions;
+    if (seed % 2 == 0) options.compression = Compression::kZstd;
+    Workload workload(&disk, seed, options);
     if (body(disk, workload, call) || testing::Test::HasFatalFailure()) {
       EXPECT_GT(call, 20u);  // the workload did make calls
       return;

@@ -70,16 +70,43 @@ TEST(PageFileTest, WhatIsNoPageFileIsRefusedAndLeftAsItIs) {
   }
 }
 
+// Of a superblock, with a checksum that is right.
+void SetVersion(std::string& block, uint32_t version, uint64_t index) {
+  StoreFixed<uint32_t>(block.data() + 8, version);
+  const uint64_t checksum = Checksum(std::string_view(block).substr(0, 4088), index);
+  StoreFixed<uint64_t>(block.data() + 4088, checksum);
+}
+
+TEST(PageFileTest, AnOlderFormatIsReadAndWrittenOnAsTheNewest) {
+  sim::SimDisk disk(1);
+  {
+    auto file = OpenFile(disk);
+    ASSERT_THAT(PutNext(**file->CreateTree(TreeId{1}), "a", "1"), IsOk());
+    ASSERT_THAT(file->CheckpointTwice(), IsOk());
+  }
+  for (uint64_t index : {0, 1}) {
+    std::string block = disk.ReadRaw("pages").substr(index * kSuperblockBytes, kSuperblockBytes);
+    SetVersion(block, 1, index);
+    disk.WriteRaw("pages", index * kSuperblockBytes, block);
+  }
+  auto file = OpenFile(disk);
+  EXPECT_THAT(file->FindTree(TreeId{1})->Get("a"), IsOkAndHolds("1"));
+  ASSERT_THAT(PutNext(*file->FindTree(TreeId{1}), "a", "2"), IsOk());
+  ASSERT_THAT(file->CheckpointTwice(), IsOk());
+  for (uint64_t index : {0, 1}) {
+    EXPECT_EQ(disk.ReadRaw("pages")[index * kSuperblockBytes + 8], kPageFileVersion);
+  }
+}
+
 TEST(PageFileTest, ANewerFormatIsRefusedAndLeftAsItIs) {
   sim::SimDisk disk(1);
   OpenFile(disk).reset();
   std::string block = disk.ReadRaw("pages").substr(kSuperblockBytes, kSuperblockBytes);
-  StoreFixed<uint32_t>(block.data() + 8, 2);
-  StoreFixed<uint64_t>(block.data() + 4088, Checksum(std::string_view(block).substr(0, 4088), 1));
+  SetVersion(block, kPageFileVersion + 1, 1);
   disk.WriteRaw("pages", kSuperblockBytes, block);
   std::string before = disk.ReadRaw("pages");
   EXPECT_THAT(PageFile::Open({}, &disk, "pages"),
-              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("version 2")));
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("version 3")));
   EXPECT_EQ(disk.ReadRaw("pages"), before);
 }
 

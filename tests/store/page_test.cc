@@ -109,7 +109,7 @@ TEST(PageTest, SuperblockHasTheDocumentedBytes) {
   ASSERT_EQ(block.size(), kSuperblockBytes);
   EXPECT_EQ(HexOf(std::string_view(block).substr(0, 96)),
             "444c504147455300"
-            "01000000"
+            "02000000"
             "00100000"
             "0100000000000000"
             "0200000000000000"
@@ -118,7 +118,7 @@ TEST(PageTest, SuperblockHasTheDocumentedBytes) {
             "09000000000000004800000000000000d100000000000000"
             "0a000000000000002200000000000000b100000000000000");
   EXPECT_EQ(block.substr(96, 4088 - 96), std::string(4088 - 96, '\0'));
-  EXPECT_EQ(HexOf(block.substr(4088)), "50ea41479f880233");
+  EXPECT_EQ(HexOf(block.substr(4088)), "dcd4733d1a6091ea");
   // Bound to its place: the other block's bytes do not pass for this one's.
   EXPECT_TRUE(DecodeSuperblock(block, 1).ok());
   EXPECT_TRUE(absl::IsDataLoss(DecodeSuperblock(block, 0).status()));

@@ -180,10 +180,10 @@ TEST(TreeCompactTest, ADamagedLeafStaysAndTheRestIsPacked) {
 }
 
 TEST(TreeCompactTest, DenseLeavesAreAsLongAsWastesLeast) {
-  EXPECT_EQ(DenseLeafBytes(130), kPageTargetBytes);
-  EXPECT_EQ(DenseLeafBytes(930), 3 * kUnitBytes);  // 13 rows, where two units hold 8
+  EXPECT_EQ(DenseLeafBytes(130, false), kPageTargetBytes);
+  EXPECT_EQ(DenseLeafBytes(930, false), 3 * kUnitBytes);  // 13 rows, where two units hold 8
   for (size_t row = 1; row <= 2100; ++row) {
-    const uint32_t page = DenseLeafBytes(row);
+    const uint32_t page = DenseLeafBytes(row, false);
     EXPECT_GE((page - kPageHeaderBytes) / row * row, page * 92 / 100) << row;
   }
 }
