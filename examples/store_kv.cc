@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "dynlib/store/cursor.h"
 #include "dynlib/store/local_store.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_batch.h"
@@ -44,6 +45,13 @@ int main(int argc, char** argv) {
   conditional.Put(cities, "lima", "nowhere");
   const store::WriteResult refused = db.Write(std::move(conditional));
   std::printf("%s\n", std::string(refused.status.message()).c_str());
+
+  // One version of a tree, gone over in either direction, whatever is written meanwhile.
+  store::Cursor cursor = *db.NewCursor(cities);
+  for (cursor.SeekToLast(); cursor.valid(); cursor.Prev()) {
+    std::printf("%s <-\n", std::string(cursor.key()).c_str());
+  }
+  if (!cursor.status().ok()) return 1;
 
   const auto scanned =
       db.Scan({.tree = cities}, [](std::string_view city, std::string_view country) {

@@ -115,6 +115,14 @@ std::shared_ptr<const UnitSet> Held(const std::shared_ptr<const CheckpointRecord
 
 absl::Status PageFile::Validate(const Options& options) { return CheckOptions(options); }
 
+absl::Status PageFile::CheckFormat(Disk* disk, std::string_view path) {
+  absl::StatusOr<std::unique_ptr<File>> file = disk->Open(path, OpenMode::kRead);
+  if (absl::IsNotFound(file.status())) return absl::OkStatus();
+  if (!file.ok()) return file.status();
+  const absl::Status read = ReadSuperblocks(**file).status();
+  return read.ok() ? read : InFile(path, read);
+}
+
 absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Open(Options options, Disk* disk,
                                                          std::string_view path_view,
                                                          MetricsSink* metrics) {

@@ -150,6 +150,10 @@ class PageFile {
   // kInvalidArgument naming the field, its value and its range: what Open says before all else.
   static absl::Status Validate(const Options& options);
 
+  // Whether Open would refuse what is there, because it is no page file or of a newer format; OK if
+  // nothing is there. Changes nothing.
+  static absl::Status CheckFormat(Disk* disk, std::string_view path);
+
   // Opens or creates `path`, whose folder exists.
   //   kInvalidArgument     an option out of range, or not a page file
   //   kNotFound            absent, and create_if_missing is false

@@ -70,6 +70,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   *found = {};
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DiskLock> lock,
                           OpenFolder(disk, dir, options.create_if_missing));
+  // Before the log is opened, which may write.
+  DYNLIB_RETURN_IF_ERROR(PageFile::CheckFormat(disk, Cat(dir, "/pages")));
   NodeLog::Recovery logged;
   DYNLIB_ASSIGN_OR_RETURN(
       std::unique_ptr<NodeLog> log,
@@ -172,6 +174,11 @@ absl::StatusOr<ScanResult> Store::Scan(const ScanOptions& options, Snapshot::Vis
   const Tree* found = impl_->TreeOf(options.tree);
   if (found == nullptr) return NoSuchTree(options.tree);
   return ScanTree(found->snapshot(), options, visit);
+}
+absl::StatusOr<Cursor> Store::NewCursor(const NamedTree& tree, const CursorOptions& options) const {
+  const Tree* found = impl_->TreeOf(tree);
+  if (found == nullptr) return NoSuchTree(tree);
+  return Cursor(found->snapshot(), options);
 }
 StoreSnapshot Store::snapshot(std::string_view label) const { return impl_->SnapshotAll(label); }
 Snapshot Store::snapshot(const NamedTree& tree) const { return impl_->SnapshotOf(tree); }

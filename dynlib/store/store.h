@@ -64,6 +64,7 @@
 #include "dynlib/runtime/clock.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/runtime/executor.h"
+#include "dynlib/store/cursor.h"
 #include "dynlib/store/node_log.h"
 #include "dynlib/store/page_file.h"
 #include "dynlib/store/store_batch.h"
@@ -182,6 +183,9 @@ class Store {
   std::vector<absl::StatusOr<std::optional<std::string>>> MultiGet(
       const NamedTree& tree, std::span<const std::string_view> keys) const;
   absl::StatusOr<ScanResult> Scan(const ScanOptions& options, Snapshot::Visitor visit) const;
+  // A place among the keys of the tree as it is now; see cursor.h.
+  absl::StatusOr<Cursor> NewCursor(const NamedTree& tree = NamedTree(),
+                                   const CursorOptions& options = {}) const;
   // All trees as of one moment, between two writes. `label` is what Stats call it.
   StoreSnapshot snapshot(std::string_view label = "") const;
   // One tree's version alone: the cheapest to pin.

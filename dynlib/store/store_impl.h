@@ -199,6 +199,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
 
   // store_stats.cc.
   void BlameSnapshots(Stats& stats) const;
+  std::string NameOf(TreeId tree) const;
 
   // store_repair.cc.
   absl::Status ReplaceDamaged(const NamedTree& tree, Tree& target,

@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/store/cursor.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/store_batch.h"
 #include "dynlib/store/tree.h"
@@ -64,6 +65,8 @@ class StoreSnapshot {
   absl::StatusOr<std::optional<std::string>> Get(const NamedTree& tree, std::string_view key,
                                                  ReadMode mode = ReadMode::kMayBlock) const;
   absl::StatusOr<ScanResult> Scan(const ScanOptions& options, Snapshot::Visitor visit) const;
+  absl::StatusOr<Cursor> NewCursor(const NamedTree& tree = NamedTree(),
+                                   const CursorOptions& options = {}) const;
 
   // Sequence of the newest write in it.
   uint64_t position() const { return pin_ == nullptr ? 0 : pin_->position; }
@@ -80,6 +83,8 @@ class StoreSnapshot {
     std::string label;
   };
   explicit StoreSnapshot(std::shared_ptr<const Pin> pin) : pin_(std::move(pin)) {}
+  absl::StatusOr<const Snapshot*> Existing(const NamedTree& tree) const;
+
   std::shared_ptr<const Pin> pin_;
 };
 

@@ -47,17 +47,38 @@ Store::Stats Store::Impl::GetStats() const {
 }
 
 void Store::Impl::BlameSnapshots(Stats& stats) const {
-  if (stats.snapshots.empty()) return;
-  const Stats::PinnedSnapshot& oldest = stats.snapshots.front();
-  if (oldest.position >= stats.checkpointed) return;  // The checkpoint holds the same.
+  // The checkpoint holds the same as what is not older.
+  const auto old = [&](uint64_t position) { return position < stats.checkpointed; };
   uint64_t held = 0;
-  for (const auto& pin : stats.pages.held) held += pin.bytes;
-  stats.culprits.push_back(
-      Cat("the file keeps what ", stats.position - oldest.position,
-          " writes have replaced for snapshot ",
-          Escape(oldest.label.empty() ? std::string_view("(no label)") : oldest.label),
-          ", taken at ", oldest.position, ", the oldest of ", stats.snapshots.size(), "; of ",
-          stats.pages.used_bytes, " bytes in use snapshots alone keep ", held));
+  const PinStats* worst = nullptr;
+  for (const PinStats& pin : stats.pages.held) {
+    held += pin.bytes;
+    if (!old(pin.position) || pin.bytes == 0) continue;
+    if (worst == nullptr || pin.bytes > worst->bytes) worst = &pin;
+  }
+  if (!stats.snapshots.empty() && old(stats.snapshots.front().position)) {
+    const Stats::PinnedSnapshot& oldest = stats.snapshots.front();
+    stats.culprits.push_back(
+        Cat("the file keeps what ", stats.position - oldest.position,
+            " writes have replaced for snapshot ",
+            Escape(oldest.label.empty() ? std::string_view("(no label)") : oldest.label),
+            ", taken at ", oldest.position, ", the oldest of ", stats.snapshots.size(), "; of ",
+            stats.pages.used_bytes, " bytes in use snapshots alone keep ", held));
+  } else if (worst != nullptr) {
+    stats.culprits.push_back(Cat("of ", stats.pages.used_bytes,
+                                 " bytes in use snapshots of one tree and cursors alone keep ",
+                                 held, "; ", worst->bytes, " of them for the version ",
+                                 worst->position, " of tree ", Escape(NameOf(worst->tree))));
+  }
+}
+
+std::string Store::Impl::NameOf(TreeId tree) const {
+  if (tree == kDefaultTree) return "(default)";
+  std::lock_guard lock(trees_mutex_);
+  for (const auto& [name, entry] : trees_) {
+    if (entry->id == tree) return name;
+  }
+  return "(dropped)";
 }
 
 }  // namespace dynlib::store

@@ -54,6 +54,10 @@ absl::StatusOr<Superblock> DecodeSuperblock(std::string_view block, uint64_t ind
         Cat("page file format version ", version, "; this build reads up to ", kPageFileVersion));
   }
   uint32_t unit_bytes = in.Fixed32();
+  if (version > 0 && unit_bytes != kUnitBytes) {
+    return absl::FailedPreconditionError(
+        Cat("page file with units of ", unit_bytes, " bytes; this build reads ", kUnitBytes));
+  }
   Superblock superblock;
   superblock.file_id.low = in.Fixed64();
   superblock.file_id.high = in.Fixed64();
@@ -61,10 +65,10 @@ absl::StatusOr<Superblock> DecodeSuperblock(std::string_view block, uint64_t ind
   superblock.file_units = in.Fixed64();
   superblock.directory = LoadPageRef(in.Bytes(kPageRefBytes).data());
   superblock.bitmap = LoadPageRef(in.Bytes(kPageRefBytes).data());
-  if (version == 0 || unit_bytes != kUnitBytes || superblock.generation % 2 != index) {
+  if (version == 0 || superblock.generation % 2 != index) {
     return absl::DataLossError(Cat("superblock at offset ", index * kSuperblockBytes, ": version ",
-                                   version, ", unit ", unit_bytes, " bytes, generation ",
-                                   superblock.generation, " do not go together"));
+                                   version, ", generation ", superblock.generation,
+                                   " do not go together"));
   }
   return superblock;
 }

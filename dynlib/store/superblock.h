@@ -54,7 +54,7 @@ std::shared_ptr<const UnitSet> HeldUnits(const Superblock& superblock, const Uni
 std::string EncodeSuperblock(const Superblock& superblock);
 // `index` is where the block was read: 0 or 1.
 //   kInvalidArgument     it does not start as a superblock does
-//   kFailedPrecondition  intact, of a newer format
+//   kFailedPrecondition  intact, of a newer format or with units of another size
 //   kDataLoss            it does not verify
 absl::StatusOr<Superblock> DecodeSuperblock(std::string_view block, uint64_t index);
 

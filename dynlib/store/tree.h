@@ -131,6 +131,7 @@ class Snapshot {
   bool empty() const { return root() == nullptr; }
 
  private:
+  friend class Cursor;
   friend class PageFile;
   friend class Tree;
   explicit Snapshot(std::shared_ptr<const VersionPin> pin) : pin_(std::move(pin)) {}

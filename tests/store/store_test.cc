@@ -166,10 +166,19 @@ TEST(StoreTest, LimitsAreCheckedBeforeAnythingIsLogged) {
   SimDisk disk(1);
   StoreHarness h(&disk);
   DYNLIB_ASSERT_OK(h.Open());
+  const auto files = [&] {
+    std::map<std::string, std::string> bytes;
+    for (const std::string& path : disk.Paths()) bytes[path] = disk.ReadRaw(path);
+    return bytes;
+  };
+  const auto before = files();
+  EXPECT_THAT(h.Write(Put("k", std::string(kMaxValueBytes + 1, 'v'))),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("limit is 1048576")));
   EXPECT_THAT(h.Write(Put(std::string(9000, 'k'), "v")),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("limit is 8192")));
   EXPECT_THAT(h.Write(Put("k", std::string(5000, 'v'))),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("max_batch_bytes")));
+  EXPECT_TRUE(files() == before);
   DYNLIB_ASSERT_OK(h.Write(Put("k", "v")));
   DYNLIB_ASSERT_OK(h.Reopen());
   EXPECT_EQ(h.Scan(), (Contents{{"k", "v"}}));

@@ -1,0 +1,115 @@
+// What a Store says of itself, and the bounds that it keeps.
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dynlib/base/strings.h"
+#include "dynlib/sim/disk.h"
+#include "dynlib/store/cursor.h"
+#include "dynlib/store/store.h"
+#include "dynlib/store/store_batch.h"
+#include "dynlib/store/store_snapshot.h"
+#include "dynlib/store/tree.h"
+#include "dynlib/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/store/store_harness.h"
+
+namespace dynlib::store {
+namespace {
+
+using sim::SimDisk;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// One tree that is never written again, one snapshot that is never let go.
+TEST(StoreStatsTest, AThousandTreesOneColdOneSnapshotHeld) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  std::vector<NamedTree> trees;
+  for (int i = 0; i < 1000; ++i) {
+    DYNLIB_ASSERT_OK_AND_ASSIGN(NamedTree tree, h.OpenTree(Cat("tree", i)));
+    trees.push_back(tree);
+  }
+  StoreBatch cold;
+  cold.Put(trees[0], "cold", "for ever");
+  DYNLIB_ASSERT_OK(h.Write(std::move(cold)).status);
+  const StoreSnapshot held = h.store->snapshot("forgotten report");
+  for (int i = 0; i < 3000; ++i) {
+    StoreBatch batch;
+    batch.Put(trees[1 + i % 999], "k", std::string(300, 'v'));
+    DYNLIB_ASSERT_OK(h.Write(std::move(batch)).status);
+    ASSERT_LE(h.store->LogStats().segments_in_use, 8u);
+  }
+  const Store::Stats stats = h.store->stats();
+  EXPECT_EQ(stats.trees.size(), 1001u);
+  EXPECT_LE(stats.log_bytes, 8u * (64 << 10));
+  ASSERT_EQ(stats.snapshots.size(), 1u);
+  EXPECT_EQ(stats.snapshots[0].label, "forgotten report");
+  EXPECT_THAT(stats.culprits, Contains(HasSubstr("forgotten report")));
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_THAT(h.store->Get(*h.store->FindTree("tree0"), "cold"), IsOkAndHolds("for ever"));
+}
+
+// They have no label: the tree is named.
+TEST(StoreStatsTest, ASnapshotOfOneTreeAndACursorAreNamedToo) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const NamedTree tree, h.OpenTree("visits"));
+  const auto overwrite = [&](int times) {
+    for (int i = 0; i < times; ++i) {
+      StoreBatch batch;
+      batch.Put(tree, Cat("k", i % 100), std::string(500, static_cast<char>('a' + i % 26)));
+      EXPECT_THAT(h.Write(std::move(batch)).status, IsOk());
+    }
+    EXPECT_THAT(h.Checkpoint(), IsOk());
+  };
+  overwrite(200);
+  EXPECT_THAT(h.store->stats().culprits, IsEmpty());
+  {
+    DYNLIB_ASSERT_OK_AND_ASSIGN(const Cursor cursor, h.store->NewCursor(tree));
+    overwrite(400);
+    EXPECT_THAT(h.store->stats().culprits, ElementsAre(HasSubstr("of tree visits")));
+  }
+  EXPECT_THAT(h.store->stats().culprits, IsEmpty());
+  const Snapshot snapshot = h.store->snapshot(tree);
+  overwrite(400);
+  EXPECT_THAT(h.store->stats().culprits, ElementsAre(HasSubstr("of tree visits")));
+}
+
+TEST(StoreStatsTest, SnapshotsThatAreGoneAreForgotten) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Write(Put("k", "v")));
+  const StoreSnapshot held = h.store->snapshot("held");
+  for (int i = 0; i < 100; ++i) h.store->snapshot("short");
+  EXPECT_EQ(h.store->stats().snapshots.size(), 1u);
+}
+
+// Pages that no checkpoint has written come to their bound: writes wait for one, and none is
+// refused.
+TEST(StoreMemoryTest, DirtyPagesHoldUpWritesUntilACheckpoint) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  h.options.pages.memory_bytes = 1 << 20;
+  h.options.checkpoint_after_bytes = 1 << 30;
+  DYNLIB_ASSERT_OK(h.Open());
+  Contents expected;
+  for (int i = 0; i < 1500; ++i) {
+    const std::string key = Cat("k", 1000000 + i * 7919 % 3000);
+    expected[key] = std::string(1000, static_cast<char>('a' + i % 26));
+    DYNLIB_ASSERT_OK(h.Write(Put(key, expected[key])));
+    ASSERT_LE(h.store->stats().pages.dirty_bytes, 600u << 10);
+  }
+  EXPECT_GT(h.store->stats().pages.checkpoints, 1u);
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_EQ(h.Scan(), expected);
+}
+
+}  // namespace
+}  // namespace dynlib::store
