@@ -1,5 +1,4 @@
 #include "dynlib/store/page.h"
-#include "dynlib/store/page.h"
 
 #include <map>
 #include <optional>
@@ -8,6 +7,7 @@
 #include <vector>
 
 #include "dynlib/base/random.h"
+#include "dynlib/store/page_change.h"
 #include "dynlib/store/superblock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
