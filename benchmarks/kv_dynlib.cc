@@ -49,12 +49,12 @@ class DynlibStore : public KvPeer {
   }
 
   absl::Status Put(int, std::string_view key, std::string_view value) override {
-    return (*store_)->Put(std::string(key), std::string(value));
+    return (*store_)->Put(key, value);
   }
   absl::Status PutAsync(int, std::string_view key, std::string_view value,
                         absl::AnyInvocable<void(absl::Status)> done) override {
     store::StoreBatch batch;
-    batch.Put(std::string(key), std::string(value));
+    batch.Put(key, value);
     (*store_)->Write(std::move(batch), {}, &answers_,
                      [done = std::move(done)](store::WriteResult result) mutable {
                        std::move(done)(std::move(result.status));
@@ -87,13 +87,14 @@ class DynlibStore : public KvPeer {
               });
   }
 
-  absl::Status Sync() override { return (*store_)->Checkpoint(); }
+  // Durable like any write, with all that came before it.
+  absl::Status Sync() override { return (*store_)->Write(store::StoreBatch()).status; }
   absl::Status Checkpoint() override { return (*store_)->Checkpoint(); }
 
  private:
   static WriteBatch BatchOf(std::span<const KvRow> rows) {
     WriteBatch batch;
-    for (const KvRow& row : rows) batch.Put(std::string(row.key), std::string(row.value));
+    for (const KvRow& row : rows) batch.Put(row.key, row.value);
     return batch;
   }
 

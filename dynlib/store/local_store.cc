@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<LocalStore>> LocalStore::Open(std::string_view pa
                                        .apply = &local->apply_,
                                        .checkpoint = &local->checkpoint_,
                                        .read = &local->read_,
-                                       .threads = true},
+                                       .sync = &local->sync_},
                                       &local->clock_, metrics, found));
   return local;
 }
@@ -41,6 +41,7 @@ LocalStore::~LocalStore() {
   log_.ShutDown();
   checkpoint_.ShutDown();
   read_.ShutDown();
+  sync_.ShutDown();
   apply_.ShutDown();
 }
 

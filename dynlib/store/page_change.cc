@@ -13,7 +13,8 @@ namespace dynlib::store {
 class PageChanger {
  public:
   // The header and the prefix of `old`, for so many slots and references.
-  PageChanger(char* page, TreeId tree, const PageView& old, uint32_t length, uint32_t count, uint32_t children)
+  PageChanger(char* page, TreeId tree, const PageView& old, uint32_t length, uint32_t count,
+              uint32_t children)
       : page_(page),
         old_(old),
         slot_(page + kPageHeaderBytes + kPageRefBytes * children),
@@ -117,7 +118,8 @@ void ChangeBranchAt(char* page, TreeId tree, const PageView& branch,
                     std::span<const NewSeparator> added) {
   const auto more = static_cast<uint32_t>(added.size());
   const uint32_t length = ChangedBranchLength(branch, added);
-  PageChanger changer(page, tree, branch, length, branch.count() + more, branch.child_count() + more);
+  PageChanger changer(page, tree, branch, length, branch.count() + more,
+                      branch.child_count() + more);
   const size_t prefix = branch.prefix().size();
   uint32_t next = 0;
   for (const NewSeparator& separator : added) {

@@ -202,13 +202,32 @@ class PageFile {
   // In ascending order.
   std::vector<TreeId> Trees() const;
 
-  // Tree::Apply of several trees, no two the same, to one position, in one step for checkpoints and
-  // for SnapshotTrees. Nothing has changed when it fails.
+  // Tree::Apply of several trees to one position, in one step for checkpoints and for
+  // SnapshotTrees; those of one tree one after the other. Nothing has changed when it fails.
   struct TreeBatch {
     Tree* tree;
     const WriteBatch* batch;
   };
   absl::Status ApplyTogether(std::span<const TreeBatch> batches, uint64_t position);
+  // The same in two steps: all of the work, and that readers see it. In between, which may be as
+  // long as it takes to make the batches durable elsewhere, the trees have their writer; destroyed
+  // unpublished, it was nothing. The batches outlive it.
+  class Prepared {
+   public:
+    Prepared();
+    ~Prepared();
+    Prepared(Prepared&& other) noexcept;
+    Prepared& operator=(Prepared&& other) noexcept;
+    bool empty() const { return parts_.empty(); }
+
+   private:
+    friend class PageFile;
+    struct Part;
+    std::vector<Part> parts_;
+    uint64_t position_ = 0;
+  };
+  absl::StatusOr<Prepared> Prepare(std::span<const TreeBatch> batches, uint64_t position);
+  void Publish(Prepared prepared);
   // The newest versions of all trees at one moment, in ascending order of their ids.
   std::vector<std::pair<TreeId, Snapshot>> SnapshotTrees() const;
 

@@ -155,25 +155,57 @@ void PageFile::Retire(const Tree& tree, NodesOfTree nodes) {
   nodes_->FreeLater(std::move(free));
 }
 
-absl::Status PageFile::ApplyTogether(std::span<const TreeBatch> batches, uint64_t position) {
-  struct Next {
+struct PageFile::Prepared::Part {
+  Tree* tree;
+  std::unique_ptr<Tree::Writing> writing;
+  std::unique_ptr<TreeUpdate> update;
+  Node* root;
+};
+
+PageFile::Prepared::Prepared() = default;
+PageFile::Prepared::~Prepared() = default;
+PageFile::Prepared::Prepared(Prepared&& other) noexcept = default;
+PageFile::Prepared& PageFile::Prepared::operator=(Prepared&& other) noexcept = default;
+
+absl::StatusOr<PageFile::Prepared> PageFile::Prepare(std::span<const TreeBatch> batches,
+                                                     uint64_t position) {
+  struct OfTree {
     Tree* tree;
-    std::unique_ptr<Tree::Writing> writing;
-    std::unique_ptr<TreeUpdate> update;
-    Node* root;
+    std::vector<const WriteBatch*> batches;
   };
-  std::vector<Next> successors;
-  successors.reserve(batches.size());
-  for (const TreeBatch& part : batches) {
-    Next next{part.tree, std::make_unique<Tree::Writing>(*part.tree),
-              std::make_unique<TreeUpdate>(nodes_.get(), part.tree->id()), nullptr};
-    DYNLIB_ASSIGN_OR_RETURN(next.root, part.tree->Begin(*part.batch, position));
-    DYNLIB_ASSIGN_OR_RETURN(next.root, next.update->Run(next.root, *part.batch));
-    successors.push_back(std::move(next));
+  std::vector<OfTree> trees;
+  for (const TreeBatch& batch : batches) {
+    auto at = std::find_if(trees.begin(), trees.end(),
+                           [&](const OfTree& other) { return other.tree == batch.tree; });
+    if (at == trees.end()) at = trees.insert(at, {batch.tree, {}});
+    at->batches.push_back(batch.batch);
   }
+  Prepared prepared;
+  prepared.position_ = position;
+  prepared.parts_.reserve(trees.size());
+  for (const OfTree& next : trees) {
+    Prepared::Part part{next.tree, std::make_unique<Tree::Writing>(*next.tree),
+                        std::make_unique<TreeUpdate>(nodes_.get(), next.tree->id()), nullptr};
+    for (const WriteBatch* batch : next.batches) {
+      DYNLIB_ASSIGN_OR_RETURN(part.root, next.tree->Begin(*batch, position));
+    }
+    DYNLIB_ASSIGN_OR_RETURN(part.root, part.update->Run(part.root, next.batches));
+    prepared.parts_.push_back(std::move(part));
+  }
+  return prepared;
+}
+
+void PageFile::Publish(Prepared prepared) {
   // A checkpoint captures all trees under this lock: it sees all of the step, or nothing of it.
   std::lock_guard lock(mutex_);
-  for (Next& next : successors) next.tree->Publish(next.root, position, *next.update);
+  for (Prepared::Part& part : prepared.parts_) {
+    part.tree->Publish(part.root, prepared.position_, *part.update);
+  }
+}
+
+absl::Status PageFile::ApplyTogether(std::span<const TreeBatch> batches, uint64_t position) {
+  DYNLIB_ASSIGN_OR_RETURN(Prepared prepared, Prepare(batches, position));
+  Publish(std::move(prepared));
   return absl::OkStatus();
 }
 

@@ -109,14 +109,14 @@ WriteResult Store::Write(StoreBatch batch, WriteOptions options) {
 WriteResult Store::Write(WriteBatch batch, WriteOptions options) {
   return impl_->WriteAndWait(StoreBatch(std::move(batch)), options);
 }
-absl::Status Store::Put(std::string key, std::string value, WriteOptions options) {
+absl::Status Store::Put(std::string_view key, std::string_view value, WriteOptions options) {
   StoreBatch batch;
-  batch.Put(std::move(key), std::move(value));
+  batch.Put(key, value);
   return impl_->WriteAndWait(std::move(batch), options).status;
 }
-absl::Status Store::Delete(std::string key, WriteOptions options) {
+absl::Status Store::Delete(std::string_view key, WriteOptions options) {
   StoreBatch batch;
-  batch.Delete(std::move(key));
+  batch.Delete(key);
   return impl_->WriteAndWait(std::move(batch), options).status;
 }
 void Store::Write(StoreBatch batch, WriteOptions options, Executor* executor, WriteDone done) {

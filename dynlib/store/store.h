@@ -115,10 +115,10 @@ class Store {
     Executor* apply = nullptr;
     Executor* checkpoint = nullptr;
     Executor* read = nullptr;  // of GetAsync; null: `checkpoint`
-    // They are threads of their own, so that a task of `apply` may wait for one of `log`: the
-    // group of writes that a task of `apply` has put together is then written and synced by
-    // itself, which saves two changes of threads a group. Not in a simulation.
-    bool threads = false;
+    // A second thread like that of `apply`, which may wait for its own writes to the disk: of the
+    // two, one syncs a group of writes while the other makes its pages. Both are threads of their
+    // own. Null, as in a simulation: the log's executor syncs, and nothing waits.
+    Executor* sync = nullptr;
   };
 
   struct Recovery {
@@ -148,8 +148,8 @@ class Store {
   // Blocking: waits for its turn, and at a bound for room, unless the disk is full.
   WriteResult Write(StoreBatch batch, WriteOptions options = {});
   WriteResult Write(WriteBatch batch, WriteOptions options = {});
-  absl::Status Put(std::string key, std::string value, WriteOptions options = {});
-  absl::Status Delete(std::string key, WriteOptions options = {});
+  absl::Status Put(std::string_view key, std::string_view value, WriteOptions options = {});
+  absl::Status Delete(std::string_view key, WriteOptions options = {});
   // `done` runs on `executor`.
   void Write(StoreBatch batch, WriteOptions options, Executor* executor, WriteDone done);
 

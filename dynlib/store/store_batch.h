@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -76,20 +77,18 @@ class StoreBatch {
   // Changes of the default tree.
   explicit StoreBatch(WriteBatch batch) { Add(NamedTree(), std::move(batch)); }
 
-  void Put(std::string key, std::string value) {
-    For(NamedTree()).Put(std::move(key), std::move(value));
+  void Put(std::string_view key, std::string_view value) { For(NamedTree()).Put(key, value); }
+  void Put(const NamedTree& tree, std::string_view key, std::string_view value) {
+    For(tree).Put(key, value);
   }
-  void Put(const NamedTree& tree, std::string key, std::string value) {
-    For(tree).Put(std::move(key), std::move(value));
-  }
-  void Delete(std::string key) { For(NamedTree()).Delete(std::move(key)); }
-  void Delete(const NamedTree& tree, std::string key) { For(tree).Delete(std::move(key)); }
+  void Delete(std::string_view key) { For(NamedTree()).Delete(key); }
+  void Delete(const NamedTree& tree, std::string_view key) { For(tree).Delete(key); }
   // See WriteBatch::DeleteRange.
-  void DeleteRange(std::string first, std::string end) {
-    For(NamedTree()).DeleteRange(std::move(first), std::move(end));
+  void DeleteRange(std::string_view first, std::string_view end) {
+    For(NamedTree()).DeleteRange(first, end);
   }
-  void DeleteRange(const NamedTree& tree, std::string first, std::string end) {
-    For(tree).DeleteRange(std::move(first), std::move(end));
+  void DeleteRange(const NamedTree& tree, std::string_view first, std::string_view end) {
+    For(tree).DeleteRange(first, end);
   }
   void Add(const NamedTree& tree, WriteBatch batch) { parts_.push_back({tree, std::move(batch)}); }
 
@@ -145,7 +144,8 @@ struct WriteOptions {
   // newest such writes, never one before another that it keeps: what is found is what the first n
   // writes made, in their order, and holds all that was durable. The log is written all the same,
   // without pause, so what is at risk is what came while the last one or two syncs ran, and at most
-  // Store::Options::max_pending_bytes.
+  // Store::Options::max_pending_bytes. An empty batch that is durable makes all writes before it
+  // so.
   bool durable = true;
 };
 

@@ -17,7 +17,9 @@ constexpr size_t kRecentSlots = 1 << 16;
 // What the batches before it in the group make of a key: nothing, when they leave it alone.
 std::optional<std::optional<std::string>> After(const WriteBatch& batch, std::string_view key) {
   for (auto at = batch.operations().rbegin(); at != batch.operations().rend(); ++at) {
-    if (at->Covers(key)) return at->value;
+    if (!at->Covers(key)) continue;
+    if (!at->value.has_value()) return std::optional<std::string>();
+    return std::optional<std::string>(*at->value);
   }
   return std::nullopt;
 }

@@ -2,15 +2,17 @@
 //
 // Writes queue up in groups, and a group goes
 //
-//   queue -> conditions, sequence numbers, encoding -> log (one record) -> trees (one merged batch
-//   a tree) -> answers (one wake-up)
+//   queue -> conditions, sequence numbers, encoding -> log (one record) -> trees (one update of
+//   each) -> answers (one wake-up)
 //
 // moved along by whoever leads, one thread at a time. A thread that writes while nobody leads, and
 // nothing is in the log's hands, leads its own group to the end, log and all, without waking
-// anybody: that is a lone writer's whole path. All else is led by tasks of the apply executor,
-// which overlap: the log syncs one group while the one before is applied and answered. A group
-// with conditions, or that makes or drops trees, waits until all before it is applied. A group
-// that need not be durable is applied and answered first, and logged then.
+// anybody: that is a lone writer's whole path. All else is led by tasks of two threads, the apply
+// and the sync executor: the one that leads hands a group's record to the other, answers the group
+// before, and makes the pages of this one while the other syncs. Who is through last publishes
+// them and leads on. A small group is synced by whoever leads. A group with conditions, or that
+// makes or drops trees, waits until all before it is applied. A group that need not be durable is
+// applied and answered first, and logged then.
 //
 // Order: groups are prepared, logged and applied in the order of the queue, and there is one append
 // at a time in the log's hands, so that one that is refused lets none behind it get past.
@@ -132,6 +134,8 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
     bool durable = false;  // one of them is
     bool ordered = false;  // has conditions or tree changes
     uint64_t last_sequence = 0;
+    WriteBatch catalogue;         // what it changes in the catalogue
+    PageFile::Prepared prepared;  // the pages that it makes, once they are made
     Signal answered;
   };
   using GroupPtr = std::shared_ptr<Group>;
@@ -156,18 +160,22 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void RetryLog();
   bool TakeRetry();
   void PostDrive();
-  void Drive(const Group* own);
+  void Drive(const Group* own, Executor* other);
   bool CanTakeLocked() const { return !queue_.empty() && !durable_in_log_ && !waiting_for_pages_; }
   void WaitForPages();
-  void Start(GroupPtr group, bool inline_log);
+  void Start(GroupPtr group, bool own, Executor* other);
+  void SyncOn(Executor& other, NodeLog& log);
+  void Logged(absl::Status status, Executor* other);
   bool Prepare(Group& group);
   absl::Status PrepareRequest(Group& group, size_t index);
   void PumpLog();
   void HandleLogged(const absl::Status& status);
   GroupPtr TakeBehind();
   void Apply(Group& group);
+  absl::StatusOr<PageFile::Prepared> PrepareTrees(const Group& group);
   absl::Status ApplyToTrees(Group& group);
   void Answer(Group& group);
+  void AnswerApplied();
   void Count(const Group& group);
   static bool Alone(const Request& request) {
     return request.change.has_value() || request.task != nullptr;
@@ -205,7 +213,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   absl::Status ReplaceDamaged(const NamedTree& tree, Tree& target,
                               const Snapshot::Unreadable& found, const FetchRows& fetch,
                               std::vector<DamagedRange>* ranges);
-  absl::Status RepairFor(const NamedTree& tree, Tree& target, const WriteBatch& batch);
+  absl::Status RepairFor(const Group& group);
 
   // store_rest.cc. Steps run on the checkpoint executor, one at a time.
   void WatchForRest();
@@ -276,7 +284,8 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   uint64_t last_sequence_ = 0;
   GroupEncoder encoder_;
   std::deque<ToLog> to_log_;
-  size_t logging_ = 0;  // how many of to_log_ are in the log's hands
+  size_t logging_ = 0;             // how many of to_log_ are in the log's hands
+  std::vector<GroupPtr> applied_;  // and not answered
   uint64_t next_tree_id_ = kFirstNamedTree;
   // By hash of tree and key, the newest sequence that may have written it; made when first asked
   // for.

@@ -1,5 +1,6 @@
 #include "dynlib/store/store_record.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -45,16 +46,16 @@ class Decoder {
   bool Operation() {
     switch (in_.Fixed8()) {
       case kPut: {
-        std::string key(in_.LengthPrefixed());
-        Batch().Put(std::move(key), std::string(in_.LengthPrefixed()));
+        const std::string_view key = in_.LengthPrefixed();
+        Batch().Put(key, in_.LengthPrefixed());
         break;
       }
       case kDelete:
-        Batch().Delete(std::string(in_.LengthPrefixed()));
+        Batch().Delete(in_.LengthPrefixed());
         break;
       case kDeleteRange: {
-        std::string first(in_.LengthPrefixed());
-        Batch().DeleteRange(std::move(first), std::string(in_.LengthPrefixed()));
+        const std::string_view first = in_.LengthPrefixed();
+        Batch().DeleteRange(first, in_.LengthPrefixed());
         break;
       }
       case kTree:
@@ -96,6 +97,8 @@ void GroupEncoder::Begin() {
 }
 
 void GroupEncoder::Add(TreeId tree, const WriteBatch& batch) {
+  const size_t room = payload_.size() + BytesFor(batch);
+  if (room > payload_.capacity()) payload_.reserve(std::max(room, 2 * payload_.capacity()));
   Begin();
   if (tree != tree_) {
     PutFixed8(payload_, kTree);

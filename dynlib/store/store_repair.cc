@@ -23,13 +23,20 @@ absl::Status Store::Impl::ReplaceDamaged(const NamedTree& tree, Tree& target,
   return absl::OkStatus();
 }
 
-// Before a batch is applied again that met a damaged page: by whoever leads.
-absl::Status Store::Impl::RepairFor(const NamedTree& tree, Tree& target, const WriteBatch& batch) {
-  for (const WriteBatch::Operation& operation : batch.operations()) {
-    DYNLIB_ASSIGN_OR_RETURN(const std::optional<Snapshot::Unreadable> found,
-                            target.snapshot().FindDamage(operation.key, ReadMode::kNotKept));
-    if (!found.has_value()) continue;
-    DYNLIB_RETURN_IF_ERROR(ReplaceDamaged(tree, target, *found, options_.fetch_rows, nullptr));
+// Before a group is applied again that met a damaged page: by whoever leads.
+absl::Status Store::Impl::RepairFor(const Group& group) {
+  for (const Request* request : group.requests) {
+    if (request->result.sequence == 0) continue;
+    for (const StoreBatch::Part& part : request->batch.parts()) {
+      Tree* tree = part.tree.is_default() ? default_tree_ : part.tree.entry_->tree.get();
+      for (const WriteBatch::Operation& operation : part.batch.operations()) {
+        DYNLIB_ASSIGN_OR_RETURN(const std::optional<Snapshot::Unreadable> found,
+                                tree->snapshot().FindDamage(operation.key, ReadMode::kNotKept));
+        if (!found.has_value()) continue;
+        DYNLIB_RETURN_IF_ERROR(
+            ReplaceDamaged(part.tree, *tree, *found, options_.fetch_rows, nullptr));
+      }
+    }
   }
   return absl::OkStatus();
 }

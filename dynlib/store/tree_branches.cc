@@ -69,11 +69,10 @@ size_t TreeUpdate::CountBelow(const PageView& view, uint32_t child, Operations o
   if (child == view.count() || operations.size() == 1) return operations.size();
   const std::string_view bound = Key(view, child);
   if (operations[1]->key >= bound) return 1;
-  return static_cast<size_t>(std::partition_point(operations.begin() + 2, operations.end(),
-                                                  [bound](const Operation* operation) {
-                                                    return operation->key < bound;
-                                                  }) -
-                             operations.begin());
+  return static_cast<size_t>(
+      std::partition_point(operations.begin() + 2, operations.end(),
+                           [bound](const Operation* operation) { return operation->key < bound; }) -
+      operations.begin());
 }
 
 bool TreeUpdate::ChangeBranch(const NodeContent& content, std::string_view separator,

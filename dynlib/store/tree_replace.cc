@@ -23,19 +23,22 @@ bool TreeUpdate::Range::Overlaps(const Range& other) const {
 absl::StatusOr<Node*> TreeUpdate::Replace(Node* root, std::string_view first, std::string_view end,
                                           const WriteBatch& rows) {
   rebuild_ = true;
-  return ReplaceRange(root, {first, end}, Sorted(rows));
+  const WriteBatch* one = &rows;
+  return ReplaceRange(root, {first, end}, Sorted(Batches(&one, 1)));
 }
 
-absl::StatusOr<Node*> TreeUpdate::RunWithRanges(Node* root, const WriteBatch& batch) {
+absl::StatusOr<Node*> TreeUpdate::RunWithRanges(Node* root, Batches batches) {
   std::vector<Range> ranges;
-  for (const WriteBatch::Operation& operation : batch.operations()) {
-    if (operation.range_end.has_value()) ranges.push_back({operation.key, *operation.range_end});
+  for (const WriteBatch* batch : batches) {
+    for (const WriteBatch::Operation& operation : batch->operations()) {
+      if (operation.range_end.has_value()) ranges.push_back({operation.key, *operation.range_end});
+    }
   }
   for (const Range& range : ranges) {
     if (root == nullptr) break;
     DYNLIB_ASSIGN_OR_RETURN(root, ReplaceRange(root, range, {}));
   }
-  return RunSorted(root, Sorted(batch));
+  return RunSorted(root, Sorted(batches));
 }
 
 absl::StatusOr<Node*> TreeUpdate::ReplaceRange(Node* root, const Range& replaced,

@@ -61,19 +61,23 @@ size_t TreeUpdate::GoalBytes(size_t total) {
   return total / pages;
 }
 
-std::vector<const WriteBatch::Operation*> TreeUpdate::Sorted(const WriteBatch& batch) {
+std::vector<const WriteBatch::Operation*> TreeUpdate::Sorted(Batches batches) {
   std::vector<const Operation*> sorted;
-  sorted.reserve(batch.size());
-  const std::vector<Operation>& all = batch.operations();
+  size_t size = 0;
+  for (const WriteBatch* batch : batches) size += batch->size();
+  sorted.reserve(size);
   std::vector<const Operation*> later;  // ranges that are deleted after the operation
-  for (size_t i = all.size(); i-- > 0;) {
-    const bool gone = std::any_of(later.begin(), later.end(), [&](const Operation* range) {
-      return range->Covers(all[i].key);
-    });
-    if (all[i].range_end.has_value()) {
-      later.push_back(&all[i]);
-    } else if (!gone) {
-      sorted.push_back(&all[i]);
+  for (size_t b = batches.size(); b-- > 0;) {
+    const std::vector<Operation>& all = batches[b]->operations();
+    for (size_t i = all.size(); i-- > 0;) {
+      const bool gone = std::any_of(later.begin(), later.end(), [&](const Operation* range) {
+        return range->Covers(all[i].key);
+      });
+      if (all[i].range_end.has_value()) {
+        later.push_back(&all[i]);
+      } else if (!gone) {
+        sorted.push_back(&all[i]);
+      }
     }
   }
   std::reverse(sorted.begin(), sorted.end());
@@ -142,9 +146,11 @@ Node* TreeUpdate::MakeNode(NodeContent* content) {
   return made_.back();
 }
 
-absl::StatusOr<Node*> TreeUpdate::Run(Node* root, const WriteBatch& batch) {
-  if (batch.has_ranges()) return RunWithRanges(root, batch);
-  return RunSorted(root, Sorted(batch));
+absl::StatusOr<Node*> TreeUpdate::Run(Node* root, Batches batches) {
+  const bool ranges = std::any_of(batches.begin(), batches.end(),
+                                  [](const WriteBatch* batch) { return batch->has_ranges(); });
+  if (ranges) return RunWithRanges(root, batches);
+  return RunSorted(root, Sorted(batches));
 }
 
 absl::StatusOr<Node*> TreeUpdate::RunSorted(Node* root, Operations operations) {

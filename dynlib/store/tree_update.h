@@ -55,9 +55,15 @@ class TreeUpdate {
   TreeUpdate(const TreeUpdate&) = delete;
   TreeUpdate& operator=(const TreeUpdate&) = delete;
 
-  // The new root; null for the empty tree; `root` itself when the batch changes nothing. `root` and
-  // `batch` outlive this object.
-  absl::StatusOr<Node*> Run(Node* root, const WriteBatch& batch);
+  using Batches = std::span<const WriteBatch* const>;
+
+  // The new root; null for the empty tree; `root` itself when the batches, one after the other,
+  // change nothing. `root` and the batches outlive this object.
+  absl::StatusOr<Node*> Run(Node* root, Batches batches);
+  absl::StatusOr<Node*> Run(Node* root, const WriteBatch& batch) {
+    const WriteBatch* one = &batch;
+    return Run(root, Batches(&one, 1));
+  }
 
   // The new root, in which [first, end) has `rows` alone: see Tree::Replace.
   absl::StatusOr<Node*> Replace(Node* root, std::string_view first, std::string_view end,
@@ -125,9 +131,9 @@ class TreeUpdate {
   };
 
   absl::StatusOr<Node*> RunSorted(Node* root, Operations operations);
-  absl::StatusOr<Node*> RunWithRanges(Node* root, const WriteBatch& batch);
+  absl::StatusOr<Node*> RunWithRanges(Node* root, Batches batches);
   // Puts and deletes of keys in key order, the last operation on each key alone.
-  static std::vector<const WriteBatch::Operation*> Sorted(const WriteBatch& batch);
+  static std::vector<const WriteBatch::Operation*> Sorted(Batches batches);
 
   // Each appends what became of `node`, whose lower bound is `separator`, to `out`.
   absl::Status Update(Node* node, const NodeContent& content, std::string_view separator,

@@ -1,5 +1,6 @@
 #include "dynlib/store/page.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -216,6 +217,36 @@ TEST(PageTest, CheckSaysWhatIsWrong) {
 }
 
 // Random changes, against a leaf that is built from the entries that should be there.
+TEST(PageTest, ABranchWithMoreSeparatorsIsWhatOneBuiltAnewIs) {
+  Random random(11);
+  for (int round = 0; round < 300; ++round) {
+    std::map<std::string, bool> separators;  // and whether it is new
+    for (uint64_t n = 2 + random.Below(40); n > 0; --n) {
+      separators["common" + std::to_string(random.Below(100'000))] = random.Chance(0.3);
+    }
+    separators["common0"] = separators["common~"] = false;  // so that the prefix stays
+    std::vector<std::string_view> old_ones;
+    std::vector<std::string_view> all;
+    for (const auto& [separator, is_new] : separators) {
+      all.push_back(separator);
+      if (!is_new) old_ones.push_back(separator);
+    }
+    const PageBytes old = BuildBranch(TreeId{1}, 3, old_ones);
+    std::vector<NewSeparator> added;
+    for (const auto& [separator, is_new] : separators) {
+      if (is_new) added.push_back({PageView(old.data.get()).Find(separator).index, separator});
+    }
+    const PageBytes wanted = BuildBranch(TreeId{2}, 3, all);
+    const PageView branch(old.data.get());
+    ASSERT_EQ(ChangedBranchLength(branch, added), wanted.length);
+    PageBytes page = PageBytes::Allocate(wanted.length);
+    const size_t table = kPageRefBytes * (all.size() + 1);
+    std::fill_n(page.data.get() + kPageHeaderBytes, table, '\0');
+    ChangeBranchAt(page.data.get(), TreeId{2}, branch, added);
+    EXPECT_EQ(page.view(), wanted.view());
+  }
+}
+
 TEST(PageTest, AChangedLeafHasWhatOneBuiltAnewHas) {
   Random random(17);
   for (int round = 0; round < 500; ++round) {

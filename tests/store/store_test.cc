@@ -294,9 +294,9 @@ class StoreCrashTest : public testing::TestWithParam<UnsyncedFate> {
     for (size_t i = 0; i < writes_.size() && !matches; ++i) {
       for (const WriteBatch::Operation& operation : writes_[i].operations()) {
         if (operation.value.has_value()) {
-          model[operation.key] = *operation.value;
+          model[std::string(operation.key)] = *operation.value;
         } else {
-          model.erase(operation.key);
+          model.erase(std::string(operation.key));
         }
       }
       matches = i + 1 >= acknowledged_ && model == contents;
