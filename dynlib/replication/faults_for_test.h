@@ -16,6 +16,7 @@ struct FaultsForTest {
   bool damage_read_as_empty = false;        // R4: unknown slots are reported as empty.
   bool replay_past_chosen = false;          // L4: at restart every logged entry is applied.
   bool reply_before_apply = false;          // R7: lease reads do not wait for the read point.
+  bool read_unconfirmed = false;            // R7: reads without a lease do not ask a quorum.
   bool clock_drift_ignored = false;         // R5: grants are counted without the drift bound.
   bool no_second_phase_one =
       false;  // R2: a leader goes on under its ballot in a new configuration.

@@ -219,6 +219,8 @@ void GroupCore::Step(const GroupMessage& message, Instant now) {
         if constexpr (std::is_same_v<Body, HealthQuery>) OnHealthQuery(message, body, now);
         if constexpr (std::is_same_v<Body, HealthReply>) OnHealthReply(message, body, now);
         if constexpr (std::is_same_v<Body, Outdated>) OnOutdated(message, body, now);
+        if constexpr (std::is_same_v<Body, ConfirmQuery>) OnConfirmQuery(message, body);
+        if constexpr (std::is_same_v<Body, ConfirmReply>) OnConfirmReply(message, body, now);
       },
       message.body);
   ApplyConfiguration(now);
@@ -273,6 +275,7 @@ Instant GroupCore::next_deadline() const {
       break;
   }
   Instant deadline = notice_at_;
+  if (read_rounds_ != nullptr) deadline = std::min(deadline, read_rounds_->next_deadline());
   for (const Peer& peer : peers_) {
     deadline = std::min({deadline, peer.resend_at, peer.forget_at});
   }

@@ -37,6 +37,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -50,6 +51,7 @@
 #include "dynlib/replication/faults_for_test.h"
 #include "dynlib/replication/liveness.h"
 #include "dynlib/replication/message.h"
+#include "dynlib/replication/read_rounds.h"
 #include "dynlib/replication/slot_log.h"
 #include "dynlib/replication/types.h"
 
@@ -179,6 +181,12 @@ class GroupCore {
   // Asks the members to stand by this leader's ballot again, naming their current epochs. One round
   // trip; at most once a resend interval.
   void RenewLease(Instant now);
+  // For a read without a lease (R7): asks the members to confirm that this ballot still leads, in a
+  // round that many reads may share. The round, or 0 if none can be had now: not the leader, or one
+  // whose present members are in doubt. Once it is confirmed, a read at read_point() is
+  // linearizable.
+  uint64_t AskForConfirmation(Instant now);
+  bool Confirmed(uint64_t round) const;
   // Reads must wait until this is applied: the end of what was chosen, and this ballot's first
   // entry.
   Slot read_point() const;
@@ -309,6 +317,7 @@ class GroupCore {
   void OnPrepare(const GroupMessage& message, const Prepare& prepare, Instant now);
   void OnAccept(const GroupMessage& message, const Accept& accept, Instant now);
   void OnHealthQuery(const GroupMessage& message, const HealthQuery& query, Instant now);
+  void OnConfirmQuery(const GroupMessage& message, const ConfirmQuery& query);
   void AskOwner();
   void FillPromise(Slot from_slot, Promise& promise) const;
   bool LeaderLooksHealthy(Instant now) const;
@@ -350,6 +359,9 @@ class GroupCore {
   Accept MakeAccept(Slot first_slot) const;
   Slot HeldByAll() const;
   Slot HeldByStorage() const;
+  bool MayConfirm() const;
+  void SendConfirmQueries(Instant now);
+  void OnConfirmReply(const GroupMessage& message, const ConfirmReply& reply, Instant now);
 
   const GroupOptions options_;
   const PartitionId group_;
@@ -404,6 +416,7 @@ class GroupCore {
   size_t unchosen_bytes_ = 0;
   Instant notice_at_ = Instant::Infinite();
   Instant renew_not_before_;
+  std::unique_ptr<ReadRounds> read_rounds_;  // Of this ballot, once a read asked for one.
 
   uint64_t record_index_ = 0;  // Of the newest record given out.
   uint64_t persisted_index_ = 0;

@@ -316,6 +316,7 @@ std::vector<Payload> GroupCore::DecideAll(bool* decided) {
 
 void GroupCore::BecomeLeader(std::vector<Payload> proposals, Instant now) {
   role_ = Role::kLeader;
+  if (!renewing_) read_rounds_ = nullptr;  // Of an earlier ballot.
   renewing_ = false;
   established_ = true;
   election_at_ = Instant::Infinite();

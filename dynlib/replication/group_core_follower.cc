@@ -121,6 +121,20 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
   SendWhenDurable(std::move(reply));
 }
 
+// No record need be durable: it is of the past that this speaks. That nothing higher was promised
+// when it was sent is true whatever a crash makes of it later.
+void GroupCore::OnConfirmQuery(const GroupMessage& message, const ConfirmQuery& query) {
+  if (message.ballot.proposer() != message.from || message.epoch < configuration_.epoch) return;
+  if (message.ballot > promised_) return;  // It will be heard of by a proposal.
+  GroupMessage reply = Answer(message);
+  if (message.ballot == promised_) {
+    reply.body = ConfirmReply{.round = query.round};
+  } else {
+    reply.body = Accepted{.granted = false, .promised = promised_};
+  }
+  Send(std::move(reply));
+}
+
 bool GroupCore::LeaderLooksHealthy(Instant now) const {
   if (unchosen_since_ != Instant::Infinite() && now - unchosen_since_ > options_.progress_bound) {
     return false;

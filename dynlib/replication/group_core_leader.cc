@@ -186,6 +186,7 @@ void GroupCore::SendProbe(Peer& peer, Instant now) {
 }
 
 void GroupCore::TickLeader(Instant now) {
+  if (read_rounds_ != nullptr) SendConfirmQueries(now);
   if (std::erase_if(peers_, [&](const Peer& peer) { return now >= peer.forget_at; }) > 0) {
     ++nodes_version_;
   }
@@ -231,6 +232,51 @@ void GroupCore::RenewLease(Instant now) {
   if (role_ != Role::kLeader || now < renew_not_before_) return;
   renew_not_before_ = now + options_.resend;
   for (Peer& peer : peers_) SendProbe(peer, now);
+}
+
+// A change of members that an earlier leader proposed may have been made without this one's
+// knowledge: the members that it would ask may decide nothing any more (R2).
+bool GroupCore::MayConfirm() const {
+  return role_ == Role::kLeader && (barrier_ == 0 || !inherited_);
+}
+
+uint64_t GroupCore::AskForConfirmation(Instant now) {
+  if (!MayConfirm()) return 0;
+  if (read_rounds_ == nullptr) read_rounds_ = std::make_unique<ReadRounds>(options_.resend);
+  const uint64_t round = read_rounds_->Join();
+  SendConfirmQueries(now);
+  return round;
+}
+
+bool GroupCore::Confirmed(uint64_t round) const {
+  if (!MayConfirm() || read_rounds_ == nullptr || round == 0) return false;
+  return round <= read_rounds_->confirmed() || options_.faults.read_unconfirmed;
+}
+
+void GroupCore::SendConfirmQueries(Instant now) {
+  const uint64_t round = read_rounds_->Due(now);
+  if (round == 0) return;
+  for (const Peer& peer : peers_) {
+    if (!peer.votes || read_rounds_->Answered(peer.member.replica)) continue;
+    GroupMessage query = Make(peer.member, promised_);
+    query.body = ConfirmQuery{.round = round};
+    Send(std::move(query));
+  }
+  read_rounds_->Count({}, configuration_.quorum());  // Of a group of one.
+}
+
+void GroupCore::OnConfirmReply(const GroupMessage& message, const ConfirmReply& reply,
+                               Instant now) {
+  if (role_ != Role::kLeader || message.ballot != promised_ || read_rounds_ == nullptr) return;
+  const Peer* const from = FindPeer(message.from);
+  if (from == nullptr || !from->votes) return;
+  std::vector<ReplicaId> voters;
+  for (const Peer& peer : peers_) {
+    if (peer.votes) voters.push_back(peer.member.replica);
+  }
+  read_rounds_->Answer(message.from, reply.round);
+  read_rounds_->Count(voters, configuration_.quorum());
+  SendConfirmQueries(now);
 }
 
 Slot GroupCore::read_point() const { return std::max(first_of_ballot_, chosen_); }

@@ -25,8 +25,10 @@
 //                        not be applied. Ask again with the same client and sequence
 //   kCancelled           shut down, or the group removed; it may or may not be applied
 // Read runs its function on the group's apply executor between two checks of the leader lease (rule
-// R7): OK means that what it saw was the newest state at some time between call and answer.
-// kFailedPrecondition: not the leader. kUnavailable: no lease within `read_wait`, try again.
+// R7), or, where no lease is held or `lease_reads` is off, after a quorum confirmed that this
+// replica still led when it was asked (read_rounds.h): OK means that what it saw was the newest
+// state at some time between call and answer. kFailedPrecondition: not the leader. kUnavailable:
+// neither lease nor a quorum's word within `read_wait`, or the lease ran out meanwhile: try again.
 //
 // Members change one step at a time, on the leader (rule R2). To replace replica 3 by 4:
 //   1. on the new node: AddGroup with {.self = 4, .learner = true} over a copied tree (or, for a

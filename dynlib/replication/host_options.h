@@ -19,6 +19,10 @@ struct HostOptions {
   uint64_t seed = 1;  // for election jitter; any number, best different on each node
   size_t waiting_proposals_max = 100'000;  // a group
   size_t waiting_reads_max = 100'000;      // a group
+  // Reads go by the leader's lease, without any message. False, or while no lease is held: by
+  // asking a quorum whether it still leads, one round trip that reads share, which relies on no
+  // clock.
+  bool lease_reads = true;
   Duration read_wait =
       std::chrono::milliseconds(500);  // for the lease and for the read point to be applied
   Duration log_overdue =

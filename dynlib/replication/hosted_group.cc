@@ -399,35 +399,44 @@ bool HostedGroup::TryRead(WaitingRead& read, Instant now) {
   }
   if (now >= read.deadline) {
     EndRead(std::move(read.done),
-            absl::UnavailableError(Cat("no lease, or the read point was not applied, within ",
-                                       ToMicros(options_.read_wait), " us")));
+            absl::UnavailableError(
+                Cat("no lease and no quorum, or the read point was not applied, within ",
+                    ToMicros(options_.read_wait), " us")));
     return true;
   }
-  if (!read.admitted) {
-    if (!core_->HoldsLease(now)) {
-      core_->RenewLease(now);
-      return false;
-    }
-    read.admitted = true;
-    read.point = core_->read_point();
-  }
+  if (!read.admitted && !AdmitRead(read, now)) return false;
   if (applied_ < read.point && !options_.faults.reply_before_apply) return false;
   ++reads_running_;
   apply_executor_->Post([self = shared_from_this(), body = std::move(read.read),
-                         done = std::move(read.done), ballot = read.ballot]() mutable {
+                         done = std::move(read.done), ballot = read.ballot,
+                         by_lease = read.by_lease]() mutable {
     body();
     Executor* home = self->home_;
-    home->Post([self = std::move(self), done = std::move(done), ballot]() mutable {
-      self->FinishRead(std::move(done), ballot);
+    home->Post([self = std::move(self), done = std::move(done), ballot, by_lease]() mutable {
+      self->FinishRead(std::move(done), ballot, by_lease);
     });
   });
   return true;
 }
 
-// R7: only a lease that still holds makes what was read the newest state.
-void HostedGroup::FinishRead(ReadCallback done, Ballot ballot) {
+bool HostedGroup::AdmitRead(WaitingRead& read, Instant now) {
+  read.by_lease = options_.lease_reads && core_->HoldsLease(now);
+  if (!read.by_lease) {
+    if (options_.lease_reads) core_->RenewLease(now);
+    if (read.round == 0) read.round = core_->AskForConfirmation(now);
+    if (!core_->Confirmed(read.round)) return false;
+  }
+  read.admitted = true;
+  read.point = core_->read_point();
+  return true;
+}
+
+// R7: only a lease that still holds makes what was read the newest state. What a quorum confirmed
+// was true after the read arrived, and stays so.
+void HostedGroup::FinishRead(ReadCallback done, Ballot ballot, bool by_lease) {
   --reads_running_;
   if (closed_.has_value()) return done(*closed_);
+  if (!by_lease) return done(absl::OkStatus());
   if (!Leads() || core_->promised() != ballot) return done(NotLeader());
   if (!core_->HoldsLease(clock_->Now()))
     return done(absl::UnavailableError("the lease ran out during the read"));

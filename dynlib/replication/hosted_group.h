@@ -140,7 +140,9 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
     absl::AnyInvocable<void()> read;
     ReadCallback done;
     Instant deadline;
-    bool admitted = false;  // The lease held and `point` is set.
+    bool admitted = false;  // It is known that this replica leads, and `point` is set.
+    bool by_lease = false;  // Else by a quorum, in `round`.
+    uint64_t round = 0;
     Ballot ballot;
     Slot point = 0;
   };
@@ -158,7 +160,9 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   void FinishApply(ApplyOutcome outcome);
   // False if the read must go on waiting.
   bool TryRead(WaitingRead& read, Instant now);
-  void FinishRead(ReadCallback done, Ballot ballot);
+  // True if the read may begin once its point is applied.
+  bool AdmitRead(WaitingRead& read, Instant now);
+  void FinishRead(ReadCallback done, Ballot ballot, bool by_lease);
   void EndRead(ReadCallback done, absl::Status status);
 
   const HostOptions& options_;

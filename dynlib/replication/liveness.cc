@@ -78,7 +78,8 @@ void Liveness::OnRequest(NodeId from, Peer& peer, const SupportRequest& request,
   }
   SupportGrant grant{.incarnation = incarnation_,
                      .holder_incarnation = request.incarnation,
-                     .request_sent_at = request.sent_at};
+                     .request_sent_at = request.sent_at,
+                     .granted_at = now.nanos()};
   // A peer that does not hear this node cannot commit through it, however loudly it breathes (R8).
   const bool hears_us = request.heard_incarnation == incarnation_ && request.heard_age_us >= 0 &&
                         request.heard_age_us <= ToMicros(options_.support);
@@ -100,7 +101,9 @@ void Liveness::OnGrant(NodeId from, Peer& peer, const SupportGrant& grant, Insta
   if (grant.incarnation < peer.granting_incarnation) return;
   const Instant sent = Instant::FromNanos(grant.request_sent_at);
   if (sent > now) return;
+  if (grant.incarnation > peer.granting_incarnation) peer.clock.Reset();
   peer.granting_incarnation = grant.incarnation;
+  CompareClocks(from, peer, grant, now);
   // How long ago the peer was heard counts from the request, the last time it is sure to have lived
   // after.
   peer.granted_at = std::max(peer.granted_at, sent);
@@ -118,6 +121,16 @@ void Liveness::OnGrant(NodeId from, Peer& peer, const SupportGrant& grant, Insta
   } else if (grant.epoch == peer.held_epoch) {
     peer.held_until = std::max(peer.held_until, sent + worth);
   }
+}
+
+void Liveness::CompareClocks(NodeId from, Peer& peer, const SupportGrant& grant, Instant now) {
+  peer.clock_trusted = !options_.compare_clocks || grant.granted_at == 0;
+  if (peer.clock_trusted) return;
+  peer.clock.Note(Instant::FromNanos(grant.request_sent_at), grant.granted_at, now);
+  const bool fast = peer.clock.Beyond(options_.drift_ppm);
+  if (fast && !peer.clock_fast) effects_.fast_clocks.push_back(from);
+  peer.clock_fast = fast;
+  peer.clock_trusted = peer.clock.Trusted(options_.drift_ppm, 2 * options_.support);
 }
 
 void Liveness::Tick(Instant now) {
@@ -185,6 +198,7 @@ uint64_t Liveness::EpochFor(NodeId id) const {
 Instant Liveness::SupportedUntil(NodeId grantor, uint64_t epoch) const {
   auto it = peers_.find(grantor);
   if (it == peers_.end() || epoch == 0 || it->second.held_epoch != epoch) return Instant();
+  if (!it->second.clock_trusted) return Instant();
   return it->second.held_until;
 }
 

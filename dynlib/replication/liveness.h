@@ -16,6 +16,10 @@
 // holder from when the request was sent, shrunk by it. With rates within `drift_ppm` of true, the
 // holder always stops first.
 //
+// The holder compares each grantor's clock with its own (clock_comparison.h). Grants of one that is
+// seen to run faster than the bound allows count for no lease, though they still keep leaders led:
+// reads then go by a quorum (read_rounds.h).
+//
 // R8: a peer is granted support only while it shows that it hears this node too (one-way links end
 // support), and this node asks for support only while its own log syncs in time (`SetLogHealthy`).
 //
@@ -30,6 +34,7 @@
 #include "absl/status/status.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
+#include "dynlib/replication/clock_comparison.h"
 #include "dynlib/replication/faults_for_test.h"
 #include "dynlib/replication/message.h"
 
@@ -40,6 +45,7 @@ struct LivenessOptions {
       std::chrono::milliseconds(100);  // between requests; > 0 and at most support / 3
   Duration support = std::chrono::milliseconds(600);  // what a grant is worth; up to 1 minute
   int64_t drift_ppm = 10'000;  // clock rates are within this of true; 0 to 200,000
+  bool compare_clocks = true;  // no lease by the clock of a peer that is seen to break the above
   FaultsForTest faults;
 };
 absl::Status Validate(const LivenessOptions& options);
@@ -55,6 +61,7 @@ class Liveness {
     std::vector<std::pair<NodeId, LivenessMessage>> messages;
     std::vector<Event> events;  // kPeerLost: this node's support for the peer ran out. kPeerHeard:
                                 // it began. kPeerSupports: the peer's for this node began anew.
+    std::vector<NodeId> fast_clocks;  // Seen from now on to be faster than the bound allows.
   };
 
   Liveness(LivenessOptions options, uint64_t incarnation, Duration boot_wait, Instant now);
@@ -89,7 +96,7 @@ class Liveness {
   Instant boot_wait_end() const { return boot_wait_end_; }
 
   // As holder. Until when `grantor` supports this node in exactly this epoch; Instant() if it does
-  // not.
+  // not, or its clock is not to be relied on.
   Instant SupportedUntil(NodeId grantor, uint64_t epoch) const;
   // True if `grantor` supports this node in whichever epoch.
   bool SupportedBy(NodeId grantor, Instant now) const;
@@ -120,6 +127,9 @@ class Liveness {
     bool ever_granted = false;
     Instant heard_at;
     bool ever_heard = false;
+    ClockComparison clock;
+    bool clock_fast = false;
+    bool clock_trusted = false;
   };
 
   // Every election in every shared group may end an epoch, so the counter is wide.
@@ -132,6 +142,7 @@ class Liveness {
   void OnGrant(NodeId from, Peer& peer, const SupportGrant& grant, Instant now);
   void Lapse(NodeId id, Peer& peer, Instant now);
   void End(Peer& peer);
+  void CompareClocks(NodeId from, Peer& peer, const SupportGrant& grant, Instant now);
 
   const LivenessOptions options_;
   const uint64_t incarnation_;

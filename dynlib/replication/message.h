@@ -93,6 +93,16 @@ struct Outdated {
   bool removed = false;
 };
 
+// A leader that holds no lease asks before a read: is this ballot still the highest that you
+// promised? (R7, read_rounds.h)
+struct ConfirmQuery {
+  uint64_t round = 0;
+};
+// It was when this was sent. (If not, the answer is an Accepted that is not granted.)
+struct ConfirmReply {
+  uint64_t round = 0;  // Of the query.
+};
+
 struct GroupMessage {
   // Not in the message but of the transport: the nodes that it comes from and goes to.
   NodeId from_node{};
@@ -103,7 +113,9 @@ struct GroupMessage {
   ReplicaId to{};
   uint64_t epoch = 0;  // Of the sender's configuration (R2).
   Ballot ballot;
-  std::variant<Prepare, Promise, Accept, Accepted, HealthQuery, HealthReply, Outdated> body;
+  std::variant<Prepare, Promise, Accept, Accepted, HealthQuery, HealthReply, Outdated, ConfirmQuery,
+               ConfirmReply>
+      body;
 };
 
 // "Support me for a while." Sent by a node to each peer at a steady interval, whether or not
@@ -123,6 +135,8 @@ struct SupportGrant {
   int64_t request_sent_at = 0;
   uint64_t epoch = 0;  // 0: not granted; the message only shows that the grantor hears the holder.
   Duration duration{0};
+  // The grantor's clock, so that the holder sees how fast it runs; 0: not told.
+  int64_t granted_at = 0;
 };
 
 struct LivenessMessage {

@@ -73,6 +73,14 @@ void ToWire(const Outdated& in, wire::GroupMessage& out) {
   outdated.set_removed(in.removed);
 }
 
+void ToWire(const ConfirmQuery& in, wire::GroupMessage& out) {
+  out.mutable_confirm_query()->set_round(in.round);
+}
+
+void ToWire(const ConfirmReply& in, wire::GroupMessage& out) {
+  out.mutable_confirm_reply()->set_round(in.round);
+}
+
 Payload Share(std::string* bytes) { return std::make_shared<const std::string>(std::move(*bytes)); }
 
 Entry FromWire(wire::Entry& in) {
@@ -146,6 +154,12 @@ std::optional<GroupMessage> FromWire(wire::GroupMessage& in) {
     case wire::GroupMessage::kOutdated:
       out.body = FromWire(*in.mutable_outdated());
       break;
+    case wire::GroupMessage::kConfirmQuery:
+      out.body = ConfirmQuery{.round = in.confirm_query().round()};
+      break;
+    case wire::GroupMessage::kConfirmReply:
+      out.body = ConfirmReply{.round = in.confirm_reply().round()};
+      break;
     case wire::GroupMessage::BODY_NOT_SET:
       return std::nullopt;
   }
@@ -180,6 +194,7 @@ std::string Encode(const NodeMessage& message) {
       added.set_request_sent_at(grant.request_sent_at);
       added.set_epoch(grant.epoch);
       added.set_duration_ns(grant.duration.count());
+      added.set_granted_at(grant.granted_at);
     }
   }
   return out.SerializeAsString();
@@ -207,7 +222,8 @@ absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string_view bytes) {
                                              .holder_incarnation = grant.holder_incarnation(),
                                              .request_sent_at = grant.request_sent_at(),
                                              .epoch = grant.epoch(),
-                                             .duration = Duration(grant.duration_ns())}});
+                                             .duration = Duration(grant.duration_ns()),
+                                             .granted_at = grant.granted_at()}});
   }
   return message;
 }

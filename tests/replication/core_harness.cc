@@ -53,6 +53,12 @@ std::string Describe(const GroupMessage& message) {
     return text + Cat("outdated, ", outdated->entries.size(), " entries, released ",
                       outdated->released, outdated->removed ? ", removed" : "");
   }
+  if (const auto* query = std::get_if<ConfirmQuery>(&message.body)) {
+    return text + Cat("still highest? round ", query->round);
+  }
+  if (const auto* confirm = std::get_if<ConfirmReply>(&message.body)) {
+    return text + Cat("still highest, round ", confirm->round);
+  }
   const auto& reply = std::get<HealthReply>(message.body);
   return text +
          Cat(reply.healthy ? "healthy" : "not healthy", reply.abandoned ? ", abandoned" : "");
@@ -375,6 +381,7 @@ void CoreHarness::Settle(Node& node) {
     if (!AnyFault(options_.faults)) CheckConfiguration(node, group);
     CheckAcknowledged(node, group);
     CheckLeases(group);
+    CheckReads(node, group);
   }
 }
 
@@ -520,6 +527,19 @@ Slot CoreHarness::Propose(int index, int group) {
       {index, node.boots, node.cores[group]->promised(), *slot, std::move(text)});
   Settle(node);
   return *slot;
+}
+
+bool CoreHarness::ReadByQuorum(int index, int group) {
+  Node& node = *nodes_[index];
+  if (!node.up || node.cores[group] == nullptr) return false;
+  GroupCore& core = *node.cores[group];
+  GroupTruth& truth = truth_[group];
+  const Slot newest = truth.chosen.empty() ? 0 : truth.chosen.rbegin()->first;
+  const uint64_t round = core.AskForConfirmation(LocalTime(node, now_));
+  if (round == 0) return false;
+  truth.reading.push_back({index, node.boots, core.promised(), round, newest});
+  Settle(node);
+  return true;
 }
 
 bool CoreHarness::ChosenEverywhere(Slot slot, int group) const {

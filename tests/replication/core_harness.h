@@ -57,6 +57,7 @@ struct HarnessOptions {
   double slow_sync = 0.02;  // of syncs: up to slow_sync_max
   Duration slow_sync_max = std::chrono::milliseconds(800);
   Duration proposal_mean = std::chrono::milliseconds(40);
+  Duration read_mean = std::chrono::milliseconds(60);  // of reads confirmed by a quorum
   Duration crash_mean = std::chrono::milliseconds(1500);
   Duration downtime_max = std::chrono::milliseconds(1500);
   Duration cut_mean = std::chrono::milliseconds(700);
@@ -78,6 +79,7 @@ struct HarnessOptions {
   Duration fault_phase = std::chrono::seconds(6);
   Duration heal_bound = std::chrono::seconds(15);
   bool leave_one_down = false;  // The last node is not started again for the healed phase.
+  bool leases_expected = true;  // Progress after healing includes a lease, else a quorum's word.
   bool trace = false;           // To stderr.
 };
 
@@ -131,6 +133,9 @@ class CoreHarness {
   // Syncs of the node end no more, or again.
   void HangDisk(int node, bool hang, bool noticed = true);
   bool AtRest(int group = 0) const;
+  // A read of the leader at the node, without a lease; false if it cannot be had now.
+  bool ReadByQuorum(int node, int group = 0);
+  uint64_t reads_confirmed() const { return reads_confirmed_; }
   uint64_t GroupMessagesSent() const { return group_messages_; }
   // Events of the kind that any core reported so far.
   int Events(GroupCore::Event::Kind kind) const;
@@ -196,6 +201,15 @@ class CoreHarness {
       std::string payload;
     };
     std::vector<Waiting> waiting;
+    // Reads that wait for a quorum to confirm their leader.
+    struct Reading {
+      int node;
+      uint64_t boot;
+      Ballot ballot;
+      uint64_t round;
+      Slot newest;  // Chosen when the read arrived: it must see that.
+    };
+    std::vector<Reading> reading;
     std::map<uint64_t, Configuration> configurations;  // Chosen, by epoch.
     Slot ended = 0;
     uint64_t replicas = 0;  // Ids given out.
@@ -240,12 +254,14 @@ class CoreHarness {
   void CheckChosen(Node& node, int group);
   void CheckAcknowledged(Node& node, int group);
   void CheckLeases(int group);
+  void CheckReads(Node& node, int group);
   void CheckConfiguration(Node& node, int group);
   void Fail(const std::string& what);
   void Trace(const std::string& line) const;
 
   void StartFaults();
   void ProposeSometimes();
+  void ReadSometimes();
   void CrashSometimes();
   void CutSometimes();
   void CheckpointSometimes();
@@ -274,6 +290,7 @@ class CoreHarness {
   uint64_t payloads_ = 0;
   uint64_t group_messages_ = 0;
   uint64_t steps_ = 0;
+  uint64_t reads_confirmed_ = 0;
   std::string violation_;
 };
 

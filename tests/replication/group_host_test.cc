@@ -443,6 +443,49 @@ TEST_F(GroupHostTest, AReadWithoutAQuorumIsUnavailableAfterReadWait) {
   EXPECT_GE(world_.Now() - asked_at, options_.read_wait);
 }
 
+TEST_F(GroupHostTest, R7WithoutLeasesReadsGoByAQuorum) {
+  options_.lease_reads = false;
+  Boot(3);
+  MustPropose(1, "a");
+  Server& leader = Leader();
+  std::vector<std::shared_ptr<AskedRead>> reads;
+  for (int i = 0; i < 100; ++i) reads.push_back(Read(leader));
+  for (auto& read : reads) {
+    ASSERT_TRUE(Await(read, milliseconds(50)));
+    DYNLIB_EXPECT_OK(read->results[0]);
+    EXPECT_EQ(read->seen, (std::vector<std::string>{"a"}));
+  }
+}
+
+// Longer than the lease, while the others elect and write: the lease is over before anything is
+// read, and so is the leadership, which the quorum denies.
+TEST_F(GroupHostTest, R7APauseLongerThanTheLeaseReadsNothingStale) {
+  for (const bool lease_reads : {true, false}) {
+    options_.lease_reads = lease_reads;
+    if (servers_.empty()) {
+      Boot(3);
+    } else {
+      for (uint64_t id = 1; id <= 3; ++id) Kill(id);
+      for (uint64_t id = 1; id <= 3; ++id) Reopen(id);
+    }
+    MustPropose(lease_reads ? 1 : 3, "old");
+    const uint64_t old_id = LeaderId();
+    Server& old = *servers_[old_id];
+    world_.node(NodeId{old_id})->Pause(seconds(3));
+    ASSERT_TRUE(world_.RunUntil(
+        [&] {
+          const uint64_t id = LeaderId();
+          return id != 0 && id != old_id;
+        },
+        seconds(2)));
+    MustPropose(lease_reads ? 2 : 4, "new");
+    auto read = Read(old);  // Asked of it while it slept.
+    world_.node(NodeId{old_id})->EndPause();
+    ASSERT_TRUE(Await(read));
+    EXPECT_FALSE(read->results[0].ok());
+  }
+}
+
 TEST_F(GroupHostTest, ALeaseThatRunsOutDuringTheReadIsNoAnswer) {
   Boot(3);
   MustPropose(1, "a");

@@ -211,6 +211,57 @@ TEST(LeaderTest, R7ReadPointCoversThisBallotsNoOpAndWhatIsChosen) {
   EXPECT_EQ(solo->read_point(), 2u);
 }
 
+TEST(LeaderTest, R7AQuorumThatConfirmsTheBallotStandsInForTheLease) {
+  SoloCore solo = Leader();
+  MustPropose(solo, "a");
+  solo.Persist();
+  solo.AcceptedBy(2, 2);
+  solo.Sent<ConfirmQuery>();
+  EXPECT_FALSE(solo->HoldsLease(solo.now));
+  const uint64_t round = solo->AskForConfirmation(solo.now);
+  ASSERT_NE(round, 0u);
+  solo.Pass(Duration(0));
+  auto asked = solo.Sent<ConfirmQuery>();
+  ASSERT_EQ(asked.size(), 2u);
+  EXPECT_EQ(asked[0].second.round, round);
+  EXPECT_FALSE(solo->Confirmed(round));
+  solo.Receive(9, solo->promised(), ConfirmReply{.round = round});  // A stranger.
+  solo.Receive(2, At(7, 1), ConfirmReply{.round = round});          // Of another ballot.
+  EXPECT_FALSE(solo->Confirmed(round));
+  solo.Receive(3, solo->promised(), ConfirmReply{.round = round});
+  EXPECT_TRUE(solo->Confirmed(round));
+  EXPECT_EQ(solo->read_point(), 2u);
+}
+
+TEST(LeaderTest, R7ALeaderThatWasDeposedConfirmsNothing) {
+  SoloCore solo = Leader();
+  const uint64_t round = solo->AskForConfirmation(solo.now);
+  solo.Receive(2, solo->promised(), Accepted{.granted = false, .promised = At(5, 2)});
+  EXPECT_EQ(solo->role(), Role::kFollower);
+  solo.Receive(3, At(1, 1), ConfirmReply{.round = round});
+  EXPECT_FALSE(solo->Confirmed(round));
+  EXPECT_EQ(solo->AskForConfirmation(solo.now), 0u);
+}
+
+TEST(LeaderTest, R7AMemberConfirmsItsHighestBallotAlone) {
+  SoloCore solo({.self = 2});
+  solo.Receive(1, At(3, 1), Accept{.first_slot = 1});
+  solo.Persist();
+  solo.Sent<Accepted>();
+  solo.Receive(1, At(3, 1), ConfirmQuery{.round = 8});
+  auto confirmed = solo.Sent<ConfirmReply>();
+  ASSERT_EQ(confirmed.size(), 1u);
+  EXPECT_EQ(confirmed[0].second.round, 8u);
+  solo.Receive(3, At(2, 3), ConfirmQuery{.round = 9});  // It hears that it leads no more.
+  auto refused = solo.Sent<Accepted>();
+  ASSERT_EQ(refused.size(), 1u);
+  EXPECT_FALSE(refused[0].second.granted);
+  EXPECT_EQ(refused[0].second.promised, At(3, 1));
+  solo.Receive(3, At(4, 3), ConfirmQuery{.round = 9});  // Not heard of yet.
+  solo.Receive(3, At(3, 1), ConfirmQuery{.round = 9});  // Not its own.
+  EXPECT_TRUE(solo.Sent<ConfirmReply>().empty());
+}
+
 TEST(LeaderTest, R8LeaderWhoseLogHangsIsNotHealthy) {
   SoloCore solo = Leader();
   solo.Persist();

@@ -176,6 +176,30 @@ TEST(LivenessTest, R8NodeWhoseLogIsOverdueAsksForNoSupport) {
   EXPECT_TRUE(pair.AHolds(1600));
 }
 
+// The exchanges of a node whose peer's clock is faster by a tenth, with a declared bound of 1 %.
+TEST(LivenessTest, R5NoLeaseByAClockThatIsSeenToBeTooFast) {
+  for (const bool compare : {true, false}) {
+    Liveness a({.compare_clocks = compare}, 1, Duration(0), At(0));
+    a.AddPeer(kB, At(0));
+    size_t accused = 0;
+    for (int64_t ms = 0; ms < 3'000; ms += 100) {
+      a.Tick(At(ms));
+      a.Step(kB,
+             {SupportGrant{.incarnation = 1,
+                           .holder_incarnation = 1,
+                           .request_sent_at = At(ms).nanos(),
+                           .epoch = 7,
+                           .duration = milliseconds(600),
+                           .granted_at = 5'000'000'000 + ms * 1'100'000}},
+             At(ms + 1));
+      accused += a.TakeEffects().fast_clocks.size();
+      EXPECT_EQ(a.SupportedUntil(kB, 7) > At(ms + 1), !compare);
+      EXPECT_TRUE(a.SupportedBy(kB, At(ms + 1)));  // It keeps the leadership, and reads by quorum.
+    }
+    EXPECT_EQ(accused, compare ? 1u : 0u);
+  }
+}
+
 TEST(LivenessTest, RestartOfAPeerIsSeenAndEndsItsSupport) {
   Pair pair;
   pair.Run(0, 300);

@@ -70,19 +70,22 @@ NodeMessage Everything() {
   message.groups.push_back(Make(HealthReply{.healthy = true, .abandoned = true, .chosen = 14}));
   message.groups.push_back(
       Make(Outdated{.entries = {{15, kBallot, Bytes("fifteen")}}, .released = 9, .removed = true}));
+  message.groups.push_back(Make(ConfirmQuery{.round = 31}));
+  message.groups.push_back(Make(ConfirmReply{.round = 32}));
   message.liveness.push_back({SupportRequest{
       .incarnation = 3, .sent_at = -5, .heard_incarnation = 2, .heard_age_us = -1}});
   message.liveness.push_back({SupportGrant{.incarnation = 4,
                                            .holder_incarnation = 3,
                                            .request_sent_at = 77,
                                            .epoch = 9,
-                                           .duration = std::chrono::milliseconds(300)}});
+                                           .duration = std::chrono::milliseconds(300),
+                                           .granted_at = 78}});
   return message;
 }
 
 TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
   DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(Encode(Everything())));
-  ASSERT_THAT(out.groups, SizeIs(7));
+  ASSERT_THAT(out.groups, SizeIs(9));
   for (const GroupMessage& message : out.groups) {
     EXPECT_EQ(message.group, PartitionId{4});
     EXPECT_EQ(message.from, ReplicaId{2});
@@ -143,6 +146,9 @@ TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
   EXPECT_EQ(outdated.released, 9u);
   EXPECT_TRUE(outdated.removed);
 
+  EXPECT_EQ(std::get<ConfirmQuery>(out.groups[7].body).round, 31u);
+  EXPECT_EQ(std::get<ConfirmReply>(out.groups[8].body).round, 32u);
+
   ASSERT_THAT(out.liveness, SizeIs(2));
   const auto& request = std::get<SupportRequest>(out.liveness[0].body);
   EXPECT_EQ(request.incarnation, 3u);
@@ -155,15 +161,17 @@ TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
   EXPECT_EQ(grant.request_sent_at, 77);
   EXPECT_EQ(grant.epoch, 9u);
   EXPECT_EQ(grant.duration, std::chrono::milliseconds(300));
+  EXPECT_EQ(grant.granted_at, 78);
 }
 
 TEST(MessageCodecTest, BodiesOfDefaultsKeepTheirKind) {
   NodeMessage message;
-  message.groups = {Make(Prepare{}),     Make(Promise{}),     Make(Accept{}),  Make(Accepted{}),
-                    Make(HealthQuery{}), Make(HealthReply{}), Make(Outdated{})};
+  message.groups = {Make(Prepare{}),  Make(Promise{}),      Make(Accept{}),
+                    Make(Accepted{}), Make(HealthQuery{}),  Make(HealthReply{}),
+                    Make(Outdated{}), Make(ConfirmQuery{}), Make(ConfirmReply{})};
   DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(Encode(message)));
-  ASSERT_THAT(out.groups, SizeIs(7));
-  for (size_t i = 0; i < 7; ++i) EXPECT_EQ(out.groups[i].body.index(), i);
+  ASSERT_THAT(out.groups, SizeIs(9));
+  for (size_t i = 0; i < 9; ++i) EXPECT_EQ(out.groups[i].body.index(), i);
 }
 
 TEST(MessageCodecTest, ABodyOfAnUnknownKindIsLeftOutAlone) {

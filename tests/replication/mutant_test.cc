@@ -138,6 +138,42 @@ std::string LeaderInTwoConfigurations(bool no_second_phase_one) {
   return harness.violation();
 }
 
+TEST(MutantTest, R7ReadUnconfirmed) {
+  ExpectCaught(
+      [](uint64_t seed) {
+        HarnessOptions options = Base(seed);
+        options.faults.read_unconfirmed = true;
+        return options;
+      },
+      /*unsafe=*/true);
+}
+
+// Clocks a tenth fast or slow, where a hundredth was declared: leases by them would let a deposed
+// leader read what is old. That they are compared makes the difference.
+HarnessOptions WildClocks(uint64_t seed, bool compare) {
+  HarnessOptions options{.seed = seed};
+  options.liveness.compare_clocks = compare;
+  options.drift = 10;
+  options.leases_expected = false;
+  options.slow = 0;
+  options.delay_max = std::chrono::milliseconds(2);
+  options.crash_mean = Duration(0);
+  options.cut_mean = std::chrono::milliseconds(1000);
+  options.proposal_mean = std::chrono::milliseconds(20);
+  return options;
+}
+
+TEST(MutantTest, R5ClocksNotCompared) {
+  int caught = 0;
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    caught += !CoreHarness(WildClocks(seed, false)).Run().empty();
+    CoreHarness harness(WildClocks(seed, true));
+    EXPECT_EQ(harness.Run(), "");
+    EXPECT_GT(harness.reads_confirmed(), 0u);  // What needs no clock goes on.
+  }
+  EXPECT_GT(caught, 0);
+}
+
 TEST(MutantTest, R2NoSecondPhaseOne) {
   EXPECT_EQ(LeaderInTwoConfigurations(false), "");
   EXPECT_NE(LeaderInTwoConfigurations(true), "");

@@ -64,6 +64,17 @@ TEST(ClusterSimulationTest, TheSameSeedGoesTheSameWay) {
   EXPECT_NE(once.trace_hash, other.trace_hash);
 }
 
+// Clocks up to a tenth fast or slow, where a hundredth is declared: strong reads go on, and none is
+// stale, since no lease counts that such a clock gave (R5).
+TEST(ClusterSimulationTest, ClocksBeyondTheDeclaredBound) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    sim::FaultOptions faults = sim::RandomFaults(seed);
+    faults.clock_drift_ppm_max = 100'000;
+    const SimulationResult result = RunClusterSimulation({.seed = seed, .faults = faults});
+    ASSERT_TRUE(result.ok()) << "seed " << seed << ": " << result.failure;
+  }
+}
+
 // Much of what usually hurts, and nothing else.
 sim::FaultOptions Rough() {
   return {.network_loss = 0.03,

@@ -64,6 +64,7 @@ cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) const {
   cluster::StorageNodeOptions options;
   options.id = id;
   options.replication.seed = options_.seed * 31 + ToUint(id);
+  options.replication.lease_reads = options_.seed % 4 != 3;
   options.replication.faults = options_.replication_mutant;
   options.replication.group.proposal_bytes_max = 64 << 10;
   options.replication.group.unchosen_bytes_max = 256 << 10;
