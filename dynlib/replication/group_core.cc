@@ -161,18 +161,7 @@ GroupCore::GroupCore(const GroupOptions& options, PartitionId group, const Membe
   AdvanceStable();
   round_seen_ = promised_.round();
 
-  // A fresh group is led by its first member, so that who makes groups can spread their leaders.
-  auto leads_first =
-      std::find_if(configuration_.members.begin(), configuration_.members.end(),
-                   [](const Member& member) { return member.kind == MemberKind::kStorage; });
-  const bool first = leads_first->replica == self_.replica;
-  const bool fresh = promised_ == Ballot();
-  const Instant earliest = std::max(now, liveness_->boot_wait_end());
-  if (fresh && first) {
-    SetElection(earliest);
-  } else {
-    ScheduleElection(fresh ? earliest + options_.prepare_timeout : earliest);
-  }
+  ScheduleFirstElection(now);
 }
 
 bool GroupCore::Readable(Slot slot) const {
@@ -451,7 +440,7 @@ const Payload& GroupCore::ChosenEntry(Slot slot) const {
   return cell->payload;
 }
 
-void GroupCore::SetCheckpoint(Slot slot) {
+void GroupCore::SetCheckpoint(Slot slot, Instant now) {
   DYNLIB_CHECK(slot <= chosen_);
   checkpoint_ = std::max(checkpoint_, slot);
   // What was in force before the checkpoint is asked for no more.
@@ -460,7 +449,17 @@ void GroupCore::SetCheckpoint(Slot slot) {
     configurations_.erase(configurations_.begin(), std::prev(in_force));
   }
   MaybeRelease();
+  if (role_ == Role::kLeader) {
+    AnnounceHeld(now);
+  } else if (role_ == Role::kFollower && established_ && AllInTree() && log_.released() < chosen_) {
+    // Nothing else may be said for long, and the log be kept by all until then.
+    GroupMessage word = Make({.replica = promised_.proposer(), .node = promised_node_}, promised_);
+    word.body = StableAnswer(promised_node_);
+    SendWhenDurable(std::move(word));
+  }
 }
+
+bool GroupCore::AllInTree() const { return checkpoint_ == chosen_ && log_.last() <= chosen_; }
 
 void GroupCore::MaybeRelease() {
   const Slot held_by_all = role_ == Role::kLeader ? HeldByAll() : held_by_all_;

@@ -52,6 +52,7 @@
 #include "dynlib/replication/liveness.h"
 #include "dynlib/replication/message.h"
 #include "dynlib/replication/read_rounds.h"
+#include "dynlib/replication/resting.h"
 #include "dynlib/replication/slot_log.h"
 #include "dynlib/replication/types.h"
 
@@ -145,6 +146,10 @@ class GroupCore {
   GroupCore(const GroupOptions& options, PartitionId group, const Member& self, bool learner,
             Configuration configuration, Recovered recovered, uint64_t seed, Liveness* liveness,
             Instant now);
+  // Goes on where another core was put to rest, in the same boot of the node; or begins a member
+  // that nobody leads, in place of the above.
+  GroupCore(const GroupOptions& options, PartitionId group, const Member& self,
+            const RestingMember& rested, uint64_t seed, Liveness* liveness, Instant now);
 
   void Step(const GroupMessage& message, Instant now);
   void Persisted(uint64_t last_record, Instant now);
@@ -152,6 +157,11 @@ class GroupCore {
   // When Tick wants to be called; Infinite for a group at rest.
   Instant next_deadline() const;
   Effects TakeEffects(Instant now);
+  // All that there is to be kept of a member at rest, to be asked after TakeEffects: nothing if it
+  // is not. The owner then destroys the core, and makes another before it gives it an input. Of
+  // liveness' events only these are inputs to it: that support for the leader's node ended, or that
+  // the node restarted.
+  std::optional<RestingMember> Rest(Instant now) const;
 
   // Gives the entry a slot and sends it on its way.
   //   kFailedPrecondition  not the leader: see leader()
@@ -195,7 +205,7 @@ class GroupCore {
   void OnPeerEvent(const Liveness::Event& event, Instant now);
   // The tree holds everything up to `slot` durably: the log may be released that far, when every
   // member has it.
-  void SetCheckpoint(Slot slot);
+  void SetCheckpoint(Slot slot, Instant now);
   // A member whose state machine failed votes on, but no longer leads.
   void SetMayLead(bool may_lead, Instant now);
 
@@ -287,6 +297,7 @@ class GroupCore {
   bool AwaitsChoice() const;
   void SetChosen(Slot chosen, Instant now);
   void MaybeRelease();
+  bool AllInTree() const;
   bool IsSelf(ReplicaId replica) const { return replica == self_.replica; }
   Peer* FindPeer(ReplicaId replica);
   NodeId NodeOf(ReplicaId replica) const;
@@ -320,12 +331,21 @@ class GroupCore {
   void OnConfirmQuery(const GroupMessage& message, const ConfirmQuery& query);
   void AskOwner();
   void FillPromise(Slot from_slot, Promise& promise) const;
+  Accepted StableAnswer(NodeId leader_node) const;
   bool LeaderLooksHealthy(Instant now) const;
   bool SupportsLeader(Instant now) const;
   void ScheduleElection(Instant earliest);
   void SetElection(Instant at);
   // The last slot that an acceptor takes an entry for, whose log is whole up to `whole`.
   Slot WindowEnd(Slot whole) const { return whole + 4 * options_.peer_window_entries_max; }
+
+  // group_core_rest.cc.
+  void WakeLeader(const RestingMember& rested, Instant now);
+  void WakeFollower(const RestingMember& rested, Instant now);
+  void ScheduleFirstElection(Instant now);
+  bool Quiet() const;
+  bool FollowsAtRest(Instant now) const;
+  bool LeadsAtRest(Instant now) const;
 
   // group_core_election.cc: candidate.
   void OnElectionDue(Instant now);
@@ -362,6 +382,8 @@ class GroupCore {
   bool MayConfirm() const;
   void SendConfirmQueries(Instant now);
   void OnConfirmReply(const GroupMessage& message, const ConfirmReply& reply, Instant now);
+  void AnnounceHeld(Instant now);
+  void AnnounceHeldTo(Peer& peer, Instant now);
 
   const GroupOptions options_;
   const PartitionId group_;
@@ -414,6 +436,8 @@ class GroupCore {
   Slot first_of_ballot_ = 0;  // The leader's no-op.
   Instant lease_not_before_;  // R6.
   size_t unchosen_bytes_ = 0;
+  Slot announced_to_all_ = 0;      // That all hold it, and that all storage replicas do, was told
+  Slot announced_to_storage_ = 0;  // of everything up to here.
   Instant notice_at_ = Instant::Infinite();
   Instant renew_not_before_;
   std::unique_ptr<ReadRounds> read_rounds_;  // Of this ballot, once a read asked for one.

@@ -323,6 +323,7 @@ void GroupCore::BecomeLeader(std::vector<Payload> proposals, Instant now) {
   unchosen_bytes_ = 0;
   held_by_all_ = std::min(held_by_all_, chosen_);
   held_by_storage_ = std::min(held_by_storage_, chosen_);
+  announced_to_all_ = announced_to_storage_ = 0;
   lease_not_before_ = now;
   if (!options_.faults.no_wait_for_lease) {
     const Duration wait = candidacy_.lease_remaining;

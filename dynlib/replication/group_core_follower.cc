@@ -112,12 +112,7 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
   held_by_all_ = std::max(held_by_all_, accept.held_by_all);
   held_by_storage_ = std::max(held_by_storage_, accept.held_by_storage);
   MaybeRelease();
-  reply.body = Accepted{.granted = true,
-                        .promised = promised_,
-                        .stable = stable_,
-                        .chosen = std::min(chosen_, stable_),
-                        .support_epoch = liveness_->EpochFor(message.from_node),
-                        .checkpoint = checkpoint_};
+  reply.body = StableAnswer(message.from_node);
   SendWhenDurable(std::move(reply));
 }
 
@@ -133,6 +128,15 @@ void GroupCore::OnConfirmQuery(const GroupMessage& message, const ConfirmQuery& 
     reply.body = Accepted{.granted = false, .promised = promised_};
   }
   Send(std::move(reply));
+}
+
+Accepted GroupCore::StableAnswer(NodeId leader_node) const {
+  return {.granted = true,
+          .promised = promised_,
+          .stable = stable_,
+          .chosen = std::min(chosen_, stable_),
+          .support_epoch = liveness_->EpochFor(leader_node),
+          .checkpoint = checkpoint_};
 }
 
 bool GroupCore::LeaderLooksHealthy(Instant now) const {

@@ -54,6 +54,7 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
   Peer* const known_peer = FindPeer(message.from);
   if (known_peer == nullptr) return;
   Peer& peer = *known_peer;
+  const bool unasked = peer.known && peer.resend_at == Instant::Infinite();
   // What a peer said before its last restart does not bind it: it may hold less by now (R4).
   const uint64_t boot = Liveness::EpochIncarnation(accepted.support_epoch);
   const uint64_t known_boot = Liveness::EpochIncarnation(peer.epoch);
@@ -83,6 +84,34 @@ void GroupCore::OnAccepted(const GroupMessage& message, const Accepted& accepted
     peer.resend_at = now + options_.resend;
   }
   MaybeRelease();
+  AnnounceHeld(now);
+  // Word of its checkpoint, from one that was told that nobody needs the log, and missed it.
+  if (unasked && log_.released() == chosen_ && peer.resend_at == Instant::Infinite() &&
+      accepted.checkpoint == chosen_ && announced_to_all_ == chosen_) {
+    AnnounceHeldTo(peer, now);
+  }
+}
+
+// The followers of a group that is idle learn that the log is in all trees, so that they may
+// release it and rest; and log replicas, that it is in those of the storage replicas (R9).
+void GroupCore::AnnounceHeld(Instant now) {
+  if (proposed_ != chosen_ || !AllInTree()) return;
+  const bool storage_news = announced_to_storage_ < chosen_ && HeldByStorage() == chosen_;
+  const bool all_news = announced_to_all_ < chosen_ && HeldByAll() == chosen_;
+  if (!storage_news && !all_news) return;
+  announced_to_storage_ = chosen_;
+  if (all_news) announced_to_all_ = chosen_;
+  for (Peer& peer : peers_) {
+    const bool concerned = all_news || peer.member.kind == MemberKind::kLog;
+    if (concerned && peer.known) AnnounceHeldTo(peer, now);
+  }
+}
+
+// Not repeated: whoever misses it says so, when it is asked to rest. The time of the answer tells
+// it from such a word.
+void GroupCore::AnnounceHeldTo(Peer& peer, Instant now) {
+  SendProbe(peer, now);
+  if (peer.resend_at == Instant::Infinite()) peer.resend_at = now + options_.resend;
 }
 
 void GroupCore::AdvanceChosen(Instant now) {
@@ -242,7 +271,12 @@ bool GroupCore::MayConfirm() const {
 
 uint64_t GroupCore::AskForConfirmation(Instant now) {
   if (!MayConfirm()) return 0;
-  if (read_rounds_ == nullptr) read_rounds_ = std::make_unique<ReadRounds>(options_.resend);
+  if (read_rounds_ == nullptr) {
+    // After a rest the rounds of before are forgotten, at the same ballot. They were fewer than the
+    // nanoseconds since.
+    read_rounds_ = std::make_unique<ReadRounds>(options_.resend,
+                                                /*after=*/static_cast<uint64_t>(now.nanos()));
+  }
   const uint64_t round = read_rounds_->Join();
   SendConfirmQueries(now);
   return round;
@@ -250,7 +284,7 @@ uint64_t GroupCore::AskForConfirmation(Instant now) {
 
 bool GroupCore::Confirmed(uint64_t round) const {
   if (!MayConfirm() || read_rounds_ == nullptr || round == 0) return false;
-  return round <= read_rounds_->confirmed() || options_.faults.read_unconfirmed;
+  return read_rounds_->Confirmed(round) || options_.faults.read_unconfirmed;
 }
 
 void GroupCore::SendConfirmQueries(Instant now) {

@@ -443,7 +443,7 @@ void HostedGroup::FinishRead(ReadCallback done, Ballot ballot, bool by_lease) {
   done(absl::OkStatus());
 }
 
-void HostedGroup::Checkpointed(Slot slot) { core_->SetCheckpoint(slot); }
+void HostedGroup::Checkpointed(Slot slot) { core_->SetCheckpoint(slot, clock_->Now()); }
 
 void HostedGroup::Close(absl::Status status) {
   if (closed_.has_value()) return;

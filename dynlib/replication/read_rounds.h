@@ -5,7 +5,7 @@
 //   if (uint64_t due = rounds.Due(now)) ask every member "is this ballot still your highest?", due
 //   rounds.Answer(member, round_that_it_echoes);       // it is
 //   rounds.Count(voters, quorum);
-//   if (rounds.confirmed() >= round) ...               // the read may go on, at the leader's
+//   if (rounds.Confirmed(round)) ...                  // the read may go on, at the leader's
 //                                                      // read point of now
 //
 // Why it suffices: of those that confirmed a round one is in the quorum of any higher ballot, and
@@ -32,7 +32,10 @@ namespace dynlib::replication {
 class ReadRounds {
  public:
   // `resend`: how long a round waits for answers before the others are asked again.
-  explicit ReadRounds(Duration resend) : resend_(resend) {}
+  // `after`: rounds count up from here. Above those of earlier objects for the same ballot, whose
+  // answers may still be under way.
+  explicit ReadRounds(Duration resend, uint64_t after = 0)
+      : resend_(resend), after_(after), joined_(after), begun_(after), confirmed_(after) {}
 
   // The round that will speak for a read that arrives now: the next to begin.
   uint64_t Join();
@@ -49,14 +52,16 @@ class ReadRounds {
   // With the leader itself, `others` are the members.
   void Count(std::span<const ReplicaId> others, size_t quorum);
   uint64_t confirmed() const { return confirmed_; }
+  bool Confirmed(uint64_t round) const { return round > after_ && round <= confirmed_; }
 
  private:
   static constexpr int kResends = 5;
 
   const Duration resend_;
-  uint64_t joined_ = 0;     // The newest round that a read waits for.
-  uint64_t begun_ = 0;      // The newest that members were asked for.
-  uint64_t confirmed_ = 0;  // By a quorum.
+  const uint64_t after_;
+  uint64_t joined_;     // The newest round that a read waits for.
+  uint64_t begun_;      // The newest that members were asked for.
+  uint64_t confirmed_;  // By a quorum.
   Instant resend_at_ = Instant::Infinite();
   int resends_ = 0;
   std::map<ReplicaId, uint64_t> answered_;

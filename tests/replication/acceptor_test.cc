@@ -327,7 +327,7 @@ TEST(AcceptorTest, LogIsReleasedBehindTheCheckpointsOfAllMembers) {
   SoloCore solo = FollowerOfOne();
   solo.Receive(1, At(1, 1), Accept{.first_slot = 3, .chosen = 2, .held_by_all = 1});
   EXPECT_EQ(solo->released(), 0u);
-  solo->SetCheckpoint(2);
+  solo->SetCheckpoint(2, solo.now);
   EXPECT_EQ(solo->released(), 1u);
   solo.Receive(1, At(1, 1), Accept{.first_slot = 3, .chosen = 2, .held_by_all = 2});
   EXPECT_EQ(solo->released(), 2u);

@@ -109,6 +109,15 @@ HarnessOptions RandomMix(uint64_t seed) {
   return options;
 }
 
+HarnessOptions RestMix(uint64_t seed) {
+  HarnessOptions options = seed % 3 == 0 ? MembersMix(seed) : RandomMix(seed);
+  Random random(seed * 2654435761 + 3);
+  options.rest = true;
+  options.checkpoint_mean = std::chrono::milliseconds(10);
+  options.proposal_mean = std::chrono::milliseconds(100 + random.Below(400));
+  return options;
+}
+
 HarnessOptions MembersMix(uint64_t seed) {
   HarnessOptions options = RandomMix(seed);
   Random random(seed * 40503 + 7);
@@ -221,6 +230,7 @@ void CoreHarness::Boot(Node& node) {
   }
   node.cores.clear();
   node.cores.resize(options_.groups);
+  node.resting.assign(options_.groups, std::nullopt);
   node.checked.assign(options_.groups, 0);
   for (int group = 0; group < options_.groups; ++group) StartReplica(node, group);
   if (options_.trace) Trace(Cat("boot ", node.index + 1, " incarnation ", node.boots));
@@ -230,6 +240,7 @@ void CoreHarness::Boot(Node& node) {
 void CoreHarness::StartReplica(Node& node, int group) {
   const StoredGroup& stored = node.stored[group];
   if (stored.replica == ReplicaId{}) return;
+  node.resting[group].reset();
   node.cores[group] =
       std::make_unique<GroupCore>(options_.group, PartitionId{static_cast<uint64_t>(group) + 1},
                                   Member{stored.replica, NodeIdOf(node.index), stored.kind},
@@ -383,14 +394,65 @@ void CoreHarness::Settle(Node& node) {
     CheckLeases(group);
     CheckReads(node, group);
   }
+  if (options_.rest) RestWhoMay(node);
+}
+
+GroupCore& CoreHarness::Awake(Node& node, int group) {
+  if (const auto rested = std::exchange(node.resting[group], std::nullopt)) {
+    const GroupCore& old = *node.cores[group];
+    const StoredGroup& stored = node.stored[group];
+    const Instant now = LocalTime(node, now_);
+    const bool held_lease = old.HoldsLease(now);
+    auto core = std::make_unique<GroupCore>(options_.group, old.group(),
+                                            Member{old.self(), NodeIdOf(node.index), stored.kind},
+                                            *rested, random_.Next(), node.liveness.get(), now);
+    const bool keeps_epochs = rested->configuration.members.size() <= RestingMember::kEpochs + 1;
+    if (core->role() != old.role() || core->promised() != old.promised() ||
+        core->chosen() != old.chosen() || core->ended() != old.ended() ||
+        core->configuration() != old.configuration() || core->Nodes() != old.Nodes() ||
+        (keeps_epochs && core->HoldsLease(now) != held_lease)) {
+      Fail(Cat("node ", node.index + 1, " woke group ", group + 1, " as another"));
+    }
+    node.cores[group] = std::move(core);
+  }
+  return *node.cores[group];
+}
+
+void CoreHarness::RestWhoMay(Node& node) {
+  for (int group = 0; group < options_.groups; ++group) {
+    if (node.cores[group] == nullptr || node.resting[group].has_value()) continue;
+    node.resting[group] = node.cores[group]->Rest(LocalTime(node, now_));
+    rests_ += node.resting[group].has_value();
+  }
+}
+
+void CoreHarness::WakeFollowersOf(Node& node, const Liveness::Event& event, int group) {
+  const RestingMember& rested = *node.resting[group];
+  const Member* leader = rested.configuration.Find(rested.promised.proposer());
+  if (!rested.follows || leader->node != event.peer) return;
+  if (event.kind != Liveness::Event::Kind::kPeerLost &&
+      event.kind != Liveness::Event::Kind::kPeerRestarted) {
+    return;
+  }
+  const uint64_t boot = node.boots;
+  At(now_ + random_.Between(0, options_.wake_max.count()), [this, &node, group, boot] {
+    if (!node.up || node.boots != boot || node.cores[group] == nullptr) return;
+    Awake(node, group);
+    Settle(node);
+  });
 }
 
 void CoreHarness::TakeLivenessEffects(Node& node) {
   const Instant now = LocalTime(node, now_);
   Liveness::Effects effects = node.liveness->TakeEffects();
   for (const Liveness::Event& event : effects.events) {
-    for (auto& core : node.cores) {
-      if (core != nullptr) core->OnPeerEvent(event, now);
+    for (int group = 0; group < options_.groups; ++group) {
+      if (node.cores[group] == nullptr) continue;
+      if (node.resting[group].has_value()) {
+        WakeFollowersOf(node, event, group);
+      } else {
+        node.cores[group]->OnPeerEvent(event, now);
+      }
     }
   }
   for (auto& [to, message] : effects.messages) {
@@ -457,7 +519,7 @@ void CoreHarness::SendGroup(int from, GroupMessage message) {
       AnswerForAbsent(message);
       return;
     }
-    node.cores[group]->Step(message, LocalTime(node, now_));
+    Awake(node, group).Step(message, LocalTime(node, now_));
     Settle(node);
   });
 }
@@ -519,7 +581,7 @@ Slot CoreHarness::Propose(int index, int group) {
   std::string text = Cat("p", ++payloads_);
   text.resize(text.size() + random_.Below(60), '.');
   auto slot =
-      node.cores[group]->Propose(std::make_shared<const std::string>(text), LocalTime(node, now_));
+      Awake(node, group).Propose(std::make_shared<const std::string>(text), LocalTime(node, now_));
   if (!slot.ok()) return 0;
   if (options_.trace) Trace(Cat("propose at ", index + 1, " slot ", *slot, " ", text.substr(0, 8)));
   truth_[group].proposed.insert(text);
@@ -532,7 +594,7 @@ Slot CoreHarness::Propose(int index, int group) {
 bool CoreHarness::ReadByQuorum(int index, int group) {
   Node& node = *nodes_[index];
   if (!node.up || node.cores[group] == nullptr) return false;
-  GroupCore& core = *node.cores[group];
+  GroupCore& core = Awake(node, group);
   GroupTruth& truth = truth_[group];
   const Slot newest = truth.chosen.empty() ? 0 : truth.chosen.rbegin()->first;
   const uint64_t round = core.AskForConfirmation(LocalTime(node, now_));
@@ -553,7 +615,7 @@ bool CoreHarness::ChosenEverywhere(Slot slot, int group) const {
 void CoreHarness::SetMayLead(int index, bool may_lead, int group) {
   Node& node = *nodes_[index];
   if (!node.up || node.cores[group] == nullptr) return;
-  node.cores[group]->SetMayLead(may_lead, LocalTime(node, now_));
+  Awake(node, group).SetMayLead(may_lead, LocalTime(node, now_));
   Settle(node);
 }
 
@@ -566,7 +628,7 @@ void CoreHarness::Checkpoint(int index, Slot slot, int group) {
     const Slot ended = node.cores[group]->ended();
     if (ended <= slot) stored.ended = ended;
   }
-  node.cores[group]->SetCheckpoint(slot);
+  Awake(node, group).SetCheckpoint(slot, LocalTime(node, now_));
   Settle(node);
 }
 

@@ -33,6 +33,7 @@
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/liveness.h"
 #include "dynlib/replication/message.h"
+#include "dynlib/replication/resting.h"
 #include "dynlib/replication/types.h"
 
 namespace dynlib::replication {
@@ -71,6 +72,10 @@ struct HarnessOptions {
   Duration change_mean{0};
   size_t members_min = 2;
   size_t members_max = 5;
+  // Members are put to rest whenever they may be, and woken by what wakes them in a driver; those
+  // whose leader's node was lost, late.
+  bool rest = false;
+  Duration wake_max = std::chrono::milliseconds(100);
   double end = 0;       // of runs: the groups' logs are ended amid the faults
   double torn = 0.3;    // of crashes: the last batch is unknown
   double damage = 0.2;  // of restarts: a slot that was durable is unknown
@@ -85,7 +90,9 @@ struct HarnessOptions {
 
 // The mix of faults and sizes that a seed stands for in the randomised tests.
 HarnessOptions RandomMix(uint64_t seed);
-// The same with members that change.
+// The same, with proposals so seldom and checkpoints so often that members rest in between.
+HarnessOptions RestMix(uint64_t seed);
+// RandomMix with members that change.
 HarnessOptions MembersMix(uint64_t seed);
 
 class CoreHarness {
@@ -106,7 +113,7 @@ class CoreHarness {
   void Crash(int node);
   void Restart(int node);
   bool Up(int node) const { return nodes_[node]->up; }
-  GroupCore& Core(int node, int group = 0) { return *nodes_[node]->cores[group]; }
+  GroupCore& Core(int node, int group = 0) { return Awake(*nodes_[node], group); }
   Liveness& LivenessOf(int node) { return *nodes_[node]->liveness; }
   Instant Now(int node) const;  // By the node's clock.
   // A leader that holds its lease, or -1.
@@ -139,6 +146,8 @@ class CoreHarness {
   uint64_t GroupMessagesSent() const { return group_messages_; }
   // Events of the kind that any core reported so far.
   int Events(GroupCore::Event::Kind kind) const;
+  // How often a member was put to rest.
+  uint64_t rests() const { return rests_; }
   const std::string& violation() const { return violation_; }
   uint64_t steps() const { return steps_; }
   HarnessOptions& options() { return options_; }
@@ -181,6 +190,8 @@ class CoreHarness {
     int64_t clock_base = 0;  // Of the node's clock at boot.
     std::unique_ptr<Liveness> liveness;
     std::vector<std::unique_ptr<GroupCore>> cores;
+    // Of those at rest. Their cores are looked at, but hear of nothing.
+    std::vector<std::optional<RestingMember>> resting;
     std::vector<Slot> checked;  // The agreement of slots up to here was looked at in this boot.
     std::vector<StoredGroup> stored;
     std::deque<Batch> pending;
@@ -234,6 +245,10 @@ class CoreHarness {
 
   void Boot(Node& node);
   void StartReplica(Node& node, int group);
+  // The core, for an input: of a member at rest, a new one.
+  GroupCore& Awake(Node& node, int group);
+  void RestWhoMay(Node& node);
+  void WakeFollowersOf(Node& node, const Liveness::Event& event, int group);
   GroupCore::Recovered RecoveredOf(const StoredGroup& stored) const;
   void Store(StoredGroup& stored, const GroupCore::Record& record);
   void StoreTorn(StoredGroup& stored, const GroupCore::Record& record);
@@ -291,6 +306,7 @@ class CoreHarness {
   uint64_t group_messages_ = 0;
   uint64_t steps_ = 0;
   uint64_t reads_confirmed_ = 0;
+  uint64_t rests_ = 0;
   std::string violation_;
 };
 

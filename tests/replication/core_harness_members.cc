@@ -71,14 +71,14 @@ absl::Status CoreHarness::AddLearner(int index, const Member& learner, int group
   Node& node = *nodes_[index];
   const Slot start = nodes_[IndexOf(learner.node)]->stored[group].start;
   const absl::Status status =
-      node.cores[group]->AddLearner(learner, start, LocalTime(node, now_)).status();
+      Awake(node, group).AddLearner(learner, start, LocalTime(node, now_)).status();
   Settle(node);
   return status;
 }
 
 absl::Status CoreHarness::ProposeMembers(int index, const std::vector<Member>& members, int group) {
   Node& node = *nodes_[index];
-  GroupCore& core = *node.cores[group];
+  GroupCore& core = Awake(node, group);
   const uint64_t epoch = core.configuration().epoch;
   const absl::StatusOr<Slot> slot = core.ProposeMembers(epoch, members, LocalTime(node, now_));
   if (slot.ok()) {
@@ -99,8 +99,9 @@ absl::Status CoreHarness::ProposeMembers(int index, const std::vector<Member>& m
 absl::Status CoreHarness::ProposeEnd(int index, int group) {
   Node& node = *nodes_[index];
   const std::string text(Cat(std::string(1, static_cast<char>(EntryKind::kEnd)), ++payloads_));
-  const absl::StatusOr<Slot> slot = node.cores[group]->ProposeEnd(
-      std::make_shared<const std::string>(text), LocalTime(node, now_));
+  const absl::StatusOr<Slot> slot =
+      Awake(node, group)
+          .ProposeEnd(std::make_shared<const std::string>(text), LocalTime(node, now_));
   if (slot.ok()) {
     truth_[group].proposed.insert(text);
     if (options_.trace) Trace(Cat("propose at ", index + 1, " slot ", *slot, " the end"));
@@ -111,7 +112,7 @@ absl::Status CoreHarness::ProposeEnd(int index, int group) {
 
 void CoreHarness::TransferLeadership(int index, int group) {
   Node& node = *nodes_[index];
-  node.cores[group]->TransferLeadership(LocalTime(node, now_));
+  Awake(node, group).TransferLeadership(LocalTime(node, now_));
   Settle(node);
 }
 

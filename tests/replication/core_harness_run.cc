@@ -203,7 +203,11 @@ void CoreHarness::CheckpointSometimes() {
                               ? std::min(core.chosen(), core.held_by_storage())
                               : core.chosen();
       const Slot old = nodes_[index]->stored[group].applied;
-      if (chosen > old) Checkpoint(index, old + 1 + random_.Below(chosen - old), group);
+      if (options_.rest && chosen > 0) {
+        Checkpoint(index, std::max(old, chosen), group);
+      } else if (chosen > old) {
+        Checkpoint(index, old + 1 + random_.Below(chosen - old), group);
+      }
     }
     CheckpointSometimes();
   });
@@ -308,7 +312,7 @@ void CoreHarness::CheckProgress() {
         if (!node->up || node->cores[group] == nullptr) continue;
         if (node->cores[group]->role() != Role::kLeader) continue;
         Propose(node->index, group);
-        node->cores[group]->RenewLease(LocalTime(*node, now_));
+        Awake(*node, group).RenewLease(LocalTime(*node, now_));
         Settle(*node);
       }
     }

@@ -322,7 +322,7 @@ TEST(LeaderTest, PeerThatNeedsReleasedSlotsIsReported) {
   solo.Persist();
   solo.AcceptedBy(2, 2);
   ASSERT_EQ(solo->chosen(), 2u);
-  solo->SetCheckpoint(2);
+  solo->SetCheckpoint(2, solo.now);
   EXPECT_EQ(solo->released(), 2u);
   solo.AcceptedBy(3, 0);
   EXPECT_TRUE(solo.Saw(Kind::kTooFarBehind));
@@ -336,7 +336,7 @@ TEST(LeaderTest, LogIsKeptUntilItIsInTheTreesOfAllMembers) {
   solo.Persist();
   solo.AcceptedBy(2, 2);
   solo.AcceptedBy(3, 2);
-  solo->SetCheckpoint(2);
+  solo->SetCheckpoint(2, solo.now);
   EXPECT_EQ(solo->released(), 0u);
   Accepted answer{.granted = true,
                   .promised = At(1, 1),
