@@ -86,6 +86,14 @@ std::string_view RoleName(Role role) {
   return "?";
 }
 
+std::string_view CauseName(ElectionCause cause) {
+  constexpr std::string_view kNames[] = {
+      "fresh",    "restarted", "leader_silent",  "leader_restarted",
+      "released", "contested", "members_changed"};
+  static_assert(std::size(kNames) == kElectionCauses);
+  return kNames[static_cast<size_t>(cause)];
+}
+
 bool GroupCore::InReach(const Recovered& recovered) {
   std::set<Slot> unknown;
   for (const UnknownSlot& slot : recovered.unknown) unknown.insert(slot.slot);
@@ -336,6 +344,16 @@ void GroupCore::PersistEntry(Slot slot) {
   if (options_.faults.acknowledge_before_sync) cell->durable = true;
 }
 
+void GroupCore::PutEntry(Slot slot, Ballot ballot, Payload payload) {
+  const SlotLog::Cell* before = log_.Find(slot);
+  const bool unknown = before != nullptr && before->unknown != Ballot();
+  const SlotLog::Cell& cell = log_.Put(slot, ballot, std::move(payload), /*durable=*/false);
+  if (unknown && cell.unknown == Ballot()) {
+    effects_.events.push_back({Event::Kind::kRepaired, ballot, slot});
+  }
+  PersistEntry(slot);
+}
+
 bool GroupCore::TryPromise(Ballot ballot, NodeId proposer_node, Instant now) {
   if (ballot == promised_) promised_node_ = proposer_node;
   if (ballot <= promised_) return ballot == promised_;
@@ -380,7 +398,7 @@ void GroupCore::Adopt(Ballot ballot, NodeId proposer_node, Instant now) {
   stable_ = std::min(stable_, chosen_);
   unchosen_since_ = Instant::Infinite();
   PersistState();
-  ScheduleElection(now + options_.prepare_timeout);
+  ScheduleElection(now + options_.prepare_timeout, ElectionCause::kContested);
 }
 
 // Only when durable: a ballot that could be forgotten could be led after all, after a restart.
@@ -402,7 +420,7 @@ void GroupCore::StepDown(Instant now) {
   barrier_ = 0;
   inherited_ = false;
   ForgetLearners();
-  ScheduleElection(now + options_.prepare_timeout);
+  ScheduleElection(now + options_.prepare_timeout, ElectionCause::kContested);
 }
 
 void GroupCore::AdvanceStable() {
@@ -471,6 +489,7 @@ void GroupCore::SetMayLead(bool may_lead, Instant now) {
   may_lead_ = may_lead;
   if (may_lead) return;
   if (role_ == Role::kLeader) {
+    effects_.events.push_back({Event::Kind::kReleased, promised_, chosen_});
     StepDown(now);
     AnnounceAbandoned();
   } else if (role_ == Role::kCandidate) {
@@ -494,6 +513,7 @@ void GroupCore::OnPeerEvent(const Liveness::Event& event, Instant now) {
     return;
   }
   if (promised_ == Ballot() || promised_node_ != event.peer) return;
+  ElectionCause cause = ElectionCause::kLeaderSilent;
   switch (event.kind) {
     case Liveness::Event::Kind::kPeerHeard:
       if (established_ && role_ == Role::kFollower) election_at_ = Instant::Infinite();
@@ -502,11 +522,12 @@ void GroupCore::OnPeerEvent(const Liveness::Event& event, Instant now) {
       return;
     case Liveness::Event::Kind::kPeerRestarted:
       established_ = false;
+      cause = ElectionCause::kLeaderRestarted;
       break;
     case Liveness::Event::Kind::kPeerLost:
       break;
   }
-  if (role_ == Role::kFollower) ScheduleElection(now);
+  if (role_ == Role::kFollower) ScheduleElection(now, cause);
 }
 
 void GroupCore::CheckInvariants() const {

@@ -82,6 +82,31 @@ absl::Status Validate(const GroupOptions& options);
 enum class Role { kFollower, kAskingHealth, kCandidate, kLeader };
 std::string_view RoleName(Role role);
 
+// Why a member calls an election, as far as it knows.
+enum class ElectionCause : uint8_t {
+  kFresh,            // The group is new.
+  kRestarted,        // This node restarted, and nobody is known to lead.
+  kLeaderSilent,     // Support for the leader's node ran out.
+  kLeaderRestarted,  // The leader's node restarted, or says that it does not lead.
+  kReleased,         // The leader handed over, or gave up.
+  kContested,        // An election, this member's or another's, came to nothing.
+  kMembersChanged    // A new configuration, and nobody is known to lead in it.
+};
+inline constexpr size_t kElectionCauses = 7;
+std::string_view CauseName(ElectionCause cause);
+
+// How a leader sees a peer that it feeds.
+struct PeerStatus {
+  Member member;
+  bool votes = false;  // a member; else a learner, or one that left and is to be told
+  bool known = false;  // it answered at this ballot
+  Slot match = 0;      // durable there
+  Slot lag = 0;        // proposed and not known to be durable there
+  uint64_t in_flight_entries = 0;
+  size_t in_flight_bytes = 0;
+  bool too_far_behind = false;  // what it needs is no longer in the log
+};
+
 class GroupCore {
  public:
   // What the log and the tree hold when the member starts.
@@ -126,11 +151,14 @@ class GroupCore {
       kSlotsIgnored,  // A promise named slots that no log can hold, from this one on.
       kConfigured,    // A configuration was adopted; the slot is its epoch.
       kRemoved,       // This replica learned that it is a member no more.
-      kEnded
+      kEnded,
+      kReleased,  // This leader or candidate gave its ballot up.
+      kRepaired   // A slot that was unreadable here was fetched from another member.
     };
     Kind kind;
     Ballot ballot;
     Slot slot = 0;
+    ElectionCause cause{};  // With kElectionStarted.
   };
 
   struct Effects {
@@ -236,6 +264,10 @@ class GroupCore {
   // The payload at a chosen slot above released(). An empty payload is a no-op.
   const Payload& ChosenEntry(Slot slot) const;
   size_t retained_bytes() const { return log_.bytes(); }
+  // Of a leader: what is proposed and not yet chosen, and the peers in configuration order, then
+  // learners.
+  size_t unchosen_bytes() const { return unchosen_bytes_; }
+  std::vector<PeerStatus> Peers() const;
   // Stops the process if an invariant of the protocol does not hold; for tests, after each step.
   void CheckInvariants() const;
 
@@ -287,6 +319,7 @@ class GroupCore {
   void SendWhenDurable(GroupMessage message);
   void PersistState();
   void PersistEntry(Slot slot);
+  void PutEntry(Slot slot, Ballot ballot, Payload payload);
   bool TryPromise(Ballot ballot, NodeId proposer_node, Instant now);
   bool MayPromise(Ballot ballot, Instant now);
   bool OwnerLeft() const;
@@ -335,6 +368,7 @@ class GroupCore {
   bool LeaderLooksHealthy(Instant now) const;
   bool SupportsLeader(Instant now) const;
   void ScheduleElection(Instant earliest);
+  void ScheduleElection(Instant earliest, ElectionCause cause);
   void SetElection(Instant at);
   // The last slot that an acceptor takes an entry for, whose log is whole up to `whole`.
   Slot WindowEnd(Slot whole) const { return whole + 4 * options_.peer_window_entries_max; }
@@ -422,6 +456,7 @@ class GroupCore {
       Instant::Infinite();  // Since when an accepted entry waits to be chosen.
 
   Instant election_at_ = Instant::Infinite();
+  ElectionCause election_cause_ = ElectionCause::kRestarted;  // Of the next.
   Instant lead_not_before_;  // This member lacks log that the others dropped: they should lead.
   std::set<ReplicaId> health_denied_;  // Who answered that the leader is not healthy.
   Instant health_until_ = Instant::Infinite();

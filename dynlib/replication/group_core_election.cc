@@ -87,6 +87,7 @@ void GroupCore::OnHealthReply(const GroupMessage& message, const HealthReply& re
   if (reply.abandoned && message.from == promised_.proposer()) {
     abandoned_ = true;
     established_ = false;
+    election_cause_ = ElectionCause::kReleased;
     if (role_ == Role::kFollower)
       SetElection(std::min(election_at_,
                            now + Duration(random_.Between(0, options_.election_jitter.count()))));
@@ -141,7 +142,7 @@ void GroupCore::AskForPromises(Instant now) {
   }
   Collect(self_.replica, own);
   if (!renewing_) {
-    effects_.events.push_back({Event::Kind::kElectionStarted, promised_, chosen_});
+    effects_.events.push_back({Event::Kind::kElectionStarted, promised_, chosen_, election_cause_});
   }
   SendPrepares(now);
   MaybeWin(now);
@@ -167,7 +168,8 @@ void GroupCore::GiveUp(Duration wait, Instant now) {
   established_ = false;
   AnnounceAbandoned();
   ForgetLearners();
-  ScheduleElection(now + wait + Duration(random_.Between(0, options_.prepare_timeout.count())));
+  ScheduleElection(now + wait + Duration(random_.Between(0, options_.prepare_timeout.count())),
+                   ElectionCause::kContested);
 }
 
 void GroupCore::OnPromise(const GroupMessage& message, const Promise& promise, Instant now) {

@@ -84,8 +84,7 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
     if (payload != nullptr && slot > chosen_ && slot > log_.released() && slot <= window_end) {
       const SlotLog::Cell* cell = log_.Find(slot);
       if (cell == nullptr || !cell->held() || cell->ballot != message.ballot) {
-        log_.Put(slot, message.ballot, payload, /*durable=*/false);
-        PersistEntry(slot);
+        PutEntry(slot, message.ballot, payload);
         NoteAccepted(slot, now);
       }
     }
@@ -166,6 +165,7 @@ void GroupCore::OnHealthQuery(const GroupMessage& message, const HealthQuery& qu
     // A proposer that asks about its own ballot does not lead at it, and never will again.
     abandoned_ = true;
     established_ = false;
+    election_cause_ = ElectionCause::kLeaderRestarted;
     if (role_ == Role::kFollower) {
       SetElection(std::min(election_at_, now + 2 * liveness_->options().support));
     }
@@ -191,6 +191,11 @@ void GroupCore::OnHealthQuery(const GroupMessage& message, const HealthQuery& qu
 void GroupCore::ScheduleElection(Instant earliest) {
   const int64_t jitter = random_.Between(0, options_.election_jitter.count());
   SetElection(earliest + Duration(jitter));
+}
+
+void GroupCore::ScheduleElection(Instant earliest, ElectionCause cause) {
+  election_cause_ = cause;
+  ScheduleElection(earliest);
 }
 
 // Who has no vote does not call for votes; who left asks until it knows that it may go.

@@ -35,8 +35,7 @@ absl::StatusOr<Slot> GroupCore::ProposeEnd(Payload payload, Instant now) {
 
 void GroupCore::AppendAt(Slot slot, Payload payload, Instant now) {
   unchosen_bytes_ += payload->size();
-  log_.Put(slot, promised_, std::move(payload), /*durable=*/false);
-  PersistEntry(slot);
+  PutEntry(slot, promised_, std::move(payload));
   NoteAccepted(slot, now);
   if (unchosen_since_ == Instant::Infinite()) unchosen_since_ = now;
 }
@@ -145,6 +144,22 @@ Slot GroupCore::HeldByStorage() const {
     held = std::min(held, std::max(peer.checkpoint, peer.start));
   }
   return held;
+}
+
+std::vector<PeerStatus> GroupCore::Peers() const {
+  std::vector<PeerStatus> all;
+  if (role_ != Role::kLeader) return all;
+  for (const Peer& peer : peers_) {
+    all.push_back({.member = peer.member,
+                   .votes = peer.votes,
+                   .known = peer.known,
+                   .match = peer.match,
+                   .lag = proposed_ - std::min(proposed_, peer.match),
+                   .in_flight_entries = peer.next - peer.match - 1,
+                   .in_flight_bytes = peer.in_flight,
+                   .too_far_behind = peer.too_far_behind});
+  }
+  return all;
 }
 
 Accept GroupCore::MakeAccept(Slot first_slot) const {

@@ -67,7 +67,9 @@ void GroupCore::ApplyConfiguration(Instant now) {
       abandoned_ = true;
       established_ = false;
     }
-    if (!SupportsLeader(now)) ScheduleElection(now + options_.prepare_timeout);
+    if (!SupportsLeader(now)) {
+      ScheduleElection(now + options_.prepare_timeout, ElectionCause::kMembersChanged);
+    }
   }
   if (removed_ && chosen_ > configuration_.epoch) SetRemovalKnown();
 }
@@ -148,6 +150,7 @@ void GroupCore::StartRenewal(Instant now) {
 // A leader that the new configuration does not name, or that gives up for another reason of its
 // own: nothing of its is unchosen, so nobody need be told but the members.
 void GroupCore::ResignAndTell(Instant now) {
+  effects_.events.push_back({Event::Kind::kReleased, promised_, chosen_});
   for (Peer& peer : peers_) SendProbe(peer, now);
   role_ = Role::kFollower;
   established_ = false;
@@ -160,6 +163,9 @@ void GroupCore::ResignAndTell(Instant now) {
 }
 
 void GroupCore::TransferLeadership(Instant now) {
+  if (Busy() || role_ == Role::kLeader) {
+    effects_.events.push_back({Event::Kind::kReleased, promised_, chosen_});
+  }
   if (renewing_) {
     GiveUp(2 * liveness_->options().support, now);
   } else if (role_ == Role::kLeader) {
@@ -170,6 +176,7 @@ void GroupCore::TransferLeadership(Instant now) {
     return;
   }
   abandoned_ = true;
+  election_cause_ = ElectionCause::kReleased;
 }
 
 bool GroupCore::CanLead() const {
@@ -300,8 +307,7 @@ Slot GroupCore::LearnChosen(const std::vector<Entry>& entries, Instant now) {
     if (Readable(entry->slot) && cell->ballot >= entry->ballot) continue;  // The same value.
     // Whatever is unreadable here at a higher ballot is the same value too.
     const Ballot ballot = cell == nullptr ? entry->ballot : std::max(entry->ballot, cell->unknown);
-    log_.Put(entry->slot, ballot, entry->payload, /*durable=*/false);
-    PersistEntry(entry->slot);
+    PutEntry(entry->slot, ballot, entry->payload);
   }
   SetChosen(through, now);
   return chosen_;

@@ -60,6 +60,7 @@ void GroupCore::WakeFollower(const RestingMember& rested, Instant now) {
     promised_epoch_ = configuration_.epoch;
     // A ballot of an earlier boot is never led again.
     established_ = liveness_->IncarnationOf(promised_node_) == rested.leader_incarnation;
+    election_cause_ = established_ ? ElectionCause::kLeaderSilent : ElectionCause::kLeaderRestarted;
   }
   if (!SupportsLeader(now)) ScheduleFirstElection(now);
 }
@@ -70,6 +71,7 @@ void GroupCore::ScheduleFirstElection(Instant now) {
       std::find_if(configuration_.members.begin(), configuration_.members.end(),
                    [](const Member& member) { return member.kind == MemberKind::kStorage; });
   const Instant earliest = std::max(now, liveness_->boot_wait_end());
+  if (promised_ == Ballot()) election_cause_ = ElectionCause::kFresh;
   if (promised_ != Ballot()) {
     ScheduleElection(earliest);
   } else if (IsSelf(leads_first->replica)) {

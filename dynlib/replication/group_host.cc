@@ -122,8 +122,7 @@ void GroupHost::Impl::MakeGroup(const Unstarted& spec) {
   if (lost) {
     // Its ballots may be gone, and with them what it promised (R3): it says nothing until it is
     // replaced.
-    const EventField fields[] = {{"partition", Cat(spec.id)}};
-    metrics_->Event("replication.replica_lost", fields);
+    events_.ReplicaLost(spec.id);
   }
   MarkDirty(spec.id);
 }
@@ -255,6 +254,23 @@ std::vector<GroupStatus> GroupHost::Impl::AllStatus() const {
   return all;
 }
 
+HostStatus GroupHost::Impl::Status() const {
+  HostStatus status{.node = self_,
+                    .incarnation = node_state_.incarnation,
+                    .log_closed = halted_,
+                    .groups = groups_.size(),
+                    .elections = events_.elections()};
+  const Instant now = clock_->Now();
+  if (liveness_ != nullptr) {
+    status.log_healthy = liveness_->log_healthy();
+    status.peers = liveness_->Peers(now);
+  }
+  for (const auto& [id, group] : groups_) {
+    status.leads += group.hosted->core().role() == Role::kLeader;
+  }
+  return status;
+}
+
 void GroupHost::Impl::Stop() {
   if (stopped_) return;
   stopped_ = true;
@@ -309,6 +325,7 @@ std::optional<GroupStatus> GroupHost::Status(PartitionId group) const {
   return impl_->Status(group);
 }
 std::vector<GroupStatus> GroupHost::AllStatus() const { return impl_->AllStatus(); }
+HostStatus GroupHost::Status() const { return impl_->Status(); }
 bool GroupHost::Hears(NodeId node) const { return impl_->Hears(node); }
 void GroupHost::OnFatal(absl::AnyInvocable<void(absl::Status)> callback) {
   impl_->OnFatal(std::move(callback));

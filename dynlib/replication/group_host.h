@@ -47,6 +47,7 @@
 #ifndef DYNLIB_REPLICATION_GROUP_HOST_H_
 #define DYNLIB_REPLICATION_GROUP_HOST_H_
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -61,6 +62,7 @@
 #include "dynlib/base/time.h"
 #include "dynlib/replication/host_options.h"
 #include "dynlib/replication/hosted_group.h"
+#include "dynlib/replication/liveness.h"
 #include "dynlib/replication/replica_log.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
@@ -82,6 +84,19 @@ struct GroupSetup {
   // `self` need not be in the configuration: it is fed by the leader and has no vote until a
   // configuration names it. May stay set over restarts.
   bool learner = false;
+};
+
+// A node, as its host sees it.
+struct HostStatus {
+  NodeId node{};
+  uint64_t incarnation = 0;  // counts its boots
+  bool log_healthy = false;  // its log takes what it is given, in time; if not, it gives way (R8)
+  bool log_closed = false;   // for good: the node is to be opened again
+  size_t groups = 0;
+  size_t leads = 0;  // of these
+  // Elections that replicas here called in this boot, by ElectionCause.
+  std::array<uint64_t, kElectionCauses> elections{};
+  std::vector<Liveness::PeerStatus> peers;
 };
 
 class GroupHost {
@@ -155,6 +170,7 @@ class GroupHost {
 
   std::optional<GroupStatus> Status(PartitionId group) const;
   std::vector<GroupStatus> AllStatus() const;
+  HostStatus Status() const;
   // Node-level view: true if the node was heard from lately.
   bool Hears(NodeId node) const;
 

@@ -24,32 +24,6 @@ size_t PayloadBytes(const GroupMessage& message) {
   return bytes;
 }
 
-std::string_view EventName(GroupCore::Event::Kind kind) {
-  switch (kind) {
-    case GroupCore::Event::Kind::kElectionStarted:
-      return "replication.election_started";
-    case GroupCore::Event::Kind::kElected:
-      return "replication.elected";
-    case GroupCore::Event::Kind::kDeposed:
-      return "replication.deposed";
-    case GroupCore::Event::Kind::kLeaderHealthy:
-      return "replication.leader_healthy";
-    case GroupCore::Event::Kind::kUnknownDecidedEmpty:
-      return "replication.unknown_decided_empty";
-    case GroupCore::Event::Kind::kTooFarBehind:
-      return "replication.too_far_behind";
-    case GroupCore::Event::Kind::kSlotsIgnored:
-      return "replication.slots_ignored";
-    case GroupCore::Event::Kind::kConfigured:
-      return "replication.configured";
-    case GroupCore::Event::Kind::kRemoved:
-      return "replication.removed";
-    case GroupCore::Event::Kind::kEnded:
-      return "replication.ended";
-  }
-  return "replication.event";
-}
-
 }  // namespace
 
 // Inputs of one turn share a flush: one batch for the log, one message a peer.
@@ -100,14 +74,7 @@ void GroupHost::Impl::TakeGroupEffects(PartitionId id, Group& group, Instant now
     SetNodes(group, hosted.core().nodes_version(), hosted.core().Nodes(), now);
   }
   if (effects.deposed) hosted.OnDeposed();
-  for (const GroupCore::Event& event : effects.events) {
-    const EventField fields[] = {{"partition", Cat(id)},
-                                 {"node", Cat(self_)},
-                                 {"round", Cat(event.ballot.round())},
-                                 {"slot", Cat(event.slot)}};
-    metrics_->Count(EventName(event.kind), 1);
-    metrics_->Event(EventName(event.kind), fields);
-  }
+  for (const GroupCore::Event& event : effects.events) events_.Of(id, event);
   const Slot released = hosted.core().released();
   if (released > group.released) {
     group.released = released;
@@ -132,10 +99,7 @@ void GroupHost::Impl::TellOfChange(PartitionId id, Group& group) {
                  .failed = !group.hosted->failure().ok()};
   if (group.seen == now) return;
   if (now.failed && (!group.seen.has_value() || !group.seen->failed)) {
-    const EventField fields[] = {{"partition", Cat(id)},
-                                 {"node", Cat(self_)},
-                                 {"why", std::string(ToStd(group.hosted->failure().message()))}};
-    metrics_->Event("replication.replica_failed", fields);
+    events_.ReplicaFailed(id, group.hosted->failure());
   }
   group.seen = now;
   if (on_change_ == nullptr) return;
@@ -162,7 +126,9 @@ void GroupHost::Impl::SetNodes(Group& group, uint64_t version, std::vector<NodeI
 void GroupHost::Impl::TakeLivenessEffects(Instant now) {
   Liveness::Effects effects = liveness_->TakeEffects();
   for (auto& [node, message] : effects.messages) outbox_[node].liveness.push_back(message);
+  for (NodeId node : effects.fast_clocks) events_.ClockIsFast(node);
   for (const Liveness::Event& event : effects.events) {
+    events_.OfPeer(event);
     for (auto& [id, group] : groups_) {
       if (group.hosted->lost()) continue;
       group.hosted->core().OnPeerEvent(event, now);
@@ -205,8 +171,7 @@ void GroupHost::Impl::OnDurable(const LogQueue::Marks& marks) {
 void GroupHost::Impl::Halt(const absl::Status& why) {
   halted_ = true;
   liveness_->SetLogHealthy(false);
-  const EventField fields[] = {{"node", Cat(self_)}, {"why", std::string(ToStd(why.message()))}};
-  metrics_->Event("replication.log_closed", fields);
+  events_.LogClosed(why);
   for (auto& [id, group] : groups_) {
     group.hosted->OnDeposed();
     group.hosted->Close(
@@ -307,6 +272,7 @@ void GroupHost::Impl::ProbeLog(Instant now) {
   const std::optional<Instant> pending = log_->OldestPendingSince();
   liveness_->SetLogHealthy(!queue_->blocked() &&
                            (!pending.has_value() || now - *pending <= options_.log_overdue));
+  events_.LogHealthIs(liveness_->log_healthy());
   if (!queue_->idle() || now - queue_->last_append() < options_.log_probe) return;
   LogQueue::Batch probe;
   probe.frames.push_back(NodeFrame(node_state_));

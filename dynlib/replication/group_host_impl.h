@@ -19,6 +19,7 @@
 #include "dynlib/base/time.h"
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/group_host.h"
+#include "dynlib/replication/host_events.h"
 #include "dynlib/replication/host_options.h"
 #include "dynlib/replication/hosted_group.h"
 #include "dynlib/replication/liveness.h"
@@ -47,7 +48,8 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
         queue_(std::make_shared<LogQueue>(log, executor, clock, metrics)),
         executor_(executor),
         clock_(clock),
-        metrics_(metrics) {
+        metrics_(metrics),
+        events_(metrics, self) {
     DYNLIB_CHECK(Validate(options_).ok());
     options_.group.faults = options_.faults;
     options_.liveness.faults = options_.faults;
@@ -66,6 +68,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void Checkpointed(PartitionId id, Slot slot);
   std::optional<GroupStatus> Status(PartitionId id) const;
   std::vector<GroupStatus> AllStatus() const;
+  HostStatus Status() const;
   bool Hears(NodeId node) const {
     return liveness_ != nullptr && liveness_->Hears(node, clock_->Now());
   }
@@ -134,6 +137,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   Executor* const executor_;
   const Clock* const clock_;
   MetricsSink* const metrics_;
+  HostEvents events_;
 
   absl::AnyInvocable<void(absl::Status)> on_fatal_;
   absl::AnyInvocable<void(PartitionId)> on_change_;

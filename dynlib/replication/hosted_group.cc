@@ -485,7 +485,11 @@ GroupStatus HostedGroup::Status(Instant now) const {
           .member = core_->member(),
           .removed = core_->removed(),
           .ended = core_->ended(),
-          .learners = core_->Learners()};
+          .learners = core_->Learners(),
+          .peers = core_->Peers(),
+          .unchosen_bytes = core_->unchosen_bytes(),
+          .waiting_proposals = proposals_.size() + held_.size(),
+          .waiting_reads = reads_.size() + reads_running_};
 }
 
 }  // namespace dynlib::replication

@@ -70,6 +70,10 @@ struct GroupStatus {
   bool removed = false;
   Slot ended = 0;                       // of the group's last entry, once chosen; else 0
   std::vector<LearnerStatus> learners;  // of a leader
+  std::vector<PeerStatus> peers;        // of a leader: members, learners and who left
+  size_t unchosen_bytes = 0;            // of a leader: proposed and not yet chosen
+  size_t waiting_proposals = 0;         // not yet answered here
+  size_t waiting_reads = 0;
 };
 
 using ProposeCallback = absl::AnyInvocable<void(ProposalResult)>;

@@ -207,6 +207,21 @@ bool Liveness::SupportedBy(NodeId grantor, Instant now) const {
   return it != peers_.end() && it->second.held_until > now;
 }
 
+std::vector<Liveness::PeerStatus> Liveness::Peers(Instant now) const {
+  std::vector<PeerStatus> all;
+  for (const auto& [id, peer] : peers_) {
+    if (!peer.active) continue;
+    all.push_back({.node = id,
+                   .incarnation = peer.incarnation,
+                   .heard = Hears(id, now),
+                   .supported_for =
+                       peer.supported ? std::max(Duration(0), peer.support_end - now) : Duration(0),
+                   .supports_us_for = std::max(Duration(0), peer.held_until - now),
+                   .clock_trusted = peer.clock_trusted});
+  }
+  return all;
+}
+
 uint64_t Liveness::IncarnationOf(NodeId id) const {
   auto it = peers_.find(id);
   return it == peers_.end() ? 0 : it->second.incarnation;

@@ -108,6 +108,17 @@ class Liveness {
   // The grantor's boot in which an epoch was made.
   static uint64_t EpochIncarnation(uint64_t epoch) { return epoch >> kCounterBits; }
 
+  // For people.
+  struct PeerStatus {
+    NodeId node{};
+    uint64_t incarnation = 0;     // As last heard; 0: never.
+    bool heard = false;           // Lately.
+    Duration supported_for{0};    // What this node still owes it.
+    Duration supports_us_for{0};  // What it owes this node, less the drift.
+    bool clock_trusted = false;   // Its grants count for leases.
+  };
+  std::vector<PeerStatus> Peers(Instant now) const;
+
   uint64_t incarnation() const { return incarnation_; }
   const LivenessOptions& options() const { return options_; }
 

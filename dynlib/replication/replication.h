@@ -3,6 +3,7 @@
 #ifndef DYNLIB_REPLICATION_REPLICATION_H_
 #define DYNLIB_REPLICATION_REPLICATION_H_
 
+#include "dynlib/replication/event_trace.h"    // IWYU pragma: export
 #include "dynlib/replication/group_host.h"     // IWYU pragma: export
 #include "dynlib/replication/replica_log.h"    // IWYU pragma: export
 #include "dynlib/replication/state_machine.h"  // IWYU pragma: export

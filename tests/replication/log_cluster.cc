@@ -85,19 +85,17 @@ absl::Status LogCluster::OpenLog(uint64_t id, Server& server, Executor* log_exec
   HostOptions host = options_.host;
   host.seed = options_.seed * 31 + id;
   host.group.proposal_bytes_max = 4 << 10;
-  server.host =
-      std::make_unique<GroupHost>(host, NodeId{id}, node->transport(), Channel{1},
-                                  server.adapter.get(), server.executor, node->clock(),
-                                  metrics_[id].get());
+  server.host = std::make_unique<GroupHost>(host, NodeId{id}, node->transport(), Channel{1},
+                                            server.adapter.get(), server.executor, node->clock(),
+                                            metrics_[id].get());
   server.host->OnFatal([this, id](absl::Status) { ReopenSoon(id); });
   const Tree& durable = durable_[id];
   server.machine = std::make_unique<TreeMachine>(durable);
-  DYNLIB_CHECK(server.host
-                   ->AddGroup(kGroup,
-                              {.configuration = durable.configuration, .self = ReplicaId{id}},
-                              server.machine.get(), server.apply,
-                              cluster::TakeStream(server.found, kGroup))
-                   .ok());
+  DYNLIB_CHECK(
+      server.host
+          ->AddGroup(kGroup, {.configuration = durable.configuration, .self = ReplicaId{id}},
+                     server.machine.get(), server.apply, cluster::TakeStream(server.found, kGroup))
+          .ok());
   server.host->Start(cluster::TakeStream(server.found, PartitionId{0}),
                      [this, id, started = &server.started](absl::Status status) {
                        *started = status.ok();
@@ -190,7 +188,8 @@ std::optional<std::string> LogCluster::Get(const std::string& key, Duration limi
     auto answer = std::make_shared<std::optional<absl::Status>>();
     auto value = std::make_shared<std::string>();
     host(leader).Read(
-        kGroup, [this, leader, key, value] { *value = servers_[leader]->machine->tree.values[key]; },
+        kGroup,
+        [this, leader, key, value] { *value = servers_[leader]->machine->tree.values[key]; },
         [answer](absl::Status status) { *answer = std::move(status); });
     Run([&] { return answer->has_value() || !Up(leader); }, milliseconds(1000));
     if (answer->has_value() && (*answer)->ok()) return *value;

@@ -100,8 +100,7 @@ class LogCluster {
   bool Put(const std::string& key, const std::string& value,
            Duration limit = std::chrono::seconds(20));
   // Of the leader, by its lease or a quorum; nothing if it did not answer within the limit.
-  std::optional<std::string> Get(const std::string& key,
-                                 Duration limit = std::chrono::seconds(20));
+  std::optional<std::string> Get(const std::string& key, Duration limit = std::chrono::seconds(20));
   // Makes each node's tree durable, so that the log is released.
   void Checkpoint();
   bool Run(absl::FunctionRef<bool()> done, Duration limit);
