@@ -267,6 +267,10 @@ class GroupCore {
   // Of a leader: what is proposed and not yet chosen, and the peers in configuration order, then
   // learners.
   size_t unchosen_bytes() const { return unchosen_bytes_; }
+  // For how long entries have waited here without any being chosen.
+  Duration ChoiceOverdue(Instant now) const {
+    return unchosen_since_ == Instant::Infinite() ? Duration(0) : now - unchosen_since_;
+  }
   std::vector<PeerStatus> Peers() const;
   // Stops the process if an invariant of the protocol does not hold; for tests, after each step.
   void CheckInvariants() const;

@@ -297,30 +297,42 @@ absl::Status GroupHost::AddGroup(PartitionId group, const GroupSetup& setup,
   return impl_->AddGroup(group, setup, state_machine, apply_executor, recovered);
 }
 void GroupHost::RemoveGroup(PartitionId group, absl::AnyInvocable<void(absl::Status)> done) {
+  impl_->CheckOnExecutor();
   impl_->RemoveGroup(group, std::move(done));
 }
 void GroupHost::Propose(PartitionId group, Command command, ProposeCallback done) {
+  impl_->CheckOnExecutor();
   impl_->Propose(group, std::move(command), /*ends=*/false, std::move(done));
 }
 void GroupHost::ProposeEnd(PartitionId group, Command command, ProposeCallback done) {
+  impl_->CheckOnExecutor();
   impl_->Propose(group, std::move(command), /*ends=*/true, std::move(done));
 }
 void GroupHost::AddLearner(PartitionId group, const Member& learner, Slot from,
                            LearnerCallback done) {
+  impl_->CheckOnExecutor();
   impl_->AddLearner(group, learner, from, std::move(done));
 }
 void GroupHost::ChangeMembers(PartitionId group, uint64_t expected_epoch,
                               std::vector<Member> members, ChangeCallback done) {
+  impl_->CheckOnExecutor();
   impl_->ChangeMembers(group, expected_epoch, std::move(members), std::move(done));
 }
-void GroupHost::TransferLeadership(PartitionId group) { impl_->TransferLeadership(group); }
+void GroupHost::TransferLeadership(PartitionId group) {
+  impl_->CheckOnExecutor();
+  impl_->TransferLeadership(group);
+}
 void GroupHost::OnChange(absl::AnyInvocable<void(PartitionId)> callback) {
   impl_->OnChange(std::move(callback));
 }
 void GroupHost::Read(PartitionId group, absl::AnyInvocable<void()> read, ReadCallback done) {
+  impl_->CheckOnExecutor();
   impl_->Read(group, std::move(read), std::move(done));
 }
-void GroupHost::Checkpointed(PartitionId group, Slot slot) { impl_->Checkpointed(group, slot); }
+void GroupHost::Checkpointed(PartitionId group, Slot slot) {
+  impl_->CheckOnExecutor();
+  impl_->Checkpointed(group, slot);
+}
 std::optional<GroupStatus> GroupHost::Status(PartitionId group) const {
   return impl_->Status(group);
 }

@@ -18,7 +18,7 @@
 //   kFailedPrecondition  not the leader; leader_hint says who may be. Or the log has ended
 //                        (ProposeEnd). Nothing was logged here
 //   kResourceExhausted   a bound was reached (unchosen bytes, waiting proposals, log space);
-//                        nothing was logged
+//                        nothing was logged. retry_after says when to try again
 //   kInvalidArgument     too large, or client or sequence 0; or a sequence at or below what the
 //                        client acknowledged
 //   kUnknown             leadership or the log was lost with the command in flight: it may or may
@@ -40,7 +40,8 @@
 //      that the change was made. A replica whose status says `removed` was told that it is done.
 // Ids of replicas are never used again, in any group of this id (rule R3).
 //
-// Threads: everything on `executor`, but for status snapshots, as said there. Callbacks run on
+// Threads: everything on `executor` once it has started: what asks the groups for something checks
+// that, and stops the process. Callbacks run on
 // `executor`, never within the call. Ownership: what is given by pointer outlives the host; apply
 // executors must have run dry of the host's tasks (call Stop, then let them finish) before it is
 // destroyed.

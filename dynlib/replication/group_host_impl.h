@@ -73,6 +73,8 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
     return liveness_ != nullptr && liveness_->Hears(node, clock_->Now());
   }
   void Stop();
+  // Before the start nothing runs that a caller could meet.
+  void CheckOnExecutor() const { DYNLIB_CHECK(liveness_ == nullptr || executor_->IsCurrent()); }
   void OnFatal(absl::AnyInvocable<void(absl::Status)> callback) { on_fatal_ = std::move(callback); }
   void OnChange(absl::AnyInvocable<void(PartitionId)> callback) {
     on_change_ = std::move(callback);

@@ -12,6 +12,8 @@ namespace {
 constexpr size_t kApplyEntriesMax = 1024;
 constexpr size_t kApplyBytesMax = 4 << 20;
 constexpr size_t kWaitingChangesMax = 64;
+constexpr Duration kRetryMin = std::chrono::milliseconds(1);
+constexpr Duration kRetryMax = std::chrono::seconds(1);
 
 bool SameMembers(const std::vector<Member>& a, const std::vector<Member>& b) {
   return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&](const Member& member) {
@@ -146,6 +148,10 @@ absl::Status HostedGroup::NotLeader() const {
 void HostedGroup::Answer(ProposeCallback done, ProposalResult result) {
   if (result.status.code() == absl::StatusCode::kFailedPrecondition)
     result.leader_hint = core_->leader();
+  if (result.status.code() == absl::StatusCode::kResourceExhausted) {
+    result.retry_after =
+        std::clamp<Duration>(core_->ChoiceOverdue(clock_->Now()), kRetryMin, kRetryMax);
+  }
   home_->Post(
       [done = std::move(done), result = std::move(result)]() mutable { done(std::move(result)); });
 }

@@ -47,6 +47,8 @@ struct ProposalResult {
   absl::Status status;
   std::string result;                 // of the state machine
   std::optional<Member> leader_hint;  // with kFailedPrecondition
+  // With kResourceExhausted: as long as nothing has been chosen here, 1 ms to 1 s.
+  std::optional<Duration> retry_after;
 };
 
 struct GroupStatus {

@@ -188,7 +188,7 @@ struct Server {
   }
   GroupStatus Status() const { return host->Status(kGroup).value_or(GroupStatus{}); }
 
-  Executor* executor;
+  sim::SimExecutor* executor;
   HeldExecutor apply;
   FakeLog log;
   CountingSink metrics;
@@ -252,17 +252,21 @@ class GroupHostTest : public testing::Test {
   std::shared_ptr<Asked> Propose(Server& server, uint64_t sequence, std::string command,
                                  uint64_t client = 9) {
     auto asked = std::make_shared<Asked>();
-    server.host->Propose(
-        kGroup, {.client = ClientId{client}, .sequence = sequence, .command = std::move(command)},
-        [asked](ProposalResult result) { asked->results.push_back(std::move(result)); });
+    world_.RunAs(server.executor, [&] {
+      server.host->Propose(
+          kGroup, {.client = ClientId{client}, .sequence = sequence, .command = std::move(command)},
+          [asked](ProposalResult result) { asked->results.push_back(std::move(result)); });
+    });
     EXPECT_FALSE(asked->done());  // Never inline.
     return asked;
   }
   std::shared_ptr<AskedRead> Read(Server& server) {
     auto asked = std::make_shared<AskedRead>();
-    server.host->Read(
-        kGroup, [asked, &server] { asked->seen = server.journal.commands; },
-        [asked](absl::Status status) { asked->results.push_back(std::move(status)); });
+    world_.RunAs(server.executor, [&] {
+      server.host->Read(
+          kGroup, [asked, &server] { asked->seen = server.journal.commands; },
+          [asked](absl::Status status) { asked->results.push_back(std::move(status)); });
+    });
     EXPECT_FALSE(asked->done());
     return asked;
   }
@@ -332,10 +336,12 @@ TEST_F(GroupHostTest, BadAndUnknownCommandsAreRefused) {
   auto no_client = Propose(leader, 1, "a", /*client=*/0);
   auto too_large = Propose(leader, 1, std::string(options_.group.proposal_bytes_max + 1, 'x'));
   std::vector<absl::Status> other;
-  leader.host->Propose(PartitionId{77}, {}, [&](ProposalResult r) { other.push_back(r.status); });
-  leader.host->Read(
-      PartitionId{77}, [] { FAIL(); },
-      [&](absl::Status status) { other.push_back(std::move(status)); });
+  world_.RunAs(leader.executor, [&] {
+    leader.host->Propose(PartitionId{77}, {}, [&](ProposalResult r) { other.push_back(r.status); });
+    leader.host->Read(
+        PartitionId{77}, [] { FAIL(); },
+        [&](absl::Status status) { other.push_back(std::move(status)); });
+  });
   world_.RunFor(seconds(1));
   for (const auto& asked : {no_sequence, no_client, too_large}) {
     ASSERT_EQ(asked->results.size(), 1u);
@@ -501,6 +507,45 @@ TEST_F(GroupHostTest, ALeaseThatRunsOutDuringTheReadIsNoAnswer) {
   leader.apply.LetGo();
   ASSERT_TRUE(Await(read));
   EXPECT_FALSE(read->results[0].ok());
+}
+
+using GroupHostDeathTest = GroupHostTest;
+
+TEST_F(GroupHostDeathTest, CallsOnAnotherExecutorStopTheProcess) {
+  Boot(1);
+  Server& leader = Leader();
+  EXPECT_DEATH(leader.host->Propose(kGroup, {}, [](ProposalResult) {}), "IsCurrent");
+  EXPECT_DEATH(leader.host->Read(
+                   kGroup, [] {}, [](absl::Status) {}),
+               "IsCurrent");
+  EXPECT_DEATH(leader.host->TransferLeadership(kGroup), "IsCurrent");
+  EXPECT_DEATH(leader.host->Checkpointed(kGroup, 1), "IsCurrent");
+  EXPECT_DEATH(leader.host->RemoveGroup(kGroup, [](absl::Status) {}), "IsCurrent");
+}
+
+TEST_F(GroupHostTest, WhoIsFullSaysWhenToTryAgain) {
+  options_.group.unchosen_bytes_max = 4 << 10;
+  Boot(3);
+  MustPropose(1, "a");
+  Server& leader = Leader();
+  leader.log.hang = true;
+  for (uint64_t i = 1; i <= 3; ++i) {
+    if (i != LeaderId()) servers_[i]->log.hang = true;
+  }
+  std::vector<std::shared_ptr<Asked>> asked;
+  for (uint64_t i = 2; i <= 4; ++i) asked.push_back(Propose(leader, i, std::string(2000, 'x')));
+  ASSERT_TRUE(Await(asked[2]));
+  EXPECT_THAT(asked[2]->results[0].status,
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("not yet chosen")));
+  ASSERT_TRUE(asked[2]->results[0].retry_after.has_value());
+  EXPECT_EQ(*asked[2]->results[0].retry_after, milliseconds(1));
+  world_.RunFor(milliseconds(300));  // The longer nothing moves, the later.
+  auto later = Propose(leader, 5, std::string(2000, 'x'));
+  ASSERT_TRUE(Await(later));
+  EXPECT_GE(later->results[0].retry_after.value_or(Duration(0)), milliseconds(300));
+  EXPECT_FALSE(asked[0]->done());
+  EXPECT_EQ(leader.Status().waiting_proposals, 2u);
+  EXPECT_GT(leader.Status().unchosen_bytes, 4000u);
 }
 
 TEST_F(GroupHostTest, WaitingReadsAndProposalsAreBounded) {

@@ -108,7 +108,7 @@ struct Server {
   }
   GroupStatus Status() const { return host->Status(kGroup).value_or(GroupStatus{}); }
 
-  Executor* executor;
+  sim::SimExecutor* executor;
   Executor* apply;
   MemoryLog log;
   Journal journal;
@@ -174,17 +174,26 @@ class GroupMembersTest : public testing::Test {
     EXPECT_TRUE(world_.RunUntil(found, seconds(20)));
     return *servers_.at(leader);
   }
+  // As a task of the node's executor.
+  void At(Server& server, const std::function<void(GroupHost&)>& action) {
+    world_.RunAs(server.executor, [&] { action(*server.host); });
+  }
+  void AtLeader(const std::function<void(GroupHost&)>& action) { At(Leader(), action); }
   absl::StatusOr<LearnerStatus> Feed(const Member& learner) {
     using Result = absl::StatusOr<LearnerStatus>;
-    return Ask<Result>([&](auto done) { Leader().host->AddLearner(kGroup, learner, 0, done); },
-                       [](const Result& result) { return !result.ok() || result->caught_up; });
+    return Ask<Result>(
+        [&](auto done) {
+          AtLeader([&](GroupHost& host) { host.AddLearner(kGroup, learner, 0, done); });
+        },
+        [](const Result& result) { return !result.ok() || result->caught_up; });
   }
   absl::StatusOr<uint64_t> Change(std::vector<Member> members) {
     using Result = absl::StatusOr<uint64_t>;
     return Ask<Result>(
         [&](auto done) {
-          Server& leader = Leader();
-          leader.host->ChangeMembers(kGroup, leader.Status().configuration.epoch, members, done);
+          AtLeader([&](GroupHost& host) {
+            host.ChangeMembers(kGroup, host.Status(kGroup)->configuration.epoch, members, done);
+          });
         },
         [](const Result& result) { return result.status().code() != absl::StatusCode::kUnknown; });
   }
@@ -196,8 +205,9 @@ class GroupMembersTest : public testing::Test {
     return Ask<ProposalResult>(
                [&](auto done) {
                  const Command c{.client = ClientId{9}, .sequence = sequence_, .command = command};
-                 ends ? Leader().host->ProposeEnd(kGroup, c, done)
-                      : Leader().host->Propose(kGroup, c, done);
+                 AtLeader([&](GroupHost& host) {
+                   ends ? host.ProposeEnd(kGroup, c, done) : host.Propose(kGroup, c, done);
+                 });
                },
                [](const ProposalResult& result) {
                  return result.status.ok() || HasEnded(result.status);
@@ -205,8 +215,9 @@ class GroupMembersTest : public testing::Test {
         .status;
   }
   absl::Status Remove(Server& server) {
-    return Ask<absl::Status>([&](auto done) { server.host->RemoveGroup(kGroup, done); },
-                             [](const absl::Status&) { return true; });
+    return Ask<absl::Status>(
+        [&](auto done) { At(server, [&](GroupHost& host) { host.RemoveGroup(kGroup, done); }); },
+        [](const absl::Status&) { return true; });
   }
   bool Eventually(const std::function<bool()>& done) { return world_.RunUntil(done, seconds(10)); }
 
@@ -255,9 +266,31 @@ TEST_F(GroupMembersTest, AChangeSaysWhatIsMissing) {
   EXPECT_THAT(Feed(On(2, 4)), StatusIs(absl::StatusCode::kAlreadyExists));
   using Result = absl::StatusOr<uint64_t>;
   EXPECT_THAT(
-      Ask<Result>([&](auto done) { Leader().host->ChangeMembers(kGroup, 77, {On(1, 1)}, done); },
-                  [](const Result&) { return true; }),
+      Ask<Result>(
+          [&](auto done) {
+            AtLeader([&](GroupHost& host) { host.ChangeMembers(kGroup, 77, {On(1, 1)}, done); });
+          },
+          [](const Result&) { return true; }),
       StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("77")));
+}
+
+TEST_F(GroupMembersTest, BadMembersAreRefusedAndNothingIsProposed) {
+  DYNLIB_ASSERT_OK(Propose("a"));
+  const Slot last = Leader().Status().last;
+  const Member log{ReplicaId{2}, NodeId{2}, MemberKind::kLog};
+  for (const std::vector<Member>& members : std::vector<std::vector<Member>>{
+           {},                              // none
+           {On(1, 1), On(1, 1), On(2, 2)},  // a member twice
+           {On(1, 1), On(2, 2), On(2, 3)},  // a replica on two nodes
+           {On(1, 1), On(2, 2), On(3, 2)},  // two on a node
+           {On(0, 1), On(2, 2), On(3, 3)},  // replica 0
+           {On(1, 0), On(2, 2), On(3, 3)},  // node 0
+           {On(1, 1), log, On(3, 3)},       // another kind than before
+           {On(1, 1), On(2, 2), On(3, 3), On(4, 4), On(5, 5), On(6, 6), On(7, 7), On(8, 8)}}) {
+    EXPECT_THAT(Change(members), StatusIs(absl::StatusCode::kInvalidArgument));
+  }
+  EXPECT_EQ(Leader().Status().last, last);
+  EXPECT_EQ(Leader().Status().configuration.epoch, 0u);
 }
 
 TEST_F(GroupMembersTest, ALearnerThatNobodyAsksAboutIsForgotten) {
@@ -283,7 +316,9 @@ TEST_F(GroupMembersTest, ALogReplicaVotesAndIsGivenNothingButTheEnd) {
   ASSERT_TRUE(Eventually([&] {
     return servers_[1]->Status().applied >= applied && servers_[2]->Status().applied >= applied;
   }));
-  for (uint64_t id : {1, 2}) servers_[id]->host->Checkpointed(kGroup, applied);
+  for (uint64_t id : {1, 2}) {
+    At(*servers_[id], [&](GroupHost& host) { host.Checkpointed(kGroup, applied); });
+  }
   DYNLIB_ASSERT_OK(Propose("c"));
   DYNLIB_ASSERT_OK(Propose("d"));
   EXPECT_TRUE(Eventually([&] { return journal.through == applied; }));
@@ -324,8 +359,10 @@ TEST_F(GroupMembersTest, AMemberThatLeftIsToldAndAnotherMayLiveInItsPlace) {
 TEST_F(GroupMembersTest, WhatARemovedGroupWasAskedIsCancelled) {
   Server& leader = Leader();
   std::vector<absl::Status> results;
-  leader.host->Propose(kGroup, {.client = ClientId{9}, .sequence = 1, .command = "a"},
-                       [&](ProposalResult r) { results.push_back(r.status); });
+  At(leader, [&](GroupHost& host) {
+    host.Propose(kGroup, {.client = ClientId{9}, .sequence = 1, .command = "a"},
+                 [&](ProposalResult r) { results.push_back(r.status); });
+  });
   DYNLIB_EXPECT_OK(Remove(leader));
   EXPECT_THAT(results, Each(StatusIs(absl::StatusCode::kCancelled)));
   EXPECT_EQ(results.size(), 1u);
@@ -355,7 +392,7 @@ TEST_F(GroupMembersTest, LeadershipIsHandedOverAtOnce) {
   DYNLIB_ASSERT_OK(Propose("a"));
   const uint64_t before = ToUint(Leader().Status().self);
   const Instant asked = world_.node(NodeId{4})->clock()->Now();
-  servers_[before]->host->TransferLeadership(kGroup);
+  At(*servers_[before], [](GroupHost& host) { host.TransferLeadership(kGroup); });
   world_.RunFor(milliseconds(1));
   DYNLIB_ASSERT_OK(Propose("b"));
   EXPECT_NE(ToUint(Leader().Status().self), before);
@@ -368,12 +405,16 @@ TEST_F(GroupMembersTest, ProposalsWaitWhileMembersChange) {
   DYNLIB_ASSERT_OK(Feed(On(4, 4)).status());
   Server& leader = Leader();
   std::optional<absl::StatusOr<uint64_t>> changed;
-  leader.host->ChangeMembers(kGroup, 0, {On(1, 1), On(2, 2), On(3, 3), On(4, 4)},
-                             [&](absl::StatusOr<uint64_t> r) { changed = std::move(r); });
+  At(leader, [&](GroupHost& host) {
+    host.ChangeMembers(kGroup, 0, {On(1, 1), On(2, 2), On(3, 3), On(4, 4)},
+                       [&](absl::StatusOr<uint64_t> r) { changed = std::move(r); });
+  });
   std::vector<absl::Status> results;
   for (uint64_t i = 1; i <= 3; ++i) {
-    leader.host->Propose(kGroup, {.client = ClientId{8}, .sequence = i, .command = "b"},
-                         [&](ProposalResult r) { results.push_back(r.status); });
+    At(leader, [&](GroupHost& host) {
+      host.Propose(kGroup, {.client = ClientId{8}, .sequence = i, .command = "b"},
+                   [&](ProposalResult r) { results.push_back(r.status); });
+    });
   }
   ASSERT_TRUE(Eventually([&] { return results.size() == 3; }));
   EXPECT_THAT(results, Each(StatusIs(absl::StatusCode::kOk)));

@@ -167,8 +167,10 @@ bool LogCluster::Put(const std::string& key, const std::string& value, Duration 
     const uint64_t leader = AwaitLeader(deadline - world_.Now());
     if (leader == 0) break;
     auto answer = std::make_shared<std::optional<absl::Status>>();
-    host(leader).Propose(kGroup, command,
-                         [answer](ProposalResult result) { *answer = result.status; });
+    On(leader, [&] {
+      host(leader).Propose(kGroup, command,
+                           [answer](ProposalResult result) { *answer = result.status; });
+    });
     // The process may end before it answers.
     Run([&] { return answer->has_value() || !Up(leader); }, milliseconds(500));
     if (answer->has_value() && (*answer)->ok()) {
@@ -201,7 +203,7 @@ void LogCluster::Checkpoint() {
   for (auto& [id, server] : servers_) {
     if (!Up(id) || server->machine->tree.applied == 0) continue;
     durable_[id] = server->machine->tree;
-    server->host->Checkpointed(kGroup, durable_[id].applied);
+    On(id, [&] { host(id).Checkpointed(kGroup, durable_[id].applied); });
   }
 }
 

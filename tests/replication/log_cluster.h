@@ -10,6 +10,7 @@
 #define DYNLIB_TESTS_REPLICATION_LOG_CLUSTER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -86,6 +87,9 @@ class LogCluster {
   bool Up(uint64_t id) const { return servers_.at(id) != nullptr && servers_.at(id)->started; }
   GroupHost& host(uint64_t id) { return *servers_.at(id)->host; }
   GroupStatus Status(uint64_t id) const;
+  void On(uint64_t id, const std::function<void()>& action) {
+    world_.RunAs(servers_.at(id)->executor, action);
+  }
   const Tree& tree(uint64_t id) const { return servers_.at(id)->machine->tree; }
   // What the node's log was found to hold when it was opened last.
   const store::NodeLog::Recovery& found(uint64_t id) const { return servers_.at(id)->found; }
@@ -111,7 +115,7 @@ class LogCluster {
 
  private:
   struct Server {
-    Executor* executor = nullptr;
+    sim::SimExecutor* executor = nullptr;
     Executor* apply = nullptr;
     bool started = false;
     store::NodeLog::Recovery found;
