@@ -477,8 +477,6 @@ void GroupCore::SetCheckpoint(Slot slot, Instant now) {
   }
 }
 
-bool GroupCore::AllInTree() const { return checkpoint_ == chosen_ && log_.last() <= chosen_; }
-
 void GroupCore::MaybeRelease() {
   const Slot held_by_all = role_ == Role::kLeader ? HeldByAll() : held_by_all_;
   const bool over = log_.bytes() > options_.retained_bytes_max;

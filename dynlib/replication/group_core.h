@@ -261,6 +261,8 @@ class GroupCore {
   Slot last_slot() const { return log_.last(); }
   // Everything up to here may be dropped from the log, also from the durable one.
   Slot released() const { return log_.released(); }
+  // This member's tree holds the whole log durably.
+  bool AllInTree() const { return checkpoint_ == chosen_ && log_.last() <= chosen_; }
   // The payload at a chosen slot above released(). An empty payload is a no-op.
   const Payload& ChosenEntry(Slot slot) const;
   size_t retained_bytes() const { return log_.bytes(); }
@@ -334,7 +336,6 @@ class GroupCore {
   bool AwaitsChoice() const;
   void SetChosen(Slot chosen, Instant now);
   void MaybeRelease();
-  bool AllInTree() const;
   bool IsSelf(ReplicaId replica) const { return replica == self_.replica; }
   Peer* FindPeer(ReplicaId replica);
   NodeId NodeOf(ReplicaId replica) const;

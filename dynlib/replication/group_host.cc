@@ -37,7 +37,8 @@ void GroupHost::Impl::Start(const RecoveredStream& node_stream,
 void GroupHost::Impl::FinishStart() {
   queue_->OnDurable([this](const LogQueue::Marks& marks) { OnDurable(marks); });
   queue_->OnClosed([this](const absl::Status& why) { Halt(why); });
-  for (const Unstarted& spec : std::exchange(unstarted_, {})) MakeGroup(spec);
+  for (const auto& [node, uses] : node_uses_) liveness_->AddPeer(node, clock_->Now());
+  for (const auto& [id, spec] : std::exchange(unstarted_, {})) MakeGroup(id, spec);
   transport_->Listen(channel_, executor_,
                      [weak = weak_from_this()](NodeId from, std::string bytes) {
                        if (auto self = weak.lock()) self->OnMessage(from, bytes);
@@ -45,9 +46,8 @@ void GroupHost::Impl::FinishStart() {
   RequestFlush();
 }
 
-absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
-                                       StateMachine* state_machine, Executor* apply_executor,
-                                       const RecoveredStream& recovered) {
+absl::Status GroupHost::Impl::CheckSetup(PartitionId id, const GroupSetup& setup,
+                                         Slot applied) const {
   if (absl::Status status = Validate(setup.configuration); !status.ok()) return status;
   const size_t frame_max = options_.group.proposal_bytes_max + 2 * ReplicaLog::kFrameOverheadBytes;
   if (frame_max > log_->append_bytes_max()) {
@@ -72,7 +72,6 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
     return absl::InvalidArgumentError(
         Cat("replica id is ", replica, "; allowed: 1 to ", Ballot::kReplicaMax));
   }
-  const Slot applied = state_machine->applied();
   if (applied > kSlotMax) {
     return absl::InvalidArgumentError(
         Cat("the state machine's position is ", applied, "; allowed: up to ", kSlotMax));
@@ -83,25 +82,38 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
         Cat("configuration.epoch is ", setup.configuration.epoch,
             "; allowed: up to the state machine's position, which is ", applied));
   }
-  const bool waiting = std::any_of(unstarted_.begin(), unstarted_.end(),
-                                   [id](const Unstarted& u) { return u.id == id; });
-  if (waiting || groups_.contains(id))
+  return absl::OkStatus();
+}
+
+absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
+                                       StateMachine* state_machine, Executor* apply_executor,
+                                       const RecoveredStream& recovered) {
+  const Slot applied = state_machine->applied();
+  if (absl::Status status = CheckSetup(id, setup, applied); !status.ok()) return status;
+  if (unstarted_.contains(id) || table_.Find(id) != GroupTable::kNone)
     return absl::AlreadyExistsError(Cat("partition ", id, " is here"));
   if (removing_.contains(id))
     return absl::AlreadyExistsError(Cat("partition ", id, " is being removed"));
-  Unstarted spec{id, setup, state_machine, apply_executor, recovered};
+  if (std::optional<RestingMember> rests = RestsFromStart(setup, applied, recovered)) {
+    UseNodes(NodesOf(rests->configuration), clock_->Now());
+    table_.Rest(table_.Add(id, state_machine, apply_executor),
+                {.self = setup.self, .member = *std::move(rests), .next_expiry = {}});
+    return absl::OkStatus();
+  }
+  Unstarted spec{setup, state_machine, apply_executor, recovered};
   if (liveness_ == nullptr) {
-    unstarted_.push_back(std::move(spec));
+    unstarted_.emplace(id, std::move(spec));
   } else {
-    MakeGroup(spec);
+    MakeGroup(id, spec);
     RequestFlush();
   }
   return absl::OkStatus();
 }
 
-void GroupHost::Impl::MakeGroup(const Unstarted& spec) {
+void GroupHost::Impl::MakeGroup(PartitionId id, const Unstarted& spec) {
   const Instant now = clock_->Now();
-  GroupCore::Recovered recovered = RecoverGroup(spec.recovered, spec.state_machine->applied());
+  const Slot applied = spec.state_machine->applied();
+  GroupCore::Recovered recovered = RecoverGroup(spec.recovered, applied);
   if (spec.setup.ended) recovered.ended = recovered.applied;
   bool lost = spec.recovered.lost;
   if (!GroupCore::InReach(recovered)) {
@@ -110,31 +122,30 @@ void GroupHost::Impl::MakeGroup(const Unstarted& spec) {
     recovered.unknown.clear();
   }
   auto core = std::make_unique<GroupCore>(
-      options_.group, spec.id, Member{spec.setup.self, self_, spec.setup.kind}, spec.setup.learner,
+      options_.group, id, Member{spec.setup.self, self_, spec.setup.kind}, spec.setup.learner,
       spec.setup.configuration, std::move(recovered),
-      options_.seed * 0x9e3779b97f4a7c15 + ToUint(spec.id), liveness_.get(), now);
-  Group& group = groups_[spec.id];
-  group.apply_executor = spec.apply_executor;
-  SetNodes(group, core->nodes_version(), core->Nodes(), now);
-  group.hosted = std::make_shared<HostedGroup>(
-      options_, std::move(core), lost, spec.setup.configuration.epoch, spec.state_machine,
-      executor_, spec.apply_executor, clock_, [this, id = spec.id] { MarkDirty(id); });
+      options_.seed * 0x9e3779b97f4a7c15 + ToUint(id), liveness_.get(), now);
+  auto group = std::make_unique<AwakeGroup>();
+  SetNodes(*group, core->nodes_version(), core->Nodes(), now);
+  const HostedGroup::Begin begin{.lost = lost,
+                                 .applied = applied,
+                                 .stored_epoch = spec.setup.configuration.epoch,
+                                 .next_expiry = {}};
+  group->hosted =
+      std::make_shared<HostedGroup>(options_, std::move(core), begin, spec.state_machine, executor_,
+                                    spec.apply_executor, clock_, [this, id] { MarkDirty(id); });
+  SetAwake(table_.Add(id, spec.state_machine, spec.apply_executor), std::move(group));
   if (lost) {
     // Its ballots may be gone, and with them what it promised (R3): it says nothing until it is
     // replaced.
-    events_.ReplicaLost(spec.id);
+    events_.ReplicaLost(id);
   }
-  MarkDirty(spec.id);
+  MarkDirty(id);
 }
 
-GroupHost::Impl::Group* GroupHost::Impl::Find(PartitionId id) {
-  auto it = groups_.find(id);
-  return it == groups_.end() ? nullptr : &it->second;
-}
-
-// Of a group that was removed meanwhile there is nothing to do.
 void GroupHost::Impl::MarkDirty(PartitionId id) {
-  Group* group = Find(id);
+  // Of a group that was removed meanwhile there is nothing to do.
+  AwakeGroup* group = FindAwake(id);
   if (group == nullptr || group->dirty) return;
   group->dirty = true;
   dirty_.push_back(id);
@@ -147,7 +158,7 @@ absl::Status GroupHost::Impl::NotHere(PartitionId id) const {
 }
 
 void GroupHost::Impl::Propose(PartitionId id, Command command, bool ends, ProposeCallback done) {
-  Group* group = Find(id);
+  AwakeGroup* group = Find(id);
   if (group == nullptr || stopped_) {
     ProposalResult result;
     result.status = NotHere(id);
@@ -161,7 +172,7 @@ void GroupHost::Impl::Propose(PartitionId id, Command command, bool ends, Propos
 }
 
 void GroupHost::Impl::Read(PartitionId id, absl::AnyInvocable<void()> read, ReadCallback done) {
-  Group* group = Find(id);
+  AwakeGroup* group = Find(id);
   if (group == nullptr || stopped_) {
     executor_->Post(
         [done = std::move(done), status = NotHere(id)]() mutable { done(std::move(status)); });
@@ -173,7 +184,7 @@ void GroupHost::Impl::Read(PartitionId id, absl::AnyInvocable<void()> read, Read
 
 void GroupHost::Impl::AddLearner(PartitionId id, const Member& learner, Slot from,
                                  LearnerCallback done) {
-  Group* group = Find(id);
+  AwakeGroup* group = Find(id);
   if (group == nullptr || stopped_) {
     executor_->Post([done = std::move(done), status = NotHere(id)]() mutable { done(status); });
     return;
@@ -184,7 +195,7 @@ void GroupHost::Impl::AddLearner(PartitionId id, const Member& learner, Slot fro
 
 void GroupHost::Impl::ChangeMembers(PartitionId id, uint64_t expected_epoch,
                                     std::vector<Member> members, ChangeCallback done) {
-  Group* group = Find(id);
+  AwakeGroup* group = Find(id);
   if (group == nullptr || stopped_) {
     executor_->Post([done = std::move(done), status = NotHere(id)]() mutable { done(status); });
     return;
@@ -194,7 +205,7 @@ void GroupHost::Impl::ChangeMembers(PartitionId id, uint64_t expected_epoch,
 }
 
 void GroupHost::Impl::TransferLeadership(PartitionId id) {
-  Group* group = Find(id);
+  AwakeGroup* group = Find(id);
   if (group == nullptr || stopped_ || halted_) return;
   group->hosted->core().TransferLeadership(clock_->Now());
   MarkDirty(id);
@@ -203,23 +214,27 @@ void GroupHost::Impl::TransferLeadership(PartitionId id) {
 // First it falls silent; what its state machine and the log are at is awaited. What its core holds
 // back is never said (R1).
 void GroupHost::Impl::RemoveGroup(PartitionId id, absl::AnyInvocable<void(absl::Status)> done) {
-  if (std::erase_if(unstarted_, [id](const Unstarted& u) { return u.id == id; }) > 0) {
+  if (unstarted_.erase(id) > 0) {
     executor_->Post([done = std::move(done)]() mutable { done(absl::OkStatus()); });
     return;
   }
-  Group* group = Find(id);
-  if (group == nullptr || stopped_) {
+  const GroupTable::Index group = table_.Find(id);
+  if (group == GroupTable::kNone || stopped_) {
     absl::Status status = stopped_ ? absl::CancelledError("shut down")
                                    : absl::NotFoundError(Cat("partition ", id, " is not here"));
     executor_->Post(
         [done = std::move(done), status = std::move(status)]() mutable { done(status); });
     return;
   }
-  group->hosted->Close(absl::CancelledError("the group was removed from this node"));
-  SetNodes(*group, 0, {}, clock_->Now());
-  deadlines_.erase({group->deadline, id});
-  Executor* apply_executor = group->apply_executor;
-  groups_.erase(id);
+  Executor* apply_executor = table_.ApplyExecutorOf(group);
+  if (AwakeGroup* awake = table_.Awake(group); awake != nullptr) {
+    awake->hosted->Close(absl::CancelledError("the group was removed from this node"));
+    LeaveNodes(awake->nodes);
+    ForgetAwake(*awake);
+  } else {
+    LeaveNodes(NodesOf(table_.Look(group).member.configuration));
+  }
+  table_.Remove(group);
   removing_.insert(id);
   queue_->AfterAll([self = shared_from_this(), id, apply_executor,
                     done = std::move(done)](absl::Status status) mutable {
@@ -236,21 +251,36 @@ void GroupHost::Impl::RemoveGroup(PartitionId id, absl::AnyInvocable<void(absl::
 }
 
 void GroupHost::Impl::Checkpointed(PartitionId id, Slot slot) {
-  if (Group* group = Find(id); group != nullptr && !stopped_) {
-    group->hosted->Checkpointed(slot);
-    MarkDirty(id);
-  }
+  if (stopped_) return;
+  const GroupTable::Index index = table_.Find(id);
+  if (index == GroupTable::kNone || liveness_ == nullptr) return;
+  // One at rest was told already.
+  if (table_.Awake(index) == nullptr && slot <= table_.Look(index).member.chosen) return;
+  Find(id)->hosted->Checkpointed(slot);
+  MarkDirty(id);
 }
 
 std::optional<GroupStatus> GroupHost::Impl::Status(PartitionId id) const {
-  auto it = groups_.find(id);
-  if (it == groups_.end()) return std::nullopt;
-  return it->second.hosted->Status(clock_->Now());
+  const GroupTable::Index group = table_.Find(id);
+  if (group == GroupTable::kNone || liveness_ == nullptr) return std::nullopt;
+  const Instant now = clock_->Now();
+  if (const AwakeGroup* awake = table_.Awake(group); awake != nullptr) {
+    return awake->hosted->Status(now);
+  }
+  const GroupTable::Rested rested = table_.Look(group);
+  return HostedGroup::StatusOf(*CoreOf(id, rested, now), rested.member.chosen, now);
 }
 
 std::vector<GroupStatus> GroupHost::Impl::AllStatus() const {
+  std::vector<PartitionId> ids;
+  for (GroupTable::Index group = 0; group < table_.end(); ++group) {
+    if (table_.Has(group)) ids.push_back(table_.IdOf(group));
+  }
+  std::sort(ids.begin(), ids.end());
   std::vector<GroupStatus> all;
-  for (const auto& [id, group] : groups_) all.push_back(group.hosted->Status(clock_->Now()));
+  for (PartitionId id : ids) {
+    if (std::optional<GroupStatus> status = Status(id)) all.push_back(*std::move(status));
+  }
   return all;
 }
 
@@ -258,15 +288,19 @@ HostStatus GroupHost::Impl::Status() const {
   HostStatus status{.node = self_,
                     .incarnation = node_state_.incarnation,
                     .log_closed = halted_,
-                    .groups = groups_.size(),
+                    .groups = table_.size() + unstarted_.size(),
+                    .awake = awake_.size(),
+                    .deadlines = deadlines_.size(),
+                    .leads = table_.leaders(),
+                    .table_bytes = table_.bytes(),
                     .elections = events_.elections()};
   const Instant now = clock_->Now();
   if (liveness_ != nullptr) {
     status.log_healthy = liveness_->log_healthy();
     status.peers = liveness_->Peers(now);
   }
-  for (const auto& [id, group] : groups_) {
-    status.leads += group.hosted->core().role() == Role::kLeader;
+  for (const GroupTable::Index group : awake_) {
+    status.leads += table_.Awake(group)->hosted->core().role() == Role::kLeader;
   }
   return status;
 }
@@ -277,7 +311,9 @@ void GroupHost::Impl::Stop() {
   queue_->Stop();
   transport_->StopListening(channel_);
   if (timer_ != Executor::kNoTimer) executor_->Cancel(timer_);
-  for (auto& [id, group] : groups_) group.hosted->Close(absl::CancelledError("shut down"));
+  for (const GroupTable::Index group : awake_) {
+    table_.Awake(group)->hosted->Close(absl::CancelledError("shut down"));
+  }
 }
 
 GroupHost::GroupHost(HostOptions options, NodeId self, Transport* transport, Channel channel,

@@ -49,6 +49,7 @@
 #define DYNLIB_REPLICATION_GROUP_HOST_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -82,6 +83,11 @@ struct GroupSetup {
   MemberKind kind = MemberKind::kStorage;
   // The state machine's position is the slot of the group's end (a command with `ends`).
   bool ended = false;
+  // Nobody waits for it: it is kept at rest, and elects no leader before something is asked of it.
+  // A proposal or read that finds no leader fails with kFailedPrecondition as usual, and is the
+  // asking. Heeded only if the log holds nothing that is to be settled; OnChange says nothing of
+  // such a group before it is woken.
+  bool at_rest = false;
   // `self` need not be in the configuration: it is fed by the leader and has no vote until a
   // configuration names it. May stay set over restarts.
   bool learner = false;
@@ -94,7 +100,10 @@ struct HostStatus {
   bool log_healthy = false;  // its log takes what it is given, in time; if not, it gives way (R8)
   bool log_closed = false;   // for good: the node is to be opened again
   size_t groups = 0;
-  size_t leads = 0;  // of these
+  size_t awake = 0;        // of these; the others are at rest
+  size_t deadlines = 0;    // of these wait for a time
+  size_t leads = 0;        // of these are led by this node
+  size_t table_bytes = 0;  // what is kept in memory of all groups; those awake have more
   // Elections that replicas here called in this boot, by ElectionCause.
   std::array<uint64_t, kElectionCauses> elections{};
   std::vector<Liveness::PeerStatus> peers;

@@ -13,6 +13,8 @@ namespace {
 
 // What groups say to a node goes in messages of about this much.
 constexpr size_t kMessageBytes = 8 << 20;
+// So many groups hear of a peer in one turn of the executor.
+constexpr size_t kGroupsATurn = 4096;
 
 size_t PayloadBytes(const GroupMessage& message) {
   size_t bytes = 0;
@@ -45,18 +47,21 @@ void GroupHost::Impl::Flush() {
   std::vector<PartitionId> dirty;
   dirty.swap(dirty_);
   for (PartitionId id : dirty) {
-    Group* group = Find(id);
+    AwakeGroup* group = FindAwake(id);
     if (group == nullptr) continue;
     group->dirty = false;
+    group->last_input = now;
     TakeGroupEffects(id, *group, now, batch);
+    if (options_.rest_after == Duration(0)) TryRest(*group, now);
   }
+  WakeSome(now);
   TakeLivenessEffects(now);  // A promise may have ended support.
   if (!batch.frames.empty()) queue_->Append(std::move(batch));
   SendOutbox();
   ArmTimer();
 }
 
-void GroupHost::Impl::TakeGroupEffects(PartitionId id, Group& group, Instant now,
+void GroupHost::Impl::TakeGroupEffects(PartitionId id, AwakeGroup& group, Instant now,
                                        LogQueue::Batch& batch) {
   HostedGroup& hosted = *group.hosted;
   if (hosted.lost() || halted_) return;
@@ -87,16 +92,11 @@ void GroupHost::Impl::TakeGroupEffects(PartitionId id, Group& group, Instant now
     if (deadline != Instant::Infinite()) deadlines_.insert({deadline, id});
   }
   TellOfChange(id, group);
+  CountWoken(group);
 }
 
-void GroupHost::Impl::TellOfChange(PartitionId id, Group& group) {
-  const GroupCore& core = group.hosted->core();
-  const Seen now{.role = core.role(),
-                 .leader = core.leader(),
-                 .epoch = core.configuration().epoch,
-                 .removed = core.removed(),
-                 .ended = core.ended(),
-                 .failed = !group.hosted->failure().ok()};
+void GroupHost::Impl::TellOfChange(PartitionId id, AwakeGroup& group) {
+  const AwakeGroup::Seen now = AwakeGroup::See(*group.hosted);
   if (group.seen == now) return;
   if (now.failed && (!group.seen.has_value() || !group.seen->failed)) {
     events_.ReplicaFailed(id, group.hosted->failure());
@@ -108,33 +108,33 @@ void GroupHost::Impl::TellOfChange(PartitionId id, Group& group) {
   });
 }
 
-// Support is asked of, and given to, the nodes that some group needs.
-void GroupHost::Impl::SetNodes(Group& group, uint64_t version, std::vector<NodeId> nodes,
-                               Instant now) {
-  for (NodeId node : nodes) {
-    if (++node_uses_[node] == 1) liveness_->AddPeer(node, now);
-  }
-  for (NodeId node : group.nodes) {
-    if (--node_uses_[node] > 0) continue;
-    node_uses_.erase(node);
-    liveness_->RemovePeer(node);
-  }
-  group.nodes = std::move(nodes);
-  group.nodes_version = version;
-}
-
 void GroupHost::Impl::TakeLivenessEffects(Instant now) {
   Liveness::Effects effects = liveness_->TakeEffects();
   for (auto& [node, message] : effects.messages) outbox_[node].liveness.push_back(message);
   for (NodeId node : effects.fast_clocks) events_.ClockIsFast(node);
   for (const Liveness::Event& event : effects.events) {
     events_.OfPeer(event);
-    for (auto& [id, group] : groups_) {
-      if (group.hosted->lost()) continue;
-      group.hosted->core().OnPeerEvent(event, now);
-      MarkDirty(id);
-    }
+    const bool lost = event.kind == Liveness::Event::Kind::kPeerLost ||
+                      event.kind == Liveness::Event::Kind::kPeerRestarted;
+    if (lost) table_.WakeFollowersOf(event.peer);
+    news_.push_back({event, awake_, 0});
   }
+  SpreadNews(now);
+}
+
+// So many groups a turn, so that a turn stays short however many are awake.
+void GroupHost::Impl::SpreadNews(Instant now) {
+  for (size_t told = 0; !news_.empty() && told < kGroupsATurn;) {
+    PeerNews& news = news_.front();
+    for (; news.next < news.groups.size() && told < kGroupsATurn; ++told) {
+      AwakeGroup* group = table_.Awake(news.groups[news.next++]);
+      if (group == nullptr || group->hosted->lost()) continue;
+      group->hosted->core().OnPeerEvent(news.event, now);
+      MarkDirty(group->hosted->core().group());
+    }
+    if (news.next == news.groups.size()) news_.pop_front();
+  }
+  if (!news_.empty()) RequestFlush();
 }
 
 void GroupHost::Impl::SendOutbox() {
@@ -159,7 +159,7 @@ void GroupHost::Impl::SendOutbox() {
 void GroupHost::Impl::OnDurable(const LogQueue::Marks& marks) {
   const Instant now = clock_->Now();
   for (const auto& [id, record] : marks) {
-    Group* group = Find(id);
+    AwakeGroup* group = FindAwake(id);
     if (group == nullptr) continue;
     group->hosted->core().Persisted(record, now);
     MarkDirty(id);
@@ -172,10 +172,11 @@ void GroupHost::Impl::Halt(const absl::Status& why) {
   halted_ = true;
   liveness_->SetLogHealthy(false);
   events_.LogClosed(why);
-  for (auto& [id, group] : groups_) {
-    group.hosted->OnDeposed();
-    group.hosted->Close(
-        absl::UnavailableError(Cat("the node's log is closed: ", ToStd(why.message()))));
+  halt_status_ = absl::UnavailableError(Cat("the node's log is closed: ", ToStd(why.message())));
+  for (const GroupTable::Index group : awake_) {
+    HostedGroup& hosted = *table_.Awake(group)->hosted;
+    hosted.OnDeposed();
+    hosted.Close(halt_status_);
   }
   ReportFatal(why);
 }
@@ -198,7 +199,7 @@ void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
   for (const LivenessMessage& liveness : message->liveness) liveness_->Step(from, liveness, now);
   if (!message->liveness.empty()) RequestFlush();
   for (GroupMessage& body : message->groups) {
-    Group* group = Find(body.group);
+    AwakeGroup* group = Find(body.group);
     if (group == nullptr) {
       AnswerForAbsent(from, body);
       metrics_->Count("replication.unknown_group_messages", 1);
@@ -259,11 +260,12 @@ void GroupHost::Impl::OnTimer() {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const PartitionId id = deadlines_.begin()->second;
     deadlines_.erase(deadlines_.begin());
-    Group& group = groups_.at(id);
+    AwakeGroup& group = *FindAwake(id);
     group.deadline = Instant::Infinite();
     group.hosted->core().Tick(now);
     MarkDirty(id);
   }
+  RestWhoMay(now);
   Flush();
 }
 

@@ -1,8 +1,10 @@
-// The inside of GroupHost, in two files: what is asked of it (group_host.cc), and what flows
-// between its groups, the log and the other nodes (group_host_flow.cc).
+// The inside of GroupHost, in three files: what is asked of it (group_host.cc), what flows between
+// its groups, the log and the other nodes (group_host_flow.cc), and how groups are put to rest and
+// woken (group_host_rest.cc).
 #ifndef DYNLIB_REPLICATION_GROUP_HOST_IMPL_H_
 #define DYNLIB_REPLICATION_GROUP_HOST_IMPL_H_
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,8 +19,10 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/time.h"
+#include "dynlib/replication/awake_group.h"
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/group_host.h"
+#include "dynlib/replication/group_table.h"
 #include "dynlib/replication/host_events.h"
 #include "dynlib/replication/host_options.h"
 #include "dynlib/replication/hosted_group.h"
@@ -28,6 +32,7 @@
 #include "dynlib/replication/message.h"
 #include "dynlib/replication/message_codec.h"
 #include "dynlib/replication/replica_log.h"
+#include "dynlib/replication/resting.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
 #include "dynlib/runtime/clock.h"
@@ -81,45 +86,31 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   }
 
  private:
-  // What OnChange tells of.
-  struct Seen {
-    Role role = Role::kFollower;
-    std::optional<Member> leader;
-    uint64_t epoch = 0;
-    bool removed = false;
-    Slot ended = 0;
-    bool failed = false;
-    friend bool operator==(const Seen&, const Seen&) = default;
-  };
-  struct Group {
-    std::shared_ptr<HostedGroup> hosted;
-    Executor* apply_executor = nullptr;
-    Instant deadline = Instant::Infinite();
-    bool dirty = false;
-    Slot released = 0;
-    std::optional<Seen> seen;
-    uint64_t nodes_version = 0;
-    std::vector<NodeId> nodes;  // Peers of liveness on this group's account.
-  };
   struct Unstarted {
-    PartitionId id;
     GroupSetup setup;
     StateMachine* state_machine;
     Executor* apply_executor;
     RecoveredStream recovered;
   };
+  // Word of liveness that not all of those awake have heard yet.
+  struct PeerNews {
+    Liveness::Event event;
+    std::vector<GroupTable::Index> groups;
+    size_t next = 0;
+  };
 
+  // group_host.cc, group_host_flow.cc.
+  absl::Status CheckSetup(PartitionId id, const GroupSetup& setup, Slot applied) const;
   void FinishStart();
-  void MakeGroup(const Unstarted& spec);
-  Group* Find(PartitionId id);
+  void MakeGroup(PartitionId id, const Unstarted& spec);
   absl::Status NotHere(PartitionId id) const;
   void MarkDirty(PartitionId id);
   void RequestFlush();
   void Flush();
-  void TakeGroupEffects(PartitionId id, Group& group, Instant now, LogQueue::Batch& batch);
-  void TellOfChange(PartitionId id, Group& group);
-  void SetNodes(Group& group, uint64_t version, std::vector<NodeId> nodes, Instant now);
+  void TakeGroupEffects(PartitionId id, AwakeGroup& group, Instant now, LogQueue::Batch& batch);
+  void TellOfChange(PartitionId id, AwakeGroup& group);
   void TakeLivenessEffects(Instant now);
+  void SpreadNews(Instant now);
   void SendOutbox();
   void OnDurable(const LogQueue::Marks& marks);
   void Halt(const absl::Status& why);
@@ -129,6 +120,26 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void OnTimer();
   void ProbeLog(Instant now);
   void ArmTimer();
+
+  // group_host_rest.cc. Find gives the group for an input, and wakes it if need be. Null: not here.
+  AwakeGroup* Find(PartitionId id);
+  AwakeGroup* FindAwake(PartitionId id);
+  AwakeGroup& SetAwake(GroupTable::Index group, std::unique_ptr<AwakeGroup> awake);
+  void ForgetAwake(AwakeGroup& group);
+  AwakeGroup& Wake(GroupTable::Index index);
+  std::unique_ptr<GroupCore> CoreOf(PartitionId id, const GroupTable::Rested& rested,
+                                    Instant now) const;
+  std::optional<RestingMember> RestsFromStart(const GroupSetup& setup, Slot applied,
+                                              const RecoveredStream& recovered) const;
+  bool TryRest(AwakeGroup& group, Instant now);
+  void RestWhoMay(Instant now);
+  void RepeatCheckpoint(AwakeGroup& group, Instant now);
+  void WakeSome(Instant now);
+  void CountWoken(AwakeGroup& group);
+  void SetNodes(AwakeGroup& group, uint64_t version, std::vector<NodeId> nodes, Instant now);
+  void UseNodes(const std::vector<NodeId>& nodes, Instant now);
+  void LeaveNodes(const std::vector<NodeId>& nodes);
+  std::vector<NodeId> NodesOf(const Configuration& configuration) const;
 
   HostOptions options_;
   const NodeId self_;
@@ -147,8 +158,14 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   bool halted_ = false;
   NodeState node_state_;
   std::unique_ptr<Liveness> liveness_;
-  std::vector<Unstarted> unstarted_;
-  std::map<PartitionId, Group> groups_;
+  std::map<PartitionId, Unstarted> unstarted_;
+  GroupTable table_;
+  std::vector<GroupTable::Index> awake_;
+  size_t rest_cursor_ = 0;  // In awake_: who is looked at next.
+  std::deque<PeerNews> news_;
+  size_t woken_ = 0;                                         // Groups that are woken_unasked,
+  std::deque<std::pair<Instant, PartitionId>> woken_until_;  // and until when they count as such.
+  absl::Status halt_status_;
   std::set<PartitionId> removing_;
   std::map<NodeId, size_t> node_uses_;  // By how many groups.
   std::vector<PartitionId> dirty_;

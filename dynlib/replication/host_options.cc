@@ -14,6 +14,12 @@ absl::Status Validate(const HostOptions& options) {
     return absl::InvalidArgumentError("host.waiting_proposals_max is 0; allowed: at least 1");
   if (options.waiting_reads_max < 1)
     return absl::InvalidArgumentError("host.waiting_reads_max is 0; allowed: at least 1");
+  if (options.rest_after < Duration(0) || options.rest_after > std::chrono::hours(1)) {
+    return absl::InvalidArgumentError(Cat("host.rest_after is ", ToMicros(options.rest_after),
+                                          " us; allowed: 0 to 3,600,000,000"));
+  }
+  if (options.wakes_at_once < 1)
+    return absl::InvalidArgumentError("host.wakes_at_once is 0; allowed: at least 1");
   const std::pair<std::string_view, Duration> durations[] = {
       {"read_wait", options.read_wait},
       {"log_overdue", options.log_overdue},

@@ -31,7 +31,12 @@ struct HostOptions {
       500);  // an idle log is written this often, so that a hung disk shows
   Duration session_expiry =
       std::chrono::hours(1);  // a silent client's results are kept at least this long
-  FaultsForTest faults;       // also handed to the groups and to liveness
+  Duration rest_after =
+      std::chrono::seconds(1);  // a group that nothing was asked of for so long is kept as a small
+                                // record, if it may rest; 0: at once; up to 1 hour
+  size_t wakes_at_once = 512;  // groups at rest whose leader's node was lost elect another so many
+                               // at a time, and those at once that something is asked of
+  FaultsForTest faults;        // also handed to the groups and to liveness
 };
 absl::Status Validate(const HostOptions& options);
 

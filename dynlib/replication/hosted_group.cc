@@ -122,21 +122,22 @@ HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ApplyStep& step) {
   return outcome;
 }
 
-HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, bool lost,
-                         uint64_t stored_epoch, StateMachine* state_machine, Executor* home,
+HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core,
+                         const Begin& begin, StateMachine* state_machine, Executor* home,
                          Executor* apply_executor, const Clock* clock,
                          absl::AnyInvocable<void()> changed)
     : options_(options),
       core_(std::move(core)),
-      lost_(lost),
-      stored_epoch_(stored_epoch),
+      lost_(begin.lost),
+      stored_epoch_(begin.stored_epoch),
       home_(home),
       apply_executor_(apply_executor),
       clock_(clock),
       changed_(std::move(changed)),
       applier_(std::make_shared<Applier>(Applier{.state_machine = state_machine,
                                                  .deduplicate = !options.faults.no_deduplication})),
-      applied_(state_machine->applied()) {}
+      applied_(begin.applied),
+      next_expiry_(begin.next_expiry) {}
 
 absl::Status HostedGroup::NotLeader() const {
   const std::optional<Member> leader = core_->leader();
@@ -472,30 +473,46 @@ Instant HostedGroup::next_deadline() const {
   return reads_.empty() ? core : std::min(core, reads_.front().deadline);
 }
 
+std::optional<RestingMember> HostedGroup::Rest(Instant now) const {
+  const bool waiting = applying_ || reads_running_ > 0 || !proposals_.empty() || !held_.empty() ||
+                       !changes_.empty() || !reads_.empty();
+  const bool well = !lost_ && failure_.ok() && !closed_.has_value();
+  if (waiting || !well || applied_ != core_->chosen() ||
+      stored_epoch_ != core_->configuration().epoch) {
+    return std::nullopt;
+  }
+  return core_->Rest(now);
+}
+
 GroupStatus HostedGroup::Status(Instant now) const {
-  return {.group = core_->group(),
-          .self = core_->self(),
-          .role = core_->role(),
-          .promised = core_->promised(),
-          .leader = core_->leader(),
-          .holds_lease = core_->HoldsLease(now),
-          .failed = lost_ || !failure_.ok(),
-          .chosen = core_->chosen(),
-          .applied = applied_,
-          .last = core_->last_slot(),
-          .released = core_->released(),
-          .retained_bytes = core_->retained_bytes(),
-          .kind = core_->kind(),
-          .configuration = core_->configuration(),
-          .changing = core_->Busy(),
-          .member = core_->member(),
-          .removed = core_->removed(),
-          .ended = core_->ended(),
-          .learners = core_->Learners(),
-          .peers = core_->Peers(),
-          .unchosen_bytes = core_->unchosen_bytes(),
-          .waiting_proposals = proposals_.size() + held_.size(),
-          .waiting_reads = reads_.size() + reads_running_};
+  GroupStatus status = StatusOf(*core_, applied_, now);
+  status.failed = lost_ || !failure_.ok();
+  status.waiting_proposals = proposals_.size() + held_.size();
+  status.waiting_reads = reads_.size() + reads_running_;
+  return status;
+}
+
+GroupStatus HostedGroup::StatusOf(const GroupCore& core, Slot applied, Instant now) {
+  return {.group = core.group(),
+          .self = core.self(),
+          .role = core.role(),
+          .promised = core.promised(),
+          .leader = core.leader(),
+          .holds_lease = core.HoldsLease(now),
+          .chosen = core.chosen(),
+          .applied = applied,
+          .last = core.last_slot(),
+          .released = core.released(),
+          .retained_bytes = core.retained_bytes(),
+          .kind = core.kind(),
+          .configuration = core.configuration(),
+          .changing = core.Busy(),
+          .member = core.member(),
+          .removed = core.removed(),
+          .ended = core.ended(),
+          .learners = core.Learners(),
+          .peers = core.Peers(),
+          .unchosen_bytes = core.unchosen_bytes()};
 }
 
 }  // namespace dynlib::replication

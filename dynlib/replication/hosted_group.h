@@ -26,6 +26,7 @@
 #include "dynlib/base/time.h"
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/host_options.h"
+#include "dynlib/replication/resting.h"
 #include "dynlib/replication/session_table.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
@@ -85,11 +86,18 @@ using ReadCallback = absl::AnyInvocable<void(absl::Status)>;
 
 class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
  public:
+  // Where a group goes on.
+  struct Begin {
+    bool lost = false;
+    Slot applied = 0;           // The state machine's position,
+    uint64_t stored_epoch = 0;  // and the epoch of the configuration that it keeps.
+    WallTime next_expiry;       // Of sessions, as of a group that was put to rest.
+  };
   // `changed` is called when work finished on the apply executor: the host looks at the group
-  // again. `stored_epoch`: of the configuration that the state machine keeps.
-  HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, bool lost,
-              uint64_t stored_epoch, StateMachine* state_machine, Executor* home,
-              Executor* apply_executor, const Clock* clock, absl::AnyInvocable<void()> changed);
+  // again.
+  HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, const Begin& begin,
+              StateMachine* state_machine, Executor* home, Executor* apply_executor,
+              const Clock* clock, absl::AnyInvocable<void()> changed);
 
   GroupCore& core() { return *core_; }
   const GroupCore& core() const { return *core_; }
@@ -109,8 +117,13 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   void Checkpointed(Slot slot);
   // Everything that waits ends with `status`, and what is asked later too.
   void Close(absl::Status status);
+  // What there is to be kept of a group at rest besides WallTime next_expiry(): its exactly-once
+  // table is in the state machine, and read again when it is needed. Nothing if it is not at rest.
+  std::optional<RestingMember> Rest(Instant now) const;
+  WallTime next_expiry() const { return next_expiry_; }
   Instant next_deadline() const;
   GroupStatus Status(Instant now) const;
+  static GroupStatus StatusOf(const GroupCore& core, Slot applied, Instant now);
 
  private:
   struct Applier;  // What lives on the apply executor.

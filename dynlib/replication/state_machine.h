@@ -57,7 +57,8 @@ class StateMachine {
   // The slot through which the recovered state is applied, durably.
   virtual Slot applied() const = 0;
 
-  // Gives every stored session record, in any order.
+  // Gives every stored session record, as of the last Publish, in any order. Called before the
+  // first Evaluate, and again before the next one after the group was at rest.
   virtual absl::Status LoadSessions(
       absl::FunctionRef<void(std::string_view key, std::string_view value)> visit) = 0;
 

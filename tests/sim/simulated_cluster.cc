@@ -64,6 +64,9 @@ cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) const {
   cluster::StorageNodeOptions options;
   options.id = id;
   options.replication.seed = options_.seed * 31 + ToUint(id);
+  const Duration rest_after[] = {Duration(0), std::chrono::milliseconds(100),
+                                 std::chrono::seconds(1)};
+  options.replication.rest_after = rest_after[options_.seed % 3];
   options.replication.lease_reads = options_.seed % 4 != 3;
   options.replication.faults = options_.replication_mutant;
   options.replication.group.proposal_bytes_max = 64 << 10;
