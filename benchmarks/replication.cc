@@ -13,6 +13,8 @@
 #include "benchmarks/etcd_cluster.h"
 #include "benchmarks/harness.h"
 #include "benchmarks/limits.h"
+#include "benchmarks/replication_failover.h"
+#include "benchmarks/replication_idle.h"
 #include "dynlib/base/strings.h"
 
 namespace dynlib::bench {
@@ -52,5 +54,8 @@ int main(int argc, char** argv) {
   dynlib::bench::Harness harness("replication", argc, argv);
   for (const int in_flight : {64, 1}) dynlib::bench::MeasureTcp(harness, in_flight);
   for (const int in_flight : {64, 1}) dynlib::bench::MeasureLocal(harness, in_flight);
+  dynlib::bench::MeasureIdleGroups(harness);
+  dynlib::bench::MeasureFailover(harness);
+  dynlib::bench::MeasureLogReplica(harness);
   return harness.Finish();
 }

@@ -1,0 +1,301 @@
+#include "benchmarks/replication_failover.h"
+
+#include <algorithm>
+#include <chrono>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "benchmarks/cleanup.h"
+#include "benchmarks/load.h"
+#include "benchmarks/replica_cluster.h"
+#include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
+
+namespace dynlib::bench {
+namespace {
+
+using replication::GroupSetup;
+using std::chrono::milliseconds;
+
+constexpr PartitionId kGroup{1};
+constexpr size_t kNodes = 3;
+constexpr int kKills = 50;
+constexpr int kTransfers = 20;
+constexpr int kHangs = 5;
+constexpr uint64_t kManyGroups = 10'000;
+constexpr double kLoad = 0.9;
+
+GroupSetup StorageReplica(size_t node) {
+  return {.configuration = MembersOn({NodeId{1}, NodeId{2}, NodeId{3}}),
+          .self = ReplicaId{node + 1}};
+}
+
+absl::Status StartThree(ReplicaCluster& cluster, uint64_t groups) {
+  for (size_t node = 0; node < kNodes; ++node)
+    DYNLIB_RETURN_IF_ERROR(cluster.StartNode(node, groups, StorageReplica));
+  return cluster.AwaitLeader(kGroup).status();
+}
+
+void Sleep(milliseconds time) { std::this_thread::sleep_for(time); }
+
+// So long that a node that was started again supports the others, and they it.
+constexpr milliseconds kSettled{1500};
+
+using Figures = std::vector<double>;
+
+// ---- One group: `harm` is done to its leader, `mend` puts it right ----
+
+absl::StatusOr<Figures> SecondsWithoutWrites(
+    const std::filesystem::path& folder, int times,
+    const std::function<void(ReplicaCluster&, size_t leader)>& harm,
+    const std::function<absl::Status(ReplicaCluster&, size_t leader)>& mend) {
+  ReplicaCluster cluster(folder);
+  DYNLIB_RETURN_IF_ERROR(StartThree(cluster, 1));
+  ProbingWriter writer(&cluster, kGroup);
+  Figures figures;
+  for (int i = 0; i < times; ++i) {
+    Sleep(kSettled);
+    DYNLIB_ASSIGN_OR_RETURN(const size_t leader, cluster.AwaitLeader(kGroup));
+    // Not always at the same time after the last heartbeat.
+    Sleep(milliseconds(Mix(static_cast<uint64_t>(i)) % 100));
+    const uint64_t since_ns = NowNs();
+    harm(cluster, leader);
+    DYNLIB_ASSIGN_OR_RETURN(const double seconds, writer.SecondsWithoutWrites(since_ns));
+    figures.push_back(seconds);
+    DYNLIB_RETURN_IF_ERROR(mend(cluster, leader));
+    DYNLIB_RETURN_IF_ERROR(cluster.AwaitCaughtUp(leader, kGroup));
+  }
+  return figures;
+}
+
+absl::Status StartAgain(ReplicaCluster& cluster, size_t node) {
+  return cluster.StartNode(node, 1, StorageReplica);
+}
+
+absl::StatusOr<Figures> Kill(const std::filesystem::path& folder, int times) {
+  return SecondsWithoutWrites(
+      folder, times, [](ReplicaCluster& cluster, size_t leader) { cluster.Kill(leader); },
+      StartAgain);
+}
+
+absl::StatusOr<Figures> Transfer(const std::filesystem::path& folder, int times) {
+  return SecondsWithoutWrites(
+      folder, times,
+      [](ReplicaCluster& cluster, size_t leader) {
+        ReplicaNode& node = cluster.Node(leader);
+        node.Run([&] { node.host().TransferLeadership(kGroup); });
+      },
+      [](ReplicaCluster&, size_t) { return absl::OkStatus(); });
+}
+
+absl::StatusOr<Figures> HangDisk(const std::filesystem::path& folder, int times) {
+  return SecondsWithoutWrites(
+      folder, times,
+      [](ReplicaCluster& cluster, size_t leader) { cluster.Node(leader).Hang(true); },
+      [](ReplicaCluster& cluster, size_t leader) {
+        cluster.Kill(leader);
+        return StartAgain(cluster, leader);
+      });
+}
+
+// ---- Many groups ----
+
+// All lead on node 0, hold no log and rest.
+absl::Status PutToRest(ReplicaCluster& cluster) {
+  const uint64_t limit_ns = NowNs() + 60'000'000'000;
+  size_t awake = 1;
+  while (awake > 0 && NowNs() < limit_ns) {
+    awake = 0;
+    for (size_t i = 0; i < kNodes; ++i) {
+      ReplicaNode& node = cluster.Node(i);
+      node.Run([&] {
+        for (uint64_t group = 1; group <= kManyGroups; ++group) {
+          const auto status = node.host().Status(PartitionId{group});
+          if (status->leader.has_value() && status->released < status->applied)
+            node.host().Checkpointed(PartitionId{group}, status->applied);
+        }
+        awake += node.host().Stats().awake;
+      });
+    }
+    Sleep(milliseconds(500));
+  }
+  if (awake > 0) return absl::DeadlineExceededError(Cat(awake, " groups do not rest"));
+  for (uint64_t group = 1; group <= kManyGroups; group += 997) {
+    const auto status = cluster.Status(0, PartitionId{group});
+    if (status->role != replication::Role::kLeader)
+      return absl::InternalError("a group is not led by the first node");
+  }
+  return absl::OkStatus();
+}
+
+// One write to each group that `written` does not name yet, at the node; waits for the answers.
+void WriteToEach(ReplicaNode& node, uint64_t client, std::vector<char>& written) {
+  struct Round {
+    std::promise<void> done;
+    size_t left = 1;
+  } round;
+  node.executor()->Post([&] {
+    for (uint64_t group = 1; group <= kManyGroups; ++group) {
+      if (written[group] != 0) continue;
+      ++round.left;
+      node.host().Propose(PartitionId{group},
+                          {.client = ClientId{client},
+                           .sequence = 1,
+                           .acknowledged = 0,
+                           .issued = {},
+                           .command = "x"},
+                          [&, group](replication::ProposalResult result) {
+                            if (result.status.ok()) written[group] = 1;
+                            if (--round.left == 0) round.done.set_value();
+                          });
+    }
+    if (--round.left == 0) round.done.set_value();
+  });
+  round.done.get_future().wait();
+}
+
+absl::StatusOr<double> KillUnderManyGroups(const std::filesystem::path& folder) {
+  ReplicaCluster cluster(folder);
+  DYNLIB_RETURN_IF_ERROR(StartThree(cluster, kManyGroups));
+  DYNLIB_RETURN_IF_ERROR(PutToRest(cluster));
+  std::vector<char> written(kManyGroups + 1, 0);
+  const uint64_t began_ns = NowNs();
+  cluster.Kill(0);
+  while (std::count(written.begin() + 1, written.end(), 0) > 0) {
+    if (NowNs() - began_ns > 60'000'000'000)
+      return absl::DeadlineExceededError("not all groups took a write within 60 s");
+    for (size_t node = 1; node < kNodes; ++node) WriteToEach(cluster.Node(node), 1 + node, written);
+    Sleep(milliseconds(20));
+  }
+  return static_cast<double>(NowNs() - began_ns) * 1e-9;
+}
+
+// ---- Elections at load ----
+
+// Keeps proposals coming to the leader: as many in flight as there are, or at a rate.
+class Proposer {
+ public:
+  explicit Proposer(ReplicaNode* node) : node_(node) {}
+
+  absl::StatusOr<double> RateOf(int in_flight, double seconds) {
+    end_ns_ = NowNs() + static_cast<uint64_t>(seconds * 1e9);
+    again_ = true;
+    node_->executor()->Post([this, in_flight] {
+      for (int i = 0; i < in_flight; ++i) ProposeOne();
+    });
+    AwaitNone(seconds);
+    again_ = false;
+    DYNLIB_RETURN_IF_ERROR(failure_);
+    return static_cast<double>(done_.load()) / seconds;
+  }
+
+  absl::Status Sustain(double rate, double seconds) {
+    const uint64_t began_ns = NowNs();
+    end_ns_ = began_ns + static_cast<uint64_t>(seconds * 1e9);
+    double proposed = 0;
+    for (uint64_t now_ns = NowNs(); now_ns < end_ns_ && !failed_; now_ns = NowNs()) {
+      const double due = rate * static_cast<double>(now_ns - began_ns) * 1e-9;
+      const int count = static_cast<int>(due - proposed);
+      proposed += count;
+      node_->executor()->Post([this, count] {
+        for (int i = 0; i < count; ++i) ProposeOne();
+      });
+      Sleep(milliseconds(1));
+    }
+    AwaitNone(0);
+    return failure_;
+  }
+
+ private:
+  void ProposeOne() {
+    ++in_flight_;
+    ++sequence_;
+    node_->host().Propose(kGroup,
+                          {.client = ClientId{2},
+                           .sequence = sequence_,
+                           .acknowledged = sequence_ > 4000 ? sequence_ - 4000 : 0,
+                           .issued = {},
+                           .command = std::string(900, 'v')},
+                          [this](replication::ProposalResult result) {
+                            if (result.status.ok()) {
+                              ++done_;
+                            } else if (!absl::IsResourceExhausted(result.status)) {
+                              failure_ = std::move(result.status);
+                              failed_ = true;
+                            }
+                            if (again_ && !failed_ && NowNs() < end_ns_) ProposeOne();
+                            --in_flight_;
+                          });
+  }
+  void AwaitNone(double seconds) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+    do Sleep(milliseconds(5));
+    while (in_flight_ > 0);
+  }
+
+  ReplicaNode* const node_;
+  std::atomic<uint64_t> end_ns_{0};
+  std::atomic<bool> again_{false};
+  std::atomic<bool> failed_{false};
+  std::atomic<uint64_t> done_{0};
+  std::atomic<int> in_flight_{0};
+  uint64_t sequence_ = 0;
+  absl::Status failure_;  // Set before failed_.
+};
+
+absl::StatusOr<double> ElectionsAtLoad(const std::filesystem::path& folder, double seconds) {
+  ReplicaCluster cluster(folder);
+  DYNLIB_RETURN_IF_ERROR(StartThree(cluster, 1));
+  DYNLIB_ASSIGN_OR_RETURN(const size_t leader, cluster.AwaitLeader(kGroup));
+  Proposer proposer(&cluster.Node(leader));
+  DYNLIB_ASSIGN_OR_RETURN(const double rate, proposer.RateOf(64, 2));
+  const int64_t before = cluster.metrics().Of("replication.election_started");
+  DYNLIB_RETURN_IF_ERROR(proposer.Sustain(kLoad * rate, seconds));
+  return static_cast<double>(cluster.metrics().Of("replication.election_started") - before);
+}
+
+// ---- A measurement in a folder of its own, reported or failed ----
+
+void ReportFrom(Harness& harness, const std::string& workload, const std::string& unit,
+                const std::function<absl::StatusOr<Figures>(const std::filesystem::path&)>& run) {
+  if (!harness.Wants(workload, /*in_quick_set=*/false) || !harness.Wants(kOurs)) return;
+  const absl::StatusOr<Figures> figures = [&]() -> absl::StatusOr<Figures> {
+    DYNLIB_ASSIGN_OR_RETURN(const TemporaryFolder folder,
+                            TemporaryFolder::Create(harness.flags().dir));
+    return run(folder.path());
+  }();
+  if (!figures.ok()) return harness.Failed(workload, kOurs, figures.status());
+  harness.Report(workload, {unit, false}, {{kOurs, *figures}});
+  if (figures->size() > 1) {
+    harness.Report(Cat(workload, "/worst"), {unit, false},
+                   {{kOurs, {*std::max_element(figures->begin(), figures->end())}}});
+  }
+}
+
+}  // namespace
+
+void MeasureFailover(Harness& harness) {
+  using Folder = std::filesystem::path;
+  ReportFrom(harness, "failover/kill", "s", [](const Folder& f) { return Kill(f, kKills); });
+  ReportFrom(harness, "failover/kill/10000groups", "s",
+             [](const Folder& f) -> absl::StatusOr<Figures> {
+               DYNLIB_ASSIGN_OR_RETURN(const double seconds, KillUnderManyGroups(f));
+               return Figures{seconds};
+             });
+  ReportFrom(harness, "failover/transfer", "s",
+             [](const Folder& f) { return Transfer(f, kTransfers); });
+  ReportFrom(harness, "failover/hung_disk", "s",
+             [](const Folder& f) { return HangDisk(f, kHangs); });
+  const double seconds = std::max(20.0, harness.flags().seconds);
+  ReportFrom(harness, "failover/elections_at_load", Cat("elections in ", seconds, " s"),
+             [seconds](const Folder& f) -> absl::StatusOr<Figures> {
+               DYNLIB_ASSIGN_OR_RETURN(const double elections, ElectionsAtLoad(f, seconds));
+               return Figures{elections};
+             });
+}
+
+}  // namespace dynlib::bench
