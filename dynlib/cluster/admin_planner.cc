@@ -51,7 +51,7 @@ std::map<PartitionId, GroupView> ViewGroups(const AdminView& view) {
     for (const wire::ReplicaStatus& status : node.status.replicas()) {
       GroupView& group = groups[PartitionId{status.partition()}];
       group.replicas.push_back({id, &status});
-      if (!status.holds_lease() || status.removed()) continue;
+      if (!status.leads() || status.removed()) continue;
       if (group.leader != nullptr && group.leader->epoch() > status.epoch()) continue;
       group.leader = &status;
       group.leader_node = id;

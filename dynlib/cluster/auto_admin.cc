@@ -331,7 +331,7 @@ void AutoAdmin::Impl::FindMissing(AdminView& view) {
   for (const auto& [leader, known] : nodes_) {
     if (!known.answered) continue;
     for (const wire::ReplicaStatus& status : known.status.replicas()) {
-      if (!status.holds_lease() || status.removed()) continue;
+      if (!status.leads() || status.removed()) continue;
       for (const wire::Member& member : status.members()) {
         const auto node = nodes_.find(NodeId{member.node()});
         if (node == nodes_.end() || !node->second.answered) continue;

@@ -110,7 +110,7 @@ absl::Status PartitionScrubber::Choose(const NodeStatuses& statuses) {
     for (const wire::ReplicaStatus& replica : status.replicas()) {
       if (PartitionId{replica.partition()} != result_.partition) continue;
       seen = seen || replica.ended() == 0;
-      if (!replica.holds_lease() || replica.ended() != 0) continue;
+      if (!replica.leads() || replica.ended() != 0) continue;
       leader = &replica;
       leader_ = node;
     }

@@ -338,7 +338,7 @@ void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
   if (!status.has_value()) return;
   to.set_role(std::string(replication::RoleName(status->role)));
   if (status->leader.has_value()) to.set_leader_node(ToUint(status->leader->node));
-  to.set_holds_lease(status->holds_lease);
+  to.set_leads(status->supported);
   to.set_failed(to.failed() || status->failed);
   to.set_chosen(status->chosen);
   to.set_applied(status->applied);
@@ -347,7 +347,7 @@ void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
   for (const replication::Member& member : status->configuration.members)
     ToWire(member, *to.add_members());
   to.set_removed(status->removed);
-  if (!status->holds_lease) return;
+  if (!status->supported) return;
   to.set_ended_everywhere(replica.ended.has_value() && status->released >= replica.ended->slot());
   const Size& size = SizeOf(replica);
   to.set_items(size.stats.items);

@@ -52,7 +52,7 @@ std::vector<PartitionId> LedPartitions(const NodeStatuses& statuses) {
   std::vector<PartitionId> partitions;
   for (const auto& [node, status] : statuses) {
     for (const wire::ReplicaStatus& replica : status.replicas()) {
-      if (replica.holds_lease() && replica.ended() == 0)
+      if (replica.leads() && replica.ended() == 0)
         partitions.push_back(PartitionId{replica.partition()});
     }
   }

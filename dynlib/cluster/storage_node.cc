@@ -354,7 +354,7 @@ absl::StatusOr<store::Tree*> StorageNode::Impl::WholeTree(PartitionId partition)
 
 bool StorageNode::Impl::LeadsCatalogue() const {
   const std::optional<replication::GroupStatus> status = host_->Status(kCataloguePartition);
-  return !stopping_ && status.has_value() && status->holds_lease;
+  return !stopping_ && status.has_value() && status->supported;
 }
 
 // A role, a leader, a configuration, an end: whoever keeps track of such things is told.

@@ -216,6 +216,9 @@ class GroupCore {
   // True while this leader's lease holds: reads at or after read_point() are then linearizable, if
   // the lease still holds after they were done (R7).
   bool HoldsLease(Instant now) const;
+  // A leader whom a quorum supports: a lease, if the clocks are within their bound and no earlier
+  // leader's lease may still run. Good for telling who leads.
+  bool HasSupport(Instant now) const;
   // Asks the members to stand by this leader's ballot again, naming their current epochs. One round
   // trip; at most once a resend interval.
   void RenewLease(Instant now);

@@ -272,6 +272,16 @@ bool GroupCore::HoldsLease(Instant now) const {
   return support >= configuration_.quorum();
 }
 
+bool GroupCore::HasSupport(Instant now) const {
+  if (role_ != Role::kLeader) return false;
+  size_t support = 1;
+  for (const Peer& peer : peers_) {
+    support +=
+        peer.votes && liveness_->SupportedByAnyClockUntil(peer.member.node, peer.epoch) > now;
+  }
+  return support >= configuration_.quorum();
+}
+
 void GroupCore::RenewLease(Instant now) {
   if (role_ != Role::kLeader || now < renew_not_before_) return;
   renew_not_before_ = now + options_.resend;

@@ -34,9 +34,9 @@ struct HostOptions {
   Duration rest_after =
       std::chrono::seconds(1);  // a group that nothing was asked of for so long is kept as a small
                                 // record, if it may rest; 0: at once; up to 1 hour
-  size_t wakes_at_once = 512;  // groups at rest whose leader's node was lost elect another so many
-                               // at a time, and those at once that something is asked of
-  FaultsForTest faults;        // also handed to the groups and to liveness
+  size_t wakes_at_once = 512;   // groups at rest whose leader's node was lost elect another so many
+                                // at a time, and those at once that something is asked of
+  FaultsForTest faults;         // also handed to the groups and to liveness
 };
 absl::Status Validate(const HostOptions& options);
 

@@ -498,6 +498,7 @@ GroupStatus HostedGroup::StatusOf(const GroupCore& core, Slot applied, Instant n
           .role = core.role(),
           .promised = core.promised(),
           .leader = core.leader(),
+          .supported = core.HasSupport(now),
           .holds_lease = core.HoldsLease(now),
           .chosen = core.chosen(),
           .applied = applied,

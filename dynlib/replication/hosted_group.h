@@ -58,6 +58,7 @@ struct GroupStatus {
   Role role = Role::kFollower;
   Ballot promised;
   std::optional<Member> leader;
+  bool supported = false;  // a leader whom a quorum supports: the one that counts
   bool holds_lease = false;
   bool failed = false;  // the state machine returned an error, or the replica's log was lost (R3)
   Slot chosen = 0;

@@ -197,8 +197,13 @@ uint64_t Liveness::EpochFor(NodeId id) const {
 
 Instant Liveness::SupportedUntil(NodeId grantor, uint64_t epoch) const {
   auto it = peers_.find(grantor);
+  if (it == peers_.end() || !it->second.clock_trusted) return Instant();
+  return SupportedByAnyClockUntil(grantor, epoch);
+}
+
+Instant Liveness::SupportedByAnyClockUntil(NodeId grantor, uint64_t epoch) const {
+  auto it = peers_.find(grantor);
   if (it == peers_.end() || epoch == 0 || it->second.held_epoch != epoch) return Instant();
-  if (!it->second.clock_trusted) return Instant();
   return it->second.held_until;
 }
 

@@ -98,6 +98,8 @@ class Liveness {
   // As holder. Until when `grantor` supports this node in exactly this epoch; Instant() if it does
   // not, or its clock is not to be relied on.
   Instant SupportedUntil(NodeId grantor, uint64_t epoch) const;
+  // The same, whatever its clock: good for telling who leads, and for no lease.
+  Instant SupportedByAnyClockUntil(NodeId grantor, uint64_t epoch) const;
   // True if `grantor` supports this node in whichever epoch.
   bool SupportedBy(NodeId grantor, Instant now) const;
   // True if a message from the peer came within the last `support`.

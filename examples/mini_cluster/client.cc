@@ -65,7 +65,7 @@ ReplicaState ToState(NodeId node, const cluster::wire::ReplicaStatus& replica) {
                      .first = replica.first(),
                      .end = replica.end(),
                      .leads = replica.role() == "leader",
-                     .holds_lease = replica.holds_lease(),
+                     .supported = replica.leads(),
                      .failed = replica.failed(),
                      .removed = replica.removed(),
                      .copying = replica.copying(),
@@ -237,7 +237,7 @@ absl::StatusOr<ScrubReport> Client::ScrubNow(PartitionId partition) {
     const auto catalogue = states.find(cluster::kCataloguePartition);
     for (const ReplicaState& state :
          catalogue == states.end() ? std::vector<ReplicaState>() : catalogue->second) {
-      if (!state.holds_lease) continue;
+      if (!state.supported) continue;
       absl::StatusOr<std::string> bytes =
           Call(state.node, cluster::kScrubNow, request.SerializeAsString(), kScrubTimeout);
       refused = bytes.status();

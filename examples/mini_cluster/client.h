@@ -49,8 +49,8 @@ struct ReplicaState {
   std::vector<cluster::PartitionMember> members;
   std::string first;
   std::string end;
-  bool leads = false;        // it won the last election that it knows of
-  bool holds_lease = false;  // a leader that nobody asks for anything may not
+  bool leads = false;      // it won the last election that it knows of
+  bool supported = false;  // by a quorum; a leader that nobody asks for anything may not
   bool failed = false;
   bool removed = false;  // its group goes on without it
   bool copying = false;  // its tree is not whole yet

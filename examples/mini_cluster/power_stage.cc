@@ -20,13 +20,13 @@ constexpr Duration kPoll = std::chrono::milliseconds(10);
 constexpr Duration kRecoverLimit = std::chrono::seconds(30);
 constexpr Duration kCatchUpLimit = std::chrono::seconds(60);
 
-// The node that holds the lease of the partition.
+// The node that leads the partition, with a quorum behind it.
 absl::StatusOr<NodeId> LeaderOf(Client& client, PartitionId partition) {
   const Instant deadline = client.clock().Now() + kRecoverLimit;
   while (client.clock().Now() < deadline) {
     Client::States states = client.GetStates();
     for (const ReplicaState& state : states[partition]) {
-      if (state.holds_lease) return state.node;
+      if (state.supported) return state.node;
     }
     std::this_thread::sleep_for(kPoll);
   }

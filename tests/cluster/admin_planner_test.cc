@@ -54,7 +54,7 @@ class AdminPlannerTest : public ::testing::Test {
   void AddGroup(const PartitionInfo& partition) {
     for (const PartitionMember& member : partition.members) {
       wire::ReplicaStatus& status = AddReplica(partition, member);
-      status.set_holds_lease(member.node == partition.members.front().node);
+      status.set_leads(member.node == partition.members.front().node);
     }
   }
   wire::ReplicaStatus& AddReplica(const PartitionInfo& partition, const PartitionMember& member) {
@@ -311,7 +311,7 @@ TEST_F(AdminPlannerTest, ALargePartitionIsSplitAndTheCatalogueFollows) {
   view_.tables[0] = updates[0].table;
   EXPECT_THAT(Of<AdminCall<wire::DropReplicaRequest>>(Plan()), SizeIs(3));
   // Also when nobody leads it any more, and where one came too late for its end.
-  Status(kLeft, NodeId{1}).set_holds_lease(false);
+  Status(kLeft, NodeId{1}).set_leads(false);
   Status(kLeft, NodeId{3}).set_ended(0);
   const auto drops = Of<AdminCall<wire::DropReplicaRequest>>(Plan());
   ASSERT_THAT(drops, SizeIs(3));

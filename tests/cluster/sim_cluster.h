@@ -255,7 +255,7 @@ class SimCluster {
   std::map<std::string, Seen> Leaders(TableId table) {
     std::map<std::string, Seen> leaders;
     for (Seen& seen : Replicas()) {
-      const bool leads = seen.status.holds_lease() && seen.status.ended() == 0;
+      const bool leads = seen.status.leads() && seen.status.ended() == 0;
       if (leads && seen.status.table() == ToUint(table))
         leaders[seen.status.first()] = std::move(seen);
     }

@@ -26,7 +26,7 @@ std::map<std::string, LedPartition> LedPartitions(const ClusterView& view, uint6
   std::map<std::string, LedPartition> leaders;
   for (const auto& [node, nodes_status] : view) {
     for (const wire::ReplicaStatus& status : nodes_status.replicas()) {
-      if (status.table() != table || !status.holds_lease() || status.ended() != 0) continue;
+      if (status.table() != table || !status.leads() || status.ended() != 0) continue;
       const auto [it, fresh] = leaders.try_emplace(status.first(), LedPartition{node, status});
       if (!fresh && it->second.status.epoch() < status.epoch()) it->second = {node, status};
     }

@@ -230,8 +230,10 @@ std::string SimulatedCluster::Describe() const {
       text += Cat("\nnode ", id, " partition ", group.group, " replica ", group.self, " ",
                   replication::RoleName(group.role), " ballot ", group.promised.round(), ".",
                   group.promised.proposer(), group.failed ? " failed" : "",
-                  group.holds_lease ? " lease" : "", group.removed ? " removed" : "",
-                  group.ended != 0 ? " ended" : "",
+                  group.holds_lease ? " lease"
+                  : group.supported ? " supported"
+                                    : "",
+                  group.removed ? " removed" : "", group.ended != 0 ? " ended" : "",
                   group.kind == replication::MemberKind::kLog ? " log" : "", " released ",
                   group.released, " applied ", group.applied, " chosen ", group.chosen, " last ",
                   group.last, " epoch ", group.configuration.epoch, " of");
