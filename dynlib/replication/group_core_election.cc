@@ -112,6 +112,7 @@ void GroupCore::StartElection(Instant now) {
   role_ = Role::kFollower;
   const uint64_t round = std::max(round_seen_, promised_.round()) + 1;
   const NodeId owner = promised_node_;
+  const ElectionCause cause = election_cause_;
   const Ballot ballot(round, self_.replica);
   if (!CanLead() || !TryPromise(ballot, self_.node, now)) {
     // Support is still owed to the last leader (R5): nothing can be done before it runs out, or the
@@ -124,6 +125,7 @@ void GroupCore::StartElection(Instant now) {
   round_seen_ = round;
   role_ = Role::kCandidate;
   renewing_ = false;
+  election_cause_ = cause;  // The own ballot is no contest.
   candidacy_ = {.from_slot = chosen_ + 1, .whole = chosen_};
   candidacy_.own_record = record_index_;
   SetPeers(/*leading=*/false, now);

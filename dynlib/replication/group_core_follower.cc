@@ -74,8 +74,10 @@ void GroupCore::OnAccept(const GroupMessage& message, const Accept& accept, Inst
   }
   promised_epoch_ = message.epoch;
   if (!abandoned_ && !OwnerLeft()) {  // Else it was sent before the leader gave up.
-    role_ = Role::kFollower;
     established_ = true;
+    // Word of a leader whose node asks for no support, since its disk hangs, does not end the
+    // question whether it is healthy (R8): it could go on speaking for ever.
+    if (role_ != Role::kAskingHealth || SupportsLeader(now)) role_ = Role::kFollower;
   }
 
   const Slot window_end = WindowEnd(std::max(chosen_, stable_));

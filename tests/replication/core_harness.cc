@@ -20,50 +20,6 @@ ReplicaId ReplicaOf(int node) { return ReplicaId{static_cast<uint64_t>(node) + 1
 NodeId NodeIdOf(int node) { return NodeId{static_cast<uint64_t>(node) + 101}; }
 int IndexOf(NodeId node) { return static_cast<int>(ToUint(node)) - 101; }
 
-std::string Show(Ballot ballot) { return Cat(ballot.round(), ".", ToUint(ballot.proposer())); }
-
-std::string Describe(const GroupMessage& message) {
-  std::string text =
-      Cat(ToUint(message.from), "->", ToUint(message.to), " g", ToUint(message.group), " e",
-          message.epoch, " b", Show(message.ballot), " ");
-  if (const auto* prepare = std::get_if<Prepare>(&message.body)) {
-    return text + Cat("prepare from ", prepare->from_slot);
-  }
-  if (const auto* promise = std::get_if<Promise>(&message.body)) {
-    text += Cat(promise->granted ? "promise" : "refuses promise", " promised ",
-                Show(promise->promised), " from ", promise->from_slot, " chosen ", promise->chosen,
-                " epoch ", promise->support_epoch);
-    for (const Entry& entry : promise->entries)
-      text += Cat(" ", entry.slot, "@", Show(entry.ballot));
-    for (const UnknownSlot& slot : promise->unknown)
-      text += Cat(" ?", slot.slot, "@", Show(slot.ballot));
-    return text;
-  }
-  if (const auto* accept = std::get_if<Accept>(&message.body)) {
-    return text + Cat("accept ", accept->first_slot, "+", accept->entries.size(), " chosen ",
-                      accept->chosen, " held ", accept->held_by_all);
-  }
-  if (const auto* accepted = std::get_if<Accepted>(&message.body)) {
-    return text + Cat(accepted->granted ? "accepted" : "refuses accept", " promised ",
-                      Show(accepted->promised), " stable ", accepted->stable, " chosen ",
-                      accepted->chosen, " epoch ", accepted->support_epoch);
-  }
-  if (std::holds_alternative<HealthQuery>(message.body)) return text + "healthy?";
-  if (const auto* outdated = std::get_if<Outdated>(&message.body)) {
-    return text + Cat("outdated, ", outdated->entries.size(), " entries, released ",
-                      outdated->released, outdated->removed ? ", removed" : "");
-  }
-  if (const auto* query = std::get_if<ConfirmQuery>(&message.body)) {
-    return text + Cat("still highest? round ", query->round);
-  }
-  if (const auto* confirm = std::get_if<ConfirmReply>(&message.body)) {
-    return text + Cat("still highest, round ", confirm->round);
-  }
-  const auto& reply = std::get<HealthReply>(message.body);
-  return text +
-         Cat(reply.healthy ? "healthy" : "not healthy", reply.abandoned ? ", abandoned" : "");
-}
-
 }  // namespace
 
 HarnessOptions RandomMix(uint64_t seed) {
@@ -351,7 +307,7 @@ void CoreHarness::StartSync(Node& node) {
   const Duration most = slow ? options_.slow_sync_max : options_.sync_max;
   const size_t batches = node.pending.size();
   const uint64_t boot = node.boots;
-  At(now_ + random_.Between(1000, most.count()), [this, &node, batches, boot] {
+  At(now_ + random_.Between(options_.sync_min.count(), most.count()), [this, &node, batches, boot] {
     if (!node.up || node.boots != boot) return;
     node.syncing = false;
     if (node.disk_hung) return;
@@ -469,8 +425,7 @@ void CoreHarness::TakeGroupEffects(Node& node, int group) {
   for (const GroupCore::Event& event : effects.events) {
     ++events_[event.kind];
     if (options_.trace) {
-      Trace(Cat("  event ", static_cast<int>(event.kind), " at ", node.index + 1, " b",
-                Show(event.ballot), " slot ", event.slot));
+      Trace(Cat("node ", node.index + 1, " ", Describe(event)));
     }
   }
   if (!effects.records.empty()) {
@@ -510,7 +465,7 @@ void CoreHarness::Wake(Node& node) {
 
 void CoreHarness::SendGroup(int from, GroupMessage message) {
   ++group_messages_;
-  if (options_.trace) Trace(Describe(message));
+  if (options_.trace) Trace(Describe(message), /*is_message=*/true);
   const int to = IndexOf(message.to_node);
   const int group = static_cast<int>(ToUint(message.group)) - 1;
   Post(from, to, [this, to, group, message = std::move(message)] {
@@ -553,7 +508,8 @@ void CoreHarness::Post(int from, int to, std::function<void()> deliver) {
     const bool slow = faulty_ && random_.Chance(options_.slow);
     const Duration usual = faulty_ ? options_.delay_max : options_.healed_delay_max;
     const Duration most = slow ? options_.slow_max : usual;
-    At(now_ + random_.Between(50'000, std::max<int64_t>(50'000, most.count())), arrive);
+    const int64_t least = faulty_ ? 50'000 : options_.healed_delay_min.count();
+    At(now_ + random_.Between(least, std::max(least, most.count())), arrive);
   }
 }
 

@@ -53,7 +53,9 @@ struct HarnessOptions {
   double slow = 0.01;    // of messages: late by up to slow_max
   Duration slow_max = std::chrono::seconds(2);
   Duration delay_max = std::chrono::milliseconds(5);
+  Duration healed_delay_min = std::chrono::microseconds(50);
   Duration healed_delay_max = std::chrono::milliseconds(2);
+  Duration sync_min = std::chrono::microseconds(1);
   Duration sync_max = std::chrono::milliseconds(5);
   double slow_sync = 0.02;  // of syncs: up to slow_sync_max
   Duration slow_sync_max = std::chrono::milliseconds(800);
@@ -85,8 +87,13 @@ struct HarnessOptions {
   Duration heal_bound = std::chrono::seconds(15);
   bool leave_one_down = false;  // The last node is not started again for the healed phase.
   bool leases_expected = true;  // Progress after healing includes a lease, else a quorum's word.
-  bool trace = false;           // To stderr.
+  bool trace = false;           // To stderr, or
+  // to this, if there is one. A message, or what happened otherwise.
+  std::function<void(bool is_message, const std::string& line)> on_trace;
 };
+
+std::string Describe(const GroupMessage& message);
+std::string Describe(const GroupCore::Event& event);
 
 // The mix of faults and sizes that a seed stands for in the randomised tests.
 HarnessOptions RandomMix(uint64_t seed);
@@ -148,6 +155,7 @@ class CoreHarness {
   int Events(GroupCore::Event::Kind kind) const;
   // How often a member was put to rest.
   uint64_t rests() const { return rests_; }
+  int64_t now_us() const { return now_ / 1'000; }
   const std::string& violation() const { return violation_; }
   uint64_t steps() const { return steps_; }
   HarnessOptions& options() { return options_; }
@@ -272,7 +280,7 @@ class CoreHarness {
   void CheckReads(Node& node, int group);
   void CheckConfiguration(Node& node, int group);
   void Fail(const std::string& what);
-  void Trace(const std::string& line) const;
+  void Trace(const std::string& line, bool is_message = false) const;
 
   void StartFaults();
   void ProposeSometimes();

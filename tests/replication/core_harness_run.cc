@@ -9,7 +9,8 @@
 
 namespace dynlib::replication {
 
-void CoreHarness::Trace(const std::string& line) const {
+void CoreHarness::Trace(const std::string& line, bool is_message) const {
+  if (options_.on_trace) return options_.on_trace(is_message, line);
   std::fprintf(stderr, "%11.3f %s\n", static_cast<double>(now_) / 1e6, line.c_str());
 }
 

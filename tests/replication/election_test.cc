@@ -123,6 +123,21 @@ TEST(ElectionTest, HealthAnswersSlowerThanTheTimeoutCount) {
   EXPECT_EQ(solo->role(), Role::kCandidate);
 }
 
+// Its disk hangs, so that it asks for no support; its process lives, and says that it leads.
+TEST(ElectionTest, R8ALeaderThatIsNotSupportedTalksInVain) {
+  SoloCore solo({.self = 2});
+  solo.Receive(1, At(1, 1), Accept{.first_slot = 1});
+  solo.Persist();
+  solo.SupportPeer(1);
+  solo.Pass(Ms(800));  // The support runs out.
+  ASSERT_EQ(solo->role(), Role::kAskingHealth);
+  solo.Receive(1, At(1, 1), Accept{.first_slot = 1});
+  solo.Receive(1, At(1, 1), HealthReply{.healthy = false});
+  EXPECT_EQ(solo->role(), Role::kAskingHealth);
+  solo.Receive(3, At(1, 1), HealthReply{.healthy = false});
+  EXPECT_TRUE(solo.Saw(Kind::kElectionStarted));
+}
+
 TEST(ElectionTest, R8HealthIsAskedOfWhoeverLeadsNow) {
   SoloCore solo({.self = 2});
   solo.SupportPeer(3);

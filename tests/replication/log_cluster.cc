@@ -56,6 +56,7 @@ LogCluster::LogCluster(Options options)
     durable_[id].configuration = members;
     metrics_[id] = std::make_unique<CountingSink>();
     reopened_[id] = -1;
+    lost_batches_[id] = 0;
     Open(id);
   }
 }
@@ -79,6 +80,7 @@ absl::Status LogCluster::OpenLog(uint64_t id, Server& server, Executor* log_exec
       {.segment_bytes = 64 << 10, .block_bytes = 512, .identity = id}, node->disk(), "log",
       log_executor, node->clock(), MetricsSink::None(), &server.found);
   if (!log.ok()) return log.status();
+  lost_batches_[id] += server.found.lost_batches;
   server.log = *std::move(log);
   server.adapter = std::make_unique<cluster::NodeLogAdapter>(server.log.get(), 16 << 10,
                                                              server.executor, [](size_t) {});

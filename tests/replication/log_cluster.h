@@ -93,6 +93,8 @@ class LogCluster {
   const Tree& tree(uint64_t id) const { return servers_.at(id)->machine->tree; }
   // What the node's log was found to hold when it was opened last.
   const store::NodeLog::Recovery& found(uint64_t id) const { return servers_.at(id)->found; }
+  // At any of its opens.
+  uint64_t lost_batches(uint64_t id) const { return lost_batches_.at(id); }
   const CountingSink& metrics(uint64_t id) const { return *metrics_.at(id); }
   int reopened(uint64_t id) const { return reopened_.at(id); }
 
@@ -135,6 +137,7 @@ class LogCluster {
   std::map<uint64_t, Tree> durable_;
   std::map<uint64_t, std::unique_ptr<CountingSink>> metrics_;
   std::map<uint64_t, int> reopened_;
+  std::map<uint64_t, uint64_t> lost_batches_;
   std::map<uint64_t, std::unique_ptr<Server>> servers_;
   uint64_t sequence_ = 0;
   std::vector<std::string> acknowledged_;
