@@ -74,6 +74,10 @@ class SoloCore {
     core_->Step(message, now);
     Take();
   }
+  void Deliver(const GroupMessage& message) {
+    core_->Step(message, now);
+    Take();
+  }
   void Persist() { PersistTo(last_record); }
   void PersistTo(uint64_t record) {
     core_->Persisted(record, now);
