@@ -9,12 +9,14 @@
 namespace dynlib::replication {
 namespace {
 
+constexpr Duration kSupportMax = std::chrono::minutes(1);
+
 Duration Stretch(Duration d, int64_t ppm) { return d + d * ppm / 1'000'000; }
 
 }  // namespace
 
 absl::Status Validate(const LivenessOptions& options) {
-  if (options.support < std::chrono::milliseconds(3) || options.support > std::chrono::minutes(1)) {
+  if (options.support < std::chrono::milliseconds(3) || options.support > kSupportMax) {
     return absl::InvalidArgumentError(Cat("liveness.support is ", ToMicros(options.support),
                                           " us; allowed: 3,000 to 60,000,000"));
   }
@@ -100,7 +102,10 @@ void Liveness::OnGrant(NodeId from, Peer& peer, const SupportGrant& grant, Insta
   if (grant.holder_incarnation != incarnation_) return;  // Meant for an earlier boot of this node.
   if (grant.incarnation < peer.granting_incarnation) return;
   const Instant sent = Instant::FromNanos(grant.request_sent_at);
-  if (sent > now) return;
+  // No node grants for longer than options allow: such a claim is an error, and no promise.
+  const bool sound = sent >= Instant() && sent <= now && grant.duration >= Duration(0) &&
+                     grant.duration <= kSupportMax;
+  if (!sound) return;
   if (grant.incarnation > peer.granting_incarnation) peer.clock.Reset();
   peer.granting_incarnation = grant.incarnation;
   CompareClocks(from, peer, grant, now);

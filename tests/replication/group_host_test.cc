@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "dynlib/replication/event_trace.h"
 #include "dynlib/replication/message.h"
 #include "dynlib/replication/message_codec.h"
 #include "dynlib/sim/world.h"
@@ -173,10 +174,11 @@ struct Server {
   Server(sim::Node* node, Stored* stored, size_t size, const HostOptions& options, bool lost)
       : executor(node->NewExecutor("main")),
         apply(node->NewExecutor("apply")),
-        log(stored, executor, node->clock()) {
+        log(stored, executor, node->clock()),
+        trace({}, node->clock(), &metrics) {
     for (uint64_t i = 1; i <= size; ++i) configuration.members.push_back({ReplicaId{i}, NodeId{i}});
     host = std::make_unique<GroupHost>(options, node->id(), node->transport(), kChannel, &log,
-                                       executor, node->clock(), &metrics);
+                                       executor, node->clock(), &trace);
     host->OnFatal([this](absl::Status why) { fatal.push_back(std::move(why)); });
     RecoveredStream stream = Recover(*stored, kGroup);
     stream.lost = lost;
@@ -192,6 +194,7 @@ struct Server {
   HeldExecutor apply;
   FakeLog log;
   CountingSink metrics;
+  EventTrace trace;
   Journal journal;
   Configuration configuration;
   std::optional<absl::Status> started;
@@ -521,6 +524,42 @@ TEST_F(GroupHostDeathTest, CallsOnAnotherExecutorStopTheProcess) {
   EXPECT_DEATH(leader.host->TransferLeadership(kGroup), "IsCurrent");
   EXPECT_DEATH(leader.host->Checkpointed(kGroup, 1), "IsCurrent");
   EXPECT_DEATH(leader.host->RemoveGroup(kGroup, [](absl::Status) {}), "IsCurrent");
+}
+
+TEST_F(GroupHostTest, StatesAndEventsTellOfAFailover) {
+  Boot(3);
+  MustPropose(1, "a");
+  world_.RunFor(seconds(1));
+  const uint64_t first = LeaderId();
+  ASSERT_EQ(Leader().Status().peers.size(), 2u);
+  for (const PeerStatus& peer : Leader().Status().peers) {
+    EXPECT_TRUE(peer.votes && peer.known);
+    EXPECT_EQ(peer.match, Leader().Status().last);
+    EXPECT_EQ(peer.lag + peer.in_flight_bytes + peer.in_flight_entries, 0u);
+  }
+  const auto fresh = static_cast<size_t>(ElectionCause::kFresh);
+  const auto silent = static_cast<size_t>(ElectionCause::kLeaderSilent);
+  EXPECT_EQ(Leader().host->Status().elections[fresh], 1u);
+  EXPECT_EQ(Leader().host->Status().leads, 1u);
+  Kill(first);
+  MustPropose(2, "b");
+  const HostStatus status = Leader().host->Status();
+  EXPECT_EQ(status.elections[silent], 1u);
+  EXPECT_TRUE(status.log_healthy);
+  EXPECT_EQ(status.incarnation, 1u);
+  for (const Liveness::PeerStatus& peer : status.peers) {
+    EXPECT_EQ(peer.heard, peer.node != NodeId{first});
+    EXPECT_EQ(peer.supports_us_for > Duration(0), peer.heard);
+  }
+  std::string lines;
+  for (const std::string& line : Leader().trace.Take()) lines += line;
+  const std::string node = "\"node\":" + std::to_string(LeaderId());
+  EXPECT_THAT(lines, HasSubstr("\"event\":\"replication.peer_lost\"," + node +
+                               ",\"peer\":" + std::to_string(first)));
+  EXPECT_THAT(lines,
+              HasSubstr("\"event\":\"replication.election_started\",\"partition\":5," + node));
+  EXPECT_THAT(lines, HasSubstr("\"cause\":\"leader_silent\""));
+  EXPECT_THAT(lines, HasSubstr("\"event\":\"replication.elected\""));
 }
 
 TEST_F(GroupHostTest, WhoIsFullSaysWhenToTryAgain) {

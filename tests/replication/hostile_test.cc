@@ -32,8 +32,9 @@ class Liar {
 
   Random& random() { return random_; }
   uint64_t Position() {
-    const uint64_t numbers[] = {0,        1,         kSlotMax - 1, kSlotMax,     kSlotMax + 1,
-                                INT64_MAX, UINT64_MAX, UINT64_MAX - 1, uint64_t{1} << 32, 16'384};
+    const uint64_t numbers[] = {
+        0,         1,          kSlotMax - 1,   kSlotMax,          kSlotMax + 1,
+        INT64_MAX, UINT64_MAX, UINT64_MAX - 1, uint64_t{1} << 32, 16'384};
     return random_.Chance(0.8) ? random_.Below(12) : numbers[random_.Below(10)];
   }
   Ballot AnyBallot() {
@@ -107,9 +108,8 @@ class Liar {
       case 4:
         return HealthQuery{.chosen = Position()};
       case 5:
-        return HealthReply{.healthy = random_.Chance(0.3),
-                           .abandoned = random_.Chance(0.3),
-                           .chosen = Position()};
+        return HealthReply{
+            .healthy = random_.Chance(0.3), .abandoned = random_.Chance(0.3), .chosen = Position()};
       case 6:
         return Outdated{
             .entries = Entries(), .released = Position(), .removed = random_.Chance(0.2)};
@@ -221,7 +221,7 @@ TEST(HostileTest, LivenessBelievesNoNumberTooMuch) {
       liveness.TakeEffects();
       // Nobody is owed, nor owes, more than a grant is worth.
       EXPECT_LE(liveness.SupportRemaining(NodeOf(2), now), Ms(606));
-      EXPECT_LE(liveness.Peers(now)[0].supports_us_for, Ms(600));
+      EXPECT_LE(liveness.Peers(now)[0].supports_us_for, std::chrono::minutes(1));
     }
   }
 }
