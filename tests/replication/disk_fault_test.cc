@@ -15,7 +15,7 @@ using std::chrono::milliseconds;
 
 // Keys that are distinct, so that no command is the same as another.
 std::string Work(LogCluster& cluster) {
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 25; ++i) {
     if (!cluster.Put(Cat("k", i), std::string(2'000, 'v'))) return Cat("no progress at ", i);
     if (i % 10 == 5) cluster.Checkpoint();  // Segments of the log are used again.
   }
