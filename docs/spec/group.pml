@@ -13,11 +13,13 @@
  *   DEAD             the set of replicas that never say a word
  *   RESTARTS         how many restarts there are, in all
  *   LEASE            support between nodes, and leases
+ *   READS            reads by the word of a quorum
  *   DAMAGE           how many acknowledged frames become unreadable; TORN, how many frames that were never acknowledged
  *   ONLY_AGREEMENT   does not stop at quorums_meet or chosen_is_kept, to see what comes of it
  *
  * Known-bad variants: NO_EPOCH, CLAIMED_EPOCH, AMNESIAC_VOTE, LEASE_NOT_BOUND, DAMAGE_READ_AS_EMPTY,
- * NO_SECOND_PHASE_ONE, LEASE_FORGOTTEN_AT_RESTART, NO_WAIT_FOR_LEASE, INHERITED_LEASE.
+ * NO_SECOND_PHASE_ONE, LEASE_FORGOTTEN_AT_RESTART, NO_WAIT_FOR_LEASE, INHERITED_LEASE, READ_UNCONFIRMED, READ_ANSWERS_KEPT,
+ * INHERITED_READ.
  */
 
 #ifndef SLOTS
@@ -77,6 +79,9 @@ proctype Link(byte b; byte r) {
   :: Accept(b, r, 3)
 #endif
   :: Follow(b, r)
+#ifdef READS
+  :: Confirm(b, r)
+#endif
 #if TORN > 0
   :: Tear(b, r, 1)
   :: Tear(b, r, 2)
@@ -113,6 +118,10 @@ proctype Proposer(byte b) {
   :: ProposeMembers(b, epo[owner[b]] == 0, BCL)
 #endif
   :: Advance(b)
+#ifdef READS
+  :: BeginRead(b)
+  :: EndRead(b)
+#endif
   od
 }
 

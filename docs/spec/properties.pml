@@ -20,6 +20,10 @@
 #define WITNESSED (chosen[1] >= 128 && chosen[2] == 1 && state[2] == LEADER && held[PAIR(A, C)] != 0)
 #elif WITNESS == 8 /* One frame is lost and one torn, and another leader writes. */
 #define WITNESSED (damaged == 1 && torn == 1 && chosen[1] == 1 && chosen[2] == 2)
+#elif WITNESS == 9 /* A read is confirmed, and another leader was elected since the answers. */
+#define WITNESSED (reading[1] == 2 && MAY_CONFIRM(1) && CONFIRMED(1) && state[2] == LEADER)
+#elif WITNESS == 10 /* The leader that inherited the change is about to be confirmed, in the new configuration. */
+#define WITNESSED (chosen[1] >= 128 && reading[2] != 0 && MAY_CONFIRM(2) && CONFIRMED(2))
 #endif
 #endif
 bit unreached = 1;
@@ -111,9 +115,15 @@ inline GiveUp(b) {
   :: i > SLOTS -> break
   :: else -> BEST(b, i) = 0; ACK(b, i) = 0; i++
   od;
-#ifdef LEASE
+#ifdef READS
+  reading[b] = 0;
+  confirmed[b] = 0;
+#endif
+#ifdef READ_POINTS
   first[b] = 0;
   inherited[b] = 0;
+#endif
+#ifdef LEASE
   i = 0;
   do
   :: i >= REPLICAS -> break

@@ -102,7 +102,7 @@ inline Win(b) {
      :: i >= base[b] -> break
      :: else -> VAL(b, i) = VAL(ENT(owner[b], i), i); i++
      od;
-#ifdef LEASE
+#ifdef READ_POINTS
      inherited[b] = (barrier[b] != 0);
      first[b] = last[b];
 #endif
@@ -170,13 +170,63 @@ inline ProposeMembers(b, allowed, members) {
 #else
     barrier[b] = last[b];
 #endif
-#ifdef LEASE
+#ifdef READ_POINTS
     inherited[b] = 0;
 #endif
     Check()
   }
 }
 
+/* ---- Reads by the word of a quorum: read_rounds.h. ---- */
+
+#ifdef READS
+inline BeginRead(b) {
+  d_step {
+    MAY_CONFIRM(b) && reading[b] == 0 ->
+    reading[b] = 1;
+    i = 1;
+    do
+    :: i > SLOTS -> break
+    :: else ->
+       if
+       :: chosen[i] != 0 -> reading[b] = i + 1
+       :: else
+       fi;
+       i++
+    od
+#ifndef READ_ANSWERS_KEPT
+    ;
+    confirmed[b] = 0
+#endif
+    ;
+    Check()
+  }
+}
+
+/* Counted whenever the leader comes to look. */
+inline Confirm(b, r) {
+  d_step {
+    reading[b] != 0 && owner[b] != r && prom[r] == b && !HAS(confirmed[b], r) ->
+    confirmed[b] = confirmed[b] | BIT(r);
+    Check()
+  }
+}
+
+inline EndRead(b) {
+  d_step {
+    reading[b] != 0 && MAY_CONFIRM(b) && CONFIRMED(b) ->
+    quorum_reads_current = (reading[b] - 1 <= first[b] || reading[b] - 1 <= told[b]);
+    assert(quorum_reads_current);
+    reading[b] = 0
+#ifndef READ_ANSWERS_KEPT
+    ;
+    confirmed[b] = 0
+#endif
+    ;
+    Check()
+  }
+}
+#endif
 
 /* ---- The leader counts. ---- */
 

@@ -80,6 +80,7 @@ bit agreement = 1;           /* All call the same value chosen. */
 bit chosen_is_kept = 1;      /* A quorum that it was chosen by keeps it, and one copy can be read. */
 bit quorums_meet = 1;        /* Phases 1 and 2 of a slot are both of the members that the chosen prefix says. */
 bit lease_reads_current = 1; /* A lease read sees all that is chosen. */
+bit quorum_reads_current = 1; /* A read that a quorum confirmed sees all that was chosen before it arrived. */
 
 byte restarts;
 byte damaged;
@@ -94,6 +95,29 @@ hidden byte x;
 hidden byte m;
 hidden byte ok;
 
+#if defined(LEASE) || defined(READS)
+#define READ_POINTS
+bit inherited[BALLOTS + 1]; /* The barrier is a change that an earlier leader proposed. */
+byte first[BALLOTS + 1];    /* The last slot that the leader proposed when it was elected. */
+#endif
+
+/* ---- Reads by the word of a quorum (R7), one at a time of each ballot. ---- */
+
+#ifdef READS
+byte reading[BALLOTS + 1];   /* One more than the slots that were chosen when the read arrived; 0: there is none. */
+byte confirmed[BALLOTS + 1]; /* Who said since that this ballot is its highest. */
+#ifdef INHERITED_READ
+#define MAY_CONFIRM(b) (state[b] == LEADER)
+#else
+#define MAY_CONFIRM(b) (state[b] == LEADER && (barrier[b] == 0 || !inherited[b]))
+#endif
+#ifdef READ_UNCONFIRMED
+#define CONFIRMED(b) 1
+#else
+#define CONFIRMED(b) QUORUM(confirmed[b] | BIT(owner[b]), conf[owner[b]])
+#endif
+#endif
+
 /* ---- Support between nodes (R5). ----
  * Time is left out; what the drift bound guarantees is put in: the holder of a grant stops counting on it before the
  * grantor is free of it. A grant in flight gives its holder less than one that arrived, so grants arrive at once.
@@ -104,8 +128,6 @@ bit owed[REPLICAS * REPLICAS];        /* The grantor's view. */
 byte held[REPLICAS * REPLICAS];       /* The holder's: in which epoch it is supported; 0: it is not. */
 byte named[(BALLOTS + 1) * REPLICAS]; /* The epoch that an acceptor named last at this ballot. */
 bit waiting[REPLICAS];                /* Booted, and may owe what it does not know of. */
-bit inherited[BALLOTS + 1];           /* The barrier is a change that an earlier leader proposed. */
-byte first[BALLOTS + 1];              /* The last slot that the leader proposed when it was elected. */
 byte heard_in[REPLICAS];              /* The epoch of the configuration in which the owner of `prom` spoke. */
 #define PAIR(g, h) ((g) * REPLICAS + (h))
 #define NAMED(b, g) named[(b) * REPLICAS + (g)]

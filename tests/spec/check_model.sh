@@ -60,6 +60,8 @@ both lease 5 -DLEASE
 both lease_restart 6 -DLEASE -DRESTARTS=1 -DSLOTS=1
 both lease_change 7 -DLEASE -DREPLICAS=4 -DCHANGES=4 -DLAPSES=1 -DOWNERS="B,A,A"
 both damage 8 -DDAMAGE=1 -DTORN=1
+both reads 9 -DREADS
+both reads_change 10 -DREADS -DREPLICAS=4 -DCHANGES=4 -DOWNERS="B,A,A"
 
 # What comes first in some of these is a quorum of the wrong members; that it costs agreement is what is to be seen.
 fails no_epoch agreement -DONLY_AGREEMENT -DNO_EPOCH -DREPLICAS=4 -DSLOTS=1
@@ -72,6 +74,9 @@ fails no_second_phase_one.quorums quorums_meet -DNO_SECOND_PHASE_ONE -DREPLICAS=
 fails lease_forgotten_at_restart lease_reads_current -DLEASE_FORGOTTEN_AT_RESTART -DLEASE -DRESTARTS=1 -DSLOTS=1
 fails no_wait_for_lease lease_reads_current -DNO_WAIT_FOR_LEASE -DLEASE -DSLOTS=1
 fails inherited_lease lease_reads_current -DINHERITED_LEASE -DLEASE -DREPLICAS=4 -DCHANGES=4 -DLAPSES=1 -DOWNERS="B,A,A"
+fails read_unconfirmed quorum_reads_current -DREAD_UNCONFIRMED -DREADS
+fails read_answers_kept quorum_reads_current -DREAD_ANSWERS_KEPT -DREADS
+fails inherited_read quorum_reads_current -DINHERITED_READ -DREADS -DREPLICAS=4 -DCHANGES=4 -DOWNERS="B,A,A"
 
 ((checked > 0)) || { echo "there is no search named $selected"; exit 2; }
 ((failed == 0))
