@@ -22,8 +22,8 @@
 #define WITNESSED (damaged == 1 && torn == 1 && chosen[1] == 1 && chosen[2] == 2)
 #elif WITNESS == 9 /* A read is confirmed, and another leader was elected since the answers. */
 #define WITNESSED (reading[1] == 2 && MAY_CONFIRM(1) && CONFIRMED(1) && state[2] == LEADER)
-#elif WITNESS == 10 /* The leader that inherited the change is about to be confirmed, in the new configuration. */
-#define WITNESSED (chosen[1] >= 128 && reading[2] != 0 && MAY_CONFIRM(2) && CONFIRMED(2))
+#elif WITNESS == 10 /* The new members confirm B, and one that found the change believes that it leads those of before. */
+#define WITNESSED (chosen[1] >= 128 && chosen[2] == 1 && reading[1] == 3 && CONFIRMED(1) && state[2] == LEADER)
 #endif
 #endif
 bit unreached = 1;
