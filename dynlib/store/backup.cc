@@ -1,8 +1,11 @@
 #include "dynlib/store/backup.h"
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -78,6 +81,28 @@ absl::Status Tell(const BackupOptions& options, const BackupReport& report) {
   return absl::CancelledError("ended by its caller");
 }
 
+// The last backup by name, or the one asked for: what a chunk of it stands for need not be read
+// again.
+absl::StatusOr<std::optional<BackupManifest>> PreviousManifest(ObjectStore* objects,
+                                                               const BackupOptions& options) {
+  if (options.read_all) return std::nullopt;
+  BackupOptions previous{.name = options.previous, .prefix = options.prefix};
+  if (previous.name.empty()) {
+    DYNLIB_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                            ListBackups(objects, options.prefix));
+    if (names.empty()) return std::nullopt;
+    previous.name = names.back();
+  }
+  absl::StatusOr<BackupManifest> manifest = GetManifest(objects, previous);
+  // A damaged one is no loss to the next.
+  const bool asked_for = !options.previous.empty();
+  if (!manifest.ok() && (asked_for || absl::IsUnavailable(manifest.status()))) {
+    return manifest.status();
+  }
+  if (!manifest.ok()) return std::nullopt;
+  return *std::move(manifest);
+}
+
 class Upload {
  public:
   Upload(ObjectStore* objects, const BackupOptions& options)
@@ -91,10 +116,12 @@ class Upload {
       return absl::AlreadyExistsError(Cat("there is a backup ", options_.name));
     }
     DYNLIB_ASSIGN_OR_RETURN(there_, ListObjects(objects_, Cat(options_.prefix, "/chunks/")));
+    DYNLIB_ASSIGN_OR_RETURN(previous_, PreviousManifest(objects_, options_));
     report_.position = manifest_.position = snapshot.position();
     for (const StoreSnapshot::TreeVersion& version : snapshot.trees()) {
       manifest_.trees.push_back({version.tree.name(), {}});
       ++report_.trees;
+      FindPreviousChunks(version.tree.name());
       DYNLIB_RETURN_IF_ERROR(AddTree(version.snapshot));
     }
     const std::string bytes = EncodeManifest(manifest_);
@@ -103,24 +130,75 @@ class Upload {
   }
 
  private:
-  absl::Status AddTree(const Snapshot& snapshot) {
-    absl::Status status;
-    DYNLIB_RETURN_IF_ERROR(snapshot.Scan(
-        "", "", ScanOrder::kForward,
-        [&](std::string_view key, std::string_view value) {
-          chunk_.Add(key, value);
-          ++report_.rows;
-          if (EndsChunk(key, key.size() + value.size() + 1, chunk_.bytes().size())) {
-            status = EndChunk();
-          }
-          return status.ok();
-        },
-        ReadMode::kNotKept));
-    DYNLIB_RETURN_IF_ERROR(status);
-    return chunk_.rows() > 0 ? EndChunk() : absl::OkStatus();
+  void FindPreviousChunks(std::string_view tree_name) {
+    chunks_from_.clear();
+    if (!previous_.has_value()) return;
+    for (const BackupManifest::Tree& tree : previous_->trees) {
+      if (tree.name != tree_name) continue;
+      std::string_view start;
+      for (const BackupChunk& chunk : tree.chunks) {
+        chunks_from_[start] = &chunk;
+        start = chunk.end;
+      }
+    }
   }
 
-  absl::Status EndChunk() {
+  absl::Status AddTree(const Snapshot& snapshot) {
+    std::string start;
+    if (snapshot.empty()) return absl::OkStatus();
+    do {
+      DYNLIB_ASSIGN_OR_RETURN(const BackupChunk* same, UnchangedChunk(snapshot, start));
+      if (same == nullptr) {
+        DYNLIB_RETURN_IF_ERROR(ReadChunkFrom(snapshot, start));
+      } else {
+        ++report_.unread_chunks;
+        AddChunk(*same);
+      }
+      start = chunks().empty() ? "" : chunks().back().end;
+      DYNLIB_RETURN_IF_ERROR(Tell(options_, report_));
+    } while (!start.empty());
+    return absl::OkStatus();
+  }
+
+  // That of the backup before which has what is there from `start` on; null: there is none.
+  absl::StatusOr<const BackupChunk*> UnchangedChunk(const Snapshot& snapshot,
+                                                    const std::string& start) {
+    const auto at = chunks_from_.find(start);
+    if (at == chunks_from_.end()) return nullptr;
+    const BackupChunk& chunk = *at->second;
+    if (!chunk.pages.has_value()) return nullptr;
+    if (!there_.contains(ChunkObject(options_.prefix, chunk.digest))) return nullptr;
+    DYNLIB_ASSIGN_OR_RETURN(const std::optional<Digest128> pages,
+                            snapshot.PagesDigest(start, chunk.end));
+    return pages == chunk.pages ? &chunk : nullptr;
+  }
+
+  absl::Status ReadChunkFrom(const Snapshot& snapshot, const std::string& start) {
+    std::string end;
+    DYNLIB_RETURN_IF_ERROR(snapshot.Scan(
+        start, "", ScanOrder::kForward,
+        [&](std::string_view key, std::string_view value) {
+          chunk_.Add(key, value);
+          if (!EndsChunk(key, key.size() + value.size() + 1, chunk_.bytes().size())) return true;
+          end = Cat(key, std::string_view("\0", 1));
+          return false;
+        },
+        ReadMode::kNotKept));
+    if (chunk_.rows() == 0) return NothingLeft();
+    DYNLIB_ASSIGN_OR_RETURN(const std::optional<Digest128> pages, snapshot.PagesDigest(start, end));
+    return StoreChunk(std::move(end), pages);
+  }
+
+  // The row that ended the last chunk was the last: that chunk has all that is left. What its range
+  // is like from here on was not looked at.
+  absl::Status NothingLeft() {
+    if (chunks().empty()) return absl::OkStatus();
+    chunks().back().end.clear();
+    chunks().back().pages.reset();
+    return absl::OkStatus();
+  }
+
+  absl::Status StoreChunk(std::string end, const std::optional<Digest128>& pages) {
     const std::string& bytes = chunk_.bytes();
     const Digest128 digest = Digest(bytes);
     const std::string name = ChunkObject(options_.prefix, digest);
@@ -130,16 +208,25 @@ class Upload {
       ++report_.uploaded_chunks;
       report_.uploaded_bytes += bytes.size();
     }
-    manifest_.trees.back().chunks.push_back({digest, bytes.size(), chunk_.rows()});
-    ++report_.chunks;
-    report_.bytes += bytes.size();
+    AddChunk({digest, bytes.size(), chunk_.rows(), std::move(end), pages});
+    report_.rows_read += chunk_.rows();
     chunk_.Clear();
-    return Tell(options_, report_);
+    return absl::OkStatus();
   }
+
+  void AddChunk(BackupChunk chunk) {
+    report_.rows += chunk.rows;
+    report_.bytes += chunk.bytes;
+    ++report_.chunks;
+    chunks().push_back(std::move(chunk));
+  }
+  std::vector<BackupChunk>& chunks() { return manifest_.trees.back().chunks; }
 
   ObjectStore* const objects_;
   const BackupOptions& options_;
   std::set<std::string> there_;
+  std::optional<BackupManifest> previous_;
+  std::map<std::string_view, const BackupChunk*> chunks_from_;  // of the tree, by their start
   BackupManifest manifest_;
   BackupReport report_;
   ChunkBuilder chunk_;

@@ -9,8 +9,11 @@
 // A backup is a manifest and chunks of about a mebibyte of rows, each stored once under the digest
 // of its bytes. Where a chunk ends depends on the keys alone, so that a change moves the ends of
 // few others: a backup uploads the chunks that no earlier one has, and each backup is whole in
-// itself. It reads all rows, from memory or disk, each page against its checksum, while writes go
-// on: what it holds is the snapshot. Chunks of different stores may share a prefix.
+// itself. It reads the rows of those ranges alone whose pages are not those of the backup before,
+// from memory or disk, each page against its checksum, while writes go on: what it holds is the
+// snapshot. Pages that no checkpoint has written yet are read by the next backup again: make a
+// checkpoint before. What is not read is not checked: Store::Verify is for that, or
+// read_all. Chunks of different stores may share a prefix.
 //
 // A name is taken when its manifest is there, which is written last; a backup that did not finish
 // leaves chunks that the next one finds.
@@ -47,6 +50,10 @@ struct BackupReport {
   uint64_t bytes = 0;  // of chunks
   uint64_t uploaded_chunks = 0;
   uint64_t uploaded_bytes = 0;
+  // Taken over from the backup before, as the pages that have their rows are the same; and the
+  // rows of the others.
+  uint64_t unread_chunks = 0;
+  uint64_t rows_read = 0;
 };
 
 // Called after each chunk. One that takes its time bounds the rate; false ends it with kCancelled.
@@ -55,6 +62,11 @@ using BackupProgress = std::function<bool(const BackupReport&)>;
 struct BackupOptions {
   std::string name{};            // what an object's name may hold, without '/'
   std::string prefix = "store";  // of all names
+  // The backup that this one goes on from; empty: the last one by name, if there is any. One of
+  // another store does no harm, and no good.
+  std::string previous{};
+  // Reads what has not changed too, and so checks it.
+  bool read_all = false;
   BackupProgress progress = nullptr;
 };
 

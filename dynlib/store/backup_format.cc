@@ -10,16 +10,28 @@ namespace {
 constexpr std::string_view kChunkMagic("DLCHUNK\0", 8);
 constexpr std::string_view kManifestMagic("DLBACKUP", 8);
 
-// The version, once magic and checksum are right.
-absl::StatusOr<uint32_t> ReadVersion(ByteReader& in, std::string_view magic) {
+// Once the checksum is right.
+absl::StatusOr<uint32_t> ReadVersion(ByteReader& in, std::string_view magic, uint32_t newest) {
   if (in.Bytes(magic.size()) != magic) return absl::DataLossError("the first bytes are wrong");
   const uint32_t version = in.Fixed32();
-  if (in.ok() && version > kBackupVersion) {
+  if (in.ok() && version > newest) {
     return absl::FailedPreconditionError(
-        Cat("of format version ", version, "; this program knows up to ", kBackupVersion));
+        Cat("of format version ", version, "; this program knows up to ", newest));
   }
-  if (version != kBackupVersion) return absl::DataLossError("of an unknown version");
+  if (version == 0) return absl::DataLossError("of an unknown version");
   return version;
+}
+
+void PutDigest(std::string& out, const Digest128& digest) {
+  PutFixed64(out, digest.low);
+  PutFixed64(out, digest.high);
+}
+
+Digest128 ReadDigest(ByteReader& in) {
+  Digest128 digest;
+  digest.low = in.Fixed64();
+  digest.high = in.Fixed64();
+  return digest;
 }
 
 }  // namespace
@@ -32,14 +44,14 @@ void ChunkBuilder::Add(std::string_view key, std::string_view value) {
 
 void ChunkBuilder::Clear() {
   bytes_ = kChunkMagic;
-  PutFixed32(bytes_, kBackupVersion);
+  PutFixed32(bytes_, kChunkVersion);
   rows_ = 0;
 }
 
 absl::Status ReadChunk(std::string_view bytes,
                        absl::FunctionRef<absl::Status(std::string_view, std::string_view)> row) {
   ByteReader in(bytes);
-  DYNLIB_RETURN_IF_ERROR(ReadVersion(in, kChunkMagic).status());
+  DYNLIB_RETURN_IF_ERROR(ReadVersion(in, kChunkMagic, kChunkVersion).status());
   while (in.ok() && !in.rest().empty()) {
     const std::string_view key = in.LengthPrefixed();
     const std::string_view value = in.LengthPrefixed();
@@ -50,17 +62,19 @@ absl::Status ReadChunk(std::string_view bytes,
 
 std::string EncodeManifest(const BackupManifest& manifest) {
   std::string out(kManifestMagic);
-  PutFixed32(out, kBackupVersion);
+  PutFixed32(out, kManifestVersion);
   PutFixed64(out, manifest.position);
   PutVarint(out, manifest.trees.size());
   for (const BackupManifest::Tree& tree : manifest.trees) {
     PutLengthPrefixed(out, tree.name);
     PutVarint(out, tree.chunks.size());
     for (const BackupChunk& chunk : tree.chunks) {
-      PutFixed64(out, chunk.digest.low);
-      PutFixed64(out, chunk.digest.high);
+      PutDigest(out, chunk.digest);
       PutVarint(out, chunk.bytes);
       PutVarint(out, chunk.rows);
+      PutLengthPrefixed(out, chunk.end);
+      PutFixed8(out, chunk.pages.has_value() ? 1 : 0);
+      if (chunk.pages.has_value()) PutDigest(out, *chunk.pages);
     }
   }
   PutFixed64(out, Checksum(out));
@@ -76,17 +90,22 @@ absl::StatusOr<BackupManifest> DecodeManifest(std::string_view bytes) {
         Cat("checksum ", Hex(Checksum(body)), ", and ", Hex(stored), " is stored"));
   }
   ByteReader in(body);
-  DYNLIB_RETURN_IF_ERROR(ReadVersion(in, kManifestMagic).status());
+  DYNLIB_ASSIGN_OR_RETURN(const uint32_t version,
+                          ReadVersion(in, kManifestMagic, kManifestVersion));
   BackupManifest manifest{.position = in.Fixed64()};
   for (uint64_t trees = in.Varint(); trees > 0 && in.ok(); --trees) {
     BackupManifest::Tree& tree = manifest.trees.emplace_back();
     tree.name = in.LengthPrefixed();
     for (uint64_t chunks = in.Varint(); chunks > 0 && in.ok(); --chunks) {
       BackupChunk& chunk = tree.chunks.emplace_back();
-      chunk.digest.low = in.Fixed64();
-      chunk.digest.high = in.Fixed64();
+      chunk.digest = ReadDigest(in);
       chunk.bytes = in.Varint();
       chunk.rows = in.Varint();
+      if (version == 1) continue;
+      chunk.end = in.LengthPrefixed();
+      const uint8_t has_pages = in.Fixed8();
+      if (has_pages > 1) in.Fail();
+      if (has_pages == 1) chunk.pages = ReadDigest(in);
     }
   }
   if (!in.done()) return absl::DataLossError("a manifest that is cut short");

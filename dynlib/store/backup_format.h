@@ -5,6 +5,7 @@
 #define DYNLIB_STORE_BACKUP_FORMAT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,7 +17,9 @@
 
 namespace dynlib::store {
 
-inline constexpr uint32_t kBackupVersion = 1;
+// Of a chunk it stays as long as may be: the same rows are to have the same digest.
+inline constexpr uint32_t kChunkVersion = 1;
+inline constexpr uint32_t kManifestVersion = 2;
 
 // Rows of one tree in key order, in the making.
 class ChunkBuilder {
@@ -41,6 +44,10 @@ struct BackupChunk {
   Digest128 digest;  // of the object's bytes, and its name
   uint64_t bytes = 0;
   uint64_t rows = 0;
+  // It has the rows from the end of the chunk before up to here; empty: all that are left.
+  std::string end{};
+  // Snapshot::PagesDigest of that range, if it was known. Not of version 1.
+  std::optional<Digest128> pages{};
 };
 
 struct BackupManifest {

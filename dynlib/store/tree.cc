@@ -6,6 +6,7 @@
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/store/node_store.h"
+#include "dynlib/store/page_digest.h"
 #include "dynlib/store/range_estimate.h"
 #include "dynlib/store/scanner.h"
 #include "dynlib/store/tree_update.h"
@@ -171,6 +172,12 @@ absl::StatusOr<std::optional<Snapshot::Unreadable>> Snapshot::FindDamage(std::st
   DYNLIB_RETURN_IF_ERROR(
       Scanner(&nodes(), key, after, false, visit, &unreadable_visitor, mode).RunUnclipped(*root()));
   return found;
+}
+
+absl::StatusOr<std::optional<Digest128>> Snapshot::PagesDigest(std::string_view first,
+                                                               std::string_view end) const {
+  if (root() == nullptr) return std::nullopt;
+  return DigestOfPages(nodes(), *root(), first, end);
 }
 
 absl::StatusOr<RangeStats> Snapshot::ApproximateStats(std::string_view first,

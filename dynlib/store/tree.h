@@ -53,6 +53,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/base/checksum.h"
 #include "dynlib/store/epochs.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/page.h"
@@ -125,6 +126,13 @@ class Snapshot {
   // each level of the tree, and keeps none. Damaged pages are passed
   // over, but for the root.
   absl::StatusOr<RangeStats> ApproximateStats(std::string_view first, std::string_view end) const;
+
+  // Stands for what [first, end) holds, no upper bound when `end` is empty: two versions, of this
+  // tree or another of the file, that have one digest have the same rows there. The same rows may
+  // have many, as their pages are written anew. Nothing for a range with pages that no checkpoint
+  // has written. Reads branches alone, a hundredth of the pages, and keeps none.
+  absl::StatusOr<std::optional<Digest128>> PagesDigest(std::string_view first,
+                                                       std::string_view end) const;
 
   // Of the newest batch in this version.
   uint64_t position() const { return pin_ == nullptr ? 0 : pin_->position; }

@@ -3,12 +3,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "dynlib/base/checksum.h"
+#include "dynlib/base/coding.h"
 #include "dynlib/base/random.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/runtime/object_store.h"
@@ -42,16 +45,32 @@ TEST(BackupFormatTest, WorkedExample) {
   EXPECT_EQ(chunk.bytes(), std::string("DLCHUNK\0\1\0\0\0\4lima\4Peru\4oslo\6Norway", 34));
   BackupManifest manifest{.position = 7};
   manifest.trees.push_back({"", {}});
-  manifest.trees.push_back({"cities", {{{0x1122, 0x3344}, 34, 2}}});
+  const Digest128 pages = {0x55, 0x66};
+  manifest.trees.push_back({"cities", {{{0x1122, 0x3344}, 34, 2, "p", pages}}});
   const std::string bytes = EncodeManifest(manifest);
   EXPECT_EQ(bytes.substr(0, bytes.size() - 8),
-            std::string("DLBACKUP\1\0\0\0\7\0\0\0\0\0\0\0\2\0\0\6cities\1"
-                        "\x22\x11\0\0\0\0\0\0\x44\x33\0\0\0\0\0\0\x22\2",
-                        49));
+            std::string("DLBACKUP\2\0\0\0\7\0\0\0\0\0\0\0\2\0\0\6cities\1"
+                        "\x22\x11\0\0\0\0\0\0\x44\x33\0\0\0\0\0\0\x22\2"
+                        "\1p\1\x55\0\0\0\0\0\0\0\x66\0\0\0\0\0\0\0",
+                        68));
   DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupManifest decoded, DecodeManifest(bytes));
   EXPECT_EQ(EncodeManifest(decoded), bytes);
   EXPECT_EQ(ChunkObject("p", manifest.trees[1].chunks[0].digest),
             "p/chunks/00000000000033440000000000001122");
+}
+
+TEST(BackupFormatTest, AnOlderManifestIsRead) {
+  std::string bytes(
+      "DLBACKUP\1\0\0\0\7\0\0\0\0\0\0\0\2\0\0\6cities\1"
+      "\x22\x11\0\0\0\0\0\0\x44\x33\0\0\0\0\0\0\x22\2",
+      49);
+  PutFixed64(bytes, Checksum(bytes));
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupManifest decoded, DecodeManifest(bytes));
+  EXPECT_EQ(decoded.position, 7u);
+  ASSERT_EQ(decoded.trees.size(), 2u);
+  ASSERT_EQ(decoded.trees[1].chunks.size(), 1u);
+  EXPECT_EQ(decoded.trees[1].chunks[0].rows, 2u);
+  EXPECT_EQ(decoded.trees[1].chunks[0].pages, std::nullopt);
 }
 
 TEST(BackupFormatTest, DamageIsFoundAndNewerFormatsAreRefused) {
@@ -145,6 +164,102 @@ TEST_F(BackupTest, FullThenIncrementalThenRestored) {
   ExpectRestored("tuesday", rows_);
   DYNLIB_ASSERT_OK(DeleteBackup(&objects_, {.name = "tuesday"}));
   EXPECT_THAT(Objects("store/"), IsEmpty());
+}
+
+// What has the same pages as before is not read again, nor are they.
+TEST_F(BackupTest, UnchangedRangesAreNotRead) {
+  DYNLIB_ASSERT_OK(h_.Checkpoint());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport full, Back("1"));
+  EXPECT_EQ(full.rows_read, full.rows);
+  EXPECT_EQ(full.unread_chunks, 0u);
+  DYNLIB_ASSERT_OK(h_.Reopen());  // With nothing in memory.
+  tree_ = *h_.store->FindTree("rows");
+  const uint64_t pages_before = h_.store->stats().pages.pages_read;
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport same, Back("2"));
+  EXPECT_EQ(same.unread_chunks, same.chunks);
+  EXPECT_EQ(same.rows_read, 0u);
+  EXPECT_EQ(same.rows, full.rows);
+  EXPECT_EQ(same.bytes, full.bytes);
+  // Branches, once for each chunk: of more than 800 pages of values.
+  EXPECT_LE(h_.store->stats().pages.pages_read - pages_before, 4 * full.chunks);
+  ExpectRestored("2", rows_);
+
+  Add(kRows - 1, "inserted");
+  DYNLIB_ASSERT_OK(h_.Checkpoint());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport next, Back("3"));
+  EXPECT_GT(next.rows_read, 0u);
+  EXPECT_LE(next.rows_read, rows_.size() * 2 / 3);
+  EXPECT_GT(next.unread_chunks, 0u);
+  ExpectRestored("3", rows_);
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport all, BackUp(h_.store->snapshot(), &objects_,
+                                                             {.name = "4", .read_all = true}));
+  EXPECT_EQ(all.rows_read, all.rows);
+  EXPECT_EQ(all.uploaded_chunks, 0u);
+
+  // Against one that is named; one that is not there is an error.
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport named, BackUp(h_.store->snapshot(), &objects_,
+                                                               {.name = "5", .previous = "1"}));
+  EXPECT_GT(named.unread_chunks, 0u);
+  EXPECT_GT(named.rows_read, 0u);
+  EXPECT_THAT(BackUp(h_.store->snapshot(), &objects_, {.name = "6", .previous = "none"}),
+              StatusIs(StatusCode::kNotFound));
+}
+
+// A chunk that is gone is made again, and a manifest that is damaged is not gone on from.
+TEST_F(BackupTest, WhatIsMissingOfTheBackupBeforeIsReadAgain) {
+  DYNLIB_ASSERT_OK(h_.Checkpoint());
+  DYNLIB_ASSERT_OK(Back("1").status());
+  const std::vector<std::string> chunks = Objects("store/chunks/");
+  DYNLIB_ASSERT_OK(objects_.Delete(chunks[1]));
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport second, Back("2"));
+  EXPECT_EQ(second.uploaded_chunks, 1u);
+  EXPECT_EQ(second.unread_chunks, second.chunks - 1);
+  EXPECT_THAT(VerifyBackup(&objects_, {.name = "1"}), IsOk());
+  ASSERT_TRUE(objects_.FlipBit("store/backups/2", 100));
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport third, Back("3"));
+  EXPECT_EQ(third.rows_read, third.rows);
+  EXPECT_EQ(third.uploaded_chunks, 0u);
+  ExpectRestored("3", rows_);
+}
+
+// Whatever changes between two of them, checkpointed or not: each has what was there.
+TEST_F(BackupTest, RandomChangesBetweenIncrementalBackups) {
+  Random random(7);
+  uint64_t unread = 0;
+  for (int round = 0; round < 25; ++round) {
+    SCOPED_TRACE(round);
+    const int kind = static_cast<int>(random.Below(6));
+    if (kind == 0) {  // The end, or the middle, is deleted.
+      const std::string first = Cat("key", 10000 + random.Below(kRows));
+      const std::string end = random.Chance(0.5) ? "" : Cat("key", 10000 + random.Below(kRows));
+      if (end.empty() || first < end) {
+        StoreBatch batch;
+        batch.DeleteRange(tree_, first, end);
+        DYNLIB_ASSERT_OK(h_.Write(std::move(batch)).status);
+        rows_.erase(rows_.lower_bound(first), end.empty() ? rows_.end() : rows_.lower_bound(end));
+      }
+    } else if (kind == 1) {  // The tree is another one of that name.
+      DYNLIB_ASSERT_OK(h_.DropTree(tree_));
+      DYNLIB_ASSERT_OK_AND_ASSIGN(tree_, h_.OpenTree("rows"));
+      rows_.clear();
+      for (int i = 0; i < 300; ++i) Add(static_cast<int>(random.Below(kRows)), "again");
+    } else {
+      for (uint64_t n = random.Below(kind == 2 ? 400 : 6); n > 0; --n) {
+        Add(static_cast<int>(random.Below(kRows + 20)), Cat("round", round));
+      }
+    }
+    if (random.Chance(0.7)) {
+      DYNLIB_ASSERT_OK(h_.Checkpoint());
+    }
+    if (random.Chance(0.2)) h_.Rest();
+    const std::string name = Cat("b", 100 + round);
+    DYNLIB_ASSERT_OK_AND_ASSIGN(const BackupReport report, Back(name));
+    EXPECT_EQ(report.rows, rows_.size() + 1);
+    unread += report.unread_chunks;
+    ExpectRestored(name, rows_);
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GT(unread, 20u);
 }
 
 TEST_F(BackupTest, ItIsTheSnapshotWhateverIsWrittenMeanwhile) {
