@@ -73,6 +73,17 @@ done
 printf '{"key": "a", "value": "\\u00ff\\u20ac\\n"}\n' > odd.jsonl
 expect 0 "" load db odd.jsonl --quiet
 expect 0 '"\u00ff\u00e2\u0082\u00ac\u000a"' scan db
+# Bytes that no command line holds, as JSON strings.
+expect 0 "" put db '"\u0000\u00ff\n"' '"\u0001 \"v\""' --json --tree bytes
+expect 0 '"\u0001 \"v\""' get db '"\u0000\u00ff\u000a"' --json --tree bytes
+expect 0 '"\u0000\u00ff\u000a"' scan db --tree bytes --keys --json --prefix '"\u0000"'
+expect 0 '{"key": "\u0000\u00ff\u000a", "value": "\u0001 \"v\""}' dump db --tree bytes
+expect 2 'is no JSON string: a string in quotes was expected' get db plain --json
+expect 2 'there is more behind the string' scan db --start '"a" b' --json
+expect 1 'no key' get db '"\u0000"' --json --tree bytes
+expect 0 "" delete db '"\u0000\u00ff\n"' --json --tree bytes
+[[ -z "$("$tool" dump db --tree bytes)" ]] ||
+  { echo "FAILED: the deleted key is there"; failures=$((failures + 1)); }
 printf 'a,b\nc\n' > bad.csv
 expect 2 "bad.csv: line 2: a row has two fields" load db bad.csv
 printf '{"key": "a"}\n' > bad.jsonl
@@ -91,10 +102,20 @@ expect 0 "rows 5004" backup db objects monday --quiet
 expect 3 "there is a backup monday" backup db objects monday --quiet
 "$tool" put db new row
 expect 0 "uploaded_chunks 1" backup db objects tuesday --quiet
+expect 0 "rows_read 0" backup db objects wednesday --quiet
+expect 0 "rows_read 5005" backup db objects x-all --quiet --read-all
+expect 0 "unread_chunks" backup db objects x-previous --quiet --previous monday
+expect 1 "store/backups/never" backup db objects x-never --quiet --previous never
 expect 0 "tuesday" backups objects
 expect 0 "rows 5005" restore objects tuesday back --quiet
 expect 0 "row" get back new
 expect 0 "Peru" get back lima --tree cities
+expect 0 "rows 5005" restore objects tuesday smaller --quiet --compress
+expect 0 "Peru" get smaller lima --tree cities
+expect 0 "damaged 0" verify smaller --quiet
+used() { "$tool" stats "$1" | sed -n 's/^used_bytes //p'; }
+(($(used smaller) < $(used back))) ||
+  { echo "FAILED: --compress saved nothing"; failures=$((failures + 1)); }
 expect 3 "empty folder" restore objects tuesday back --quiet
 expect 1 "store/backups/none" restore objects none back2 --quiet
 expect 1 "no such folder" backups nowhere

@@ -17,6 +17,8 @@
 #include "dynlib/runtime/posix/posix_disk.h"
 #include "dynlib/store/backup.h"
 #include "dynlib/store/local_store.h"
+#include "dynlib/store/page_compression.h"
+#include "dynlib/store/page_file.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_batch.h"
 #include "dynlib/store/store_snapshot.h"
@@ -43,13 +45,25 @@ constexpr int kFailed = 5;
 constexpr Command::Option kTree = {"tree", "NAME", "the named tree; else the default one"};
 constexpr Command::Option kQuiet = {"quiet", "", "no progress bar"};
 constexpr Command::Option kRate = {"rate-mib", "N", "at most so many MiB a second"};
+constexpr Command::Option kJson = {"json", "",
+                                   "keys and values are JSON strings, \u0000 to \u00ff bytes"};
+constexpr Command::Option kCompress = {"compress", "",
+                                       "write pages compressed, where that saves space"};
 constexpr Command::Option kPrefix = {"prefix", "NAME",
                                      "of the objects' names, to keep several stores apart"};
 
-absl::StatusOr<std::unique_ptr<LocalStore>> OpenStore(const std::string& folder,
-                                                      bool create = false) {
+store::PageFile::Options PagesFor(const Arguments& arguments) {
+  store::PageFile::Options pages;
+  if (arguments.Has("compress")) pages.compression = store::Compression::kZstd;
+  return pages;
+}
+
+// The store that a command's first word names; made, if the command has --create.
+absl::StatusOr<std::unique_ptr<LocalStore>> OpenStore(const Arguments& arguments) {
+  const std::string& folder = arguments.position(0);
   Store::Options options;
-  options.create_if_missing = create;
+  options.create_if_missing = arguments.Has("create");
+  options.pages = PagesFor(arguments);
   Store::Recovery found;
   DYNLIB_ASSIGN_OR_RETURN(auto local,
                           LocalStore::Open(folder, options, MetricsSink::None(), &found));
@@ -69,6 +83,15 @@ absl::StatusOr<NamedTree> TreeOf(Store& store, const Arguments& arguments, bool 
 absl::Status Closed(LocalStore& local, absl::Status status) {
   status.Update(local.Close());
   return status;
+}
+
+// A key or value as it was given on the command line.
+absl::StatusOr<std::string> Bytes(const Arguments& arguments, const std::string& word) {
+  if (!arguments.Has("json") || word.empty()) return word;
+  absl::StatusOr<std::string> bytes = ParseJsonString(word);
+  if (bytes.ok()) return bytes;
+  return absl::InvalidArgumentError(
+      Cat(Escape(word), " is no JSON string: ", ToStd(bytes.status().message())));
 }
 
 void Print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -95,7 +118,7 @@ absl::StatusOr<uint64_t> RateOf(const Arguments& arguments) {
 }
 
 absl::Status Info(const Arguments& arguments) {
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   const Store::Stats stats = (*local)->stats();
   std::printf("store            %s\n", arguments.position(0).c_str());
   std::printf("position         %llu\n", static_cast<unsigned long long>(stats.position));
@@ -114,7 +137,7 @@ absl::Status Info(const Arguments& arguments) {
 }
 
 absl::Status PrintStats(const Arguments& arguments) {
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   const Store::Stats stats = (*local)->stats();
   const std::pair<std::string_view, uint64_t> lines[] = {
       {"position", stats.position},
@@ -128,6 +151,7 @@ absl::Status PrintStats(const Arguments& arguments) {
       {"generation", stats.pages.generation},
       {"page_memory_bytes", stats.pages.page_memory_bytes},
       {"pages_read", stats.pages.pages_read},
+      {"snapshots", stats.snapshots.size()},
   };
   for (const auto& [name, value] : lines) Print(Cat(name, " ", value, "\n"));
   for (const std::string& culprit : stats.culprits) Print(Cat("culprit ", culprit, "\n"));
@@ -135,30 +159,31 @@ absl::Status PrintStats(const Arguments& arguments) {
 }
 
 absl::Status Get(const Arguments& arguments) {
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(const std::string key, Bytes(arguments, arguments.position(1)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const NamedTree tree, TreeOf(**local, arguments));
-  DYNLIB_ASSIGN_OR_RETURN(const std::optional<std::string> value,
-                          (*local)->Get(tree, arguments.position(1)));
-  if (!value.has_value()) {
-    return absl::NotFoundError(Cat("no key ", Escape(arguments.position(1))));
-  }
-  Print(Cat(*value, "\n"));
+  DYNLIB_ASSIGN_OR_RETURN(const std::optional<std::string> value, (*local)->Get(tree, key));
+  if (!value.has_value()) return absl::NotFoundError(Cat("no key ", Escape(key)));
+  Print(Cat(arguments.Has("json") ? JsonString(*value) : *value, "\n"));
   return absl::OkStatus();
 }
 
 absl::Status Put(const Arguments& arguments) {
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0), arguments.Has("create")));
+  DYNLIB_ASSIGN_OR_RETURN(std::string key, Bytes(arguments, arguments.position(1)));
+  DYNLIB_ASSIGN_OR_RETURN(std::string value, Bytes(arguments, arguments.position(2)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const NamedTree tree, TreeOf(**local, arguments, true));
   store::StoreBatch batch;
-  batch.Put(tree, arguments.position(1), arguments.position(2));
+  batch.Put(tree, std::move(key), std::move(value));
   return Closed(*local, (*local)->Write(std::move(batch)).status);
 }
 
 absl::Status Delete(const Arguments& arguments) {
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(std::string key, Bytes(arguments, arguments.position(1)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const NamedTree tree, TreeOf(**local, arguments));
   store::StoreBatch batch;
-  batch.Delete(tree, arguments.position(1));
+  batch.Delete(tree, std::move(key));
   return Closed(*local, (*local)->Write(std::move(batch)).status);
 }
 
@@ -177,7 +202,7 @@ absl::Status PrintRows(const Arguments& arguments, const store::ScanOptions& opt
       const store::ScanResult result,
       store.Scan(options, [&](std::string_view key, std::string_view value) {
         if (keys_only) {
-          Print(Cat(Escape(key, SIZE_MAX), "\n"));
+          Print(Cat(arguments.Has("json") ? JsonString(key) : Escape(key, SIZE_MAX), "\n"));
         } else {
           Print(Cat(format == RowReader::Format::kCsv ? ToCsv(key, value) : ToJson(key, value),
                     "\n"));
@@ -193,14 +218,17 @@ absl::Status PrintRows(const Arguments& arguments, const store::ScanOptions& opt
 absl::Status Scan(const Arguments& arguments) {
   DYNLIB_ASSIGN_OR_RETURN(const RowReader::Format format, FormatOf(arguments, ""));
   DYNLIB_ASSIGN_OR_RETURN(const uint64_t limit, arguments.Number("limit", UINT64_MAX));
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(const std::string start, Bytes(arguments, arguments.Text("start")));
+  DYNLIB_ASSIGN_OR_RETURN(const std::string end, Bytes(arguments, arguments.Text("end")));
+  DYNLIB_ASSIGN_OR_RETURN(const std::string prefix, Bytes(arguments, arguments.Text("prefix")));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const NamedTree tree, TreeOf(**local, arguments));
   return PrintRows(
       arguments,
       {.tree = tree,
-       .start = arguments.Text("start"),
-       .end = arguments.Text("end"),
-       .prefix = arguments.Text("prefix"),
+       .start = start,
+       .end = end,
+       .prefix = prefix,
        .order = arguments.Has("reverse") ? store::ScanOrder::kReverse : store::ScanOrder::kForward,
        .max_rows = limit},
       format, **local, arguments.Has("keys"));
@@ -208,7 +236,7 @@ absl::Status Scan(const Arguments& arguments) {
 
 absl::Status Dump(const Arguments& arguments) {
   DYNLIB_ASSIGN_OR_RETURN(const RowReader::Format format, FormatOf(arguments, ""));
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const NamedTree tree, TreeOf(**local, arguments));
   return PrintRows(arguments, {.tree = tree, .mode = store::ReadMode::kNotKept}, format, **local,
                    false);
@@ -252,7 +280,7 @@ absl::Status Load(const Arguments& arguments) {
     total = std::filesystem::file_size(path, error);
     if (error) total = 0;
   }
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0), arguments.Has("create")));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const NamedTree tree, TreeOf(**local, arguments, true));
   RowReader reader(opened != nullptr ? opened.get() : stdin, format);
   Progress progress("loading", total, arguments.Has("quiet"), rate);
@@ -266,7 +294,7 @@ absl::Status Load(const Arguments& arguments) {
 
 absl::Status Verify(const Arguments& arguments) {
   DYNLIB_ASSIGN_OR_RETURN(const uint64_t rate, RateOf(arguments));
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   Progress progress("verifying", 0, arguments.Has("quiet"), rate);
   store::PageFile::VerifyReport report;
   const absl::Status status = (*local)->Verify(&report, [&](const auto& so_far) {
@@ -284,13 +312,16 @@ absl::Status Verify(const Arguments& arguments) {
 void PrintReport(const BackupReport& report) {
   Print(Cat("position ", report.position, "\ntrees ", report.trees, "\nrows ", report.rows,
             "\nchunks ", report.chunks, "\nbytes ", report.bytes, "\nuploaded_chunks ",
-            report.uploaded_chunks, "\nuploaded_bytes ", report.uploaded_bytes, "\n"));
+            report.uploaded_chunks, "\nuploaded_bytes ", report.uploaded_bytes, "\nunread_chunks ",
+            report.unread_chunks, "\nrows_read ", report.rows_read, "\n"));
 }
 
 store::BackupOptions BackupOptionsOf(const Arguments& arguments, std::string name,
                                      Progress* progress) {
   return {.name = std::move(name),
           .prefix = arguments.Text("prefix", "store"),
+          .previous = arguments.Text("previous"),
+          .read_all = arguments.Has("read-all"),
           .progress = [progress](const BackupReport& report) {
             progress->Show(report.bytes, report.rows);
             return true;
@@ -299,8 +330,10 @@ store::BackupOptions BackupOptionsOf(const Arguments& arguments, std::string nam
 
 absl::Status Backup(const Arguments& arguments) {
   DYNLIB_ASSIGN_OR_RETURN(const uint64_t rate, RateOf(arguments));
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments.position(0)));
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const Objects objects, OpenObjects(arguments.position(1), true));
+  // What the log alone has is in no page yet: the next backup would read it again.
+  DYNLIB_RETURN_IF_ERROR((*local)->Checkpoint());
   Progress progress("backing up", 0, arguments.Has("quiet"), rate);
   DYNLIB_ASSIGN_OR_RETURN(
       const BackupReport report,
@@ -325,7 +358,7 @@ absl::Status Restore(const Arguments& arguments) {
       const BackupReport report,
       store::RestoreBackup(objects.store.get(),
                            BackupOptionsOf(arguments, arguments.position(1), &progress), disk.get(),
-                           folder.filename().string()));
+                           folder.filename().string(), PagesFor(arguments)));
   progress.Finish(report.bytes, report.rows);
   PrintReport(report);
   return absl::OkStatus();
@@ -351,14 +384,18 @@ const std::vector<Command>& Commands() {
       {"get",
        {"STORE", "KEY"},
        "Prints the value of a key. Exit code 1 if there is none.",
-       {kTree},
+       {kTree, kJson},
        &Get},
       {"put",
        {"STORE", "KEY", "VALUE"},
        "Puts a key, durably.",
-       {kTree, {"create", "", "make the store if there is none"}},
+       {kTree, {"create", "", "make the store if there is none"}, kJson, kCompress},
        &Put},
-      {"delete", {"STORE", "KEY"}, "Deletes a key, durably; none is fine.", {kTree}, &Delete},
+      {"delete",
+       {"STORE", "KEY"},
+       "Deletes a key, durably; none is fine.",
+       {kTree, kJson},
+       &Delete},
       {"scan",
        {"STORE"},
        "Prints rows in key order.",
@@ -369,6 +406,7 @@ const std::vector<Command>& Commands() {
         {"reverse", "", "from the last to the first"},
         {"limit", "N", "at most N rows"},
         {"keys", "", "keys alone, escaped"},
+        {"json", "", "P and K are JSON strings, and so are the keys that --keys prints"},
         {"format", "F", "jsonl (default) or csv"}},
        &Scan},
       {"load",
@@ -380,6 +418,7 @@ const std::vector<Command>& Commands() {
         {"create", "", "make the store if there is none"},
         {"format", "F", "csv or jsonl; else by the file's name"},
         {"batch", "N", "rows written together (1000)"},
+        kCompress,
         kRate,
         kQuiet},
        &Load},
@@ -396,14 +435,18 @@ const std::vector<Command>& Commands() {
       {"backup",
        {"STORE", "OBJECTS", "NAME"},
        "Backs the store up into the folder OBJECTS. What an earlier backup there has is not\n"
-       "stored again.",
-       {kPrefix, kRate, kQuiet},
+       "stored again, and what has not changed since the one before is not read again.",
+       {kPrefix,
+        {"previous", "NAME", "the backup to go on from; else the last by name"},
+        {"read-all", "", "read what has not changed too, which checks it"},
+        kRate,
+        kQuiet},
        &Backup},
       {"backups", {"OBJECTS"}, "Lists the backups in a folder.", {kPrefix}, &Backups},
       {"restore",
        {"OBJECTS", "NAME", "STORE"},
        "Makes a store of a backup, in a folder that is absent or empty.",
-       {kPrefix, kRate, kQuiet},
+       {kPrefix, kCompress, kRate, kQuiet},
        &Restore},
   };
   return *kCommands;

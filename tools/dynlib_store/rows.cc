@@ -36,6 +36,13 @@ class JsonParser {
     return Row{*std::move(key), *std::move(value)};
   }
 
+  absl::StatusOr<std::string> RunString() {
+    DYNLIB_ASSIGN_OR_RETURN(std::string out, String());
+    SkipSpace();
+    if (!rest_.empty()) return NoRow("there is more behind the string");
+    return out;
+  }
+
  private:
   void SkipSpace() {
     while (!rest_.empty() && (rest_[0] == ' ' || rest_[0] == '\t' || rest_[0] == '\r')) {
@@ -137,6 +144,10 @@ std::string CsvField(std::string_view bytes) {
 }  // namespace
 
 absl::StatusOr<Row> ParseJsonRow(std::string_view line) { return JsonParser(line).Run(); }
+
+absl::StatusOr<std::string> ParseJsonString(std::string_view text) {
+  return JsonParser(text).RunString();
+}
 
 absl::StatusOr<Row> ParseCsvRow(std::string_view record) {
   std::string fields[2];

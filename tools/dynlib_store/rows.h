@@ -27,8 +27,9 @@ absl::StatusOr<Row> ParseJsonRow(std::string_view line);
 absl::StatusOr<Row> ParseCsvRow(std::string_view record);
 std::string ToJson(std::string_view key, std::string_view value);
 std::string ToCsv(std::string_view key, std::string_view value);
-// A JSON string, with its quotes.
+// A JSON string, with its quotes; and back: kInvalidArgument for text that is none.
 std::string JsonString(std::string_view bytes);
+absl::StatusOr<std::string> ParseJsonString(std::string_view text);
 
 // Reads a file record by record.
 class RowReader {
