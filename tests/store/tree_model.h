@@ -11,26 +11,11 @@
 #include "dynlib/store/tree.h"
 #include "dynlib/store/write_batch.h"
 #include "gtest/gtest.h"
+#include "tests/store/model_keys.h"
 
 namespace dynlib::store {
 
 using Model = std::map<std::string, std::string>;
-
-// Keys of several kinds: short binary ones, ones with long common prefixes, a few huge ones.
-inline std::string ModelKey(Random& random, uint64_t key_space) {
-  uint64_t n = random.Below(key_space);
-  switch (n % 8) {
-    case 0:
-      return std::string("bin\0\xff", 5) + static_cast<char>(n / 8) + static_cast<char>(n / 2048);
-    case 1:
-      return std::string(1000, 'p') + std::to_string(n);
-    case 2:
-      if (n % 64 == 2) return std::to_string(n) + std::string(8000, 'q');
-      [[fallthrough]];
-    default:
-      return "table/partition/" + std::to_string(n);
-  }
-}
 
 inline std::string ModelValue(Random& random) {
   uint64_t kind = random.Below(100);
