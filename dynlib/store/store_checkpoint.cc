@@ -18,13 +18,13 @@ void Store::Impl::CheckpointIfDue(bool log_is_full) {
     bytes_since_checkpoint_ = 0;
   }
   executors_.checkpoint->Post([self = shared_from_this(), log_is_full] {
-    // If it fails the next one tries again; a broken file says so there.
-    self->RunCheckpoint(log_is_full).IgnoreError();
+    const absl::Status status = self->RunCheckpoint(log_is_full);
     {
       std::lock_guard lock(self->mutex_);
       self->checkpoint_due_ = false;
     }
-    self->CheckpointIfDue(false);
+    // If it failed the next write tries again, and not this, as often as the disk can say no.
+    if (status.ok()) self->CheckpointIfDue(false);
   });
 }
 

@@ -53,13 +53,13 @@ class StoreHarness {
     return opened.status();
   }
   void Run() {
-    bool ran = true;
-    while (ran) {
-      ran = log_.RunOne();
-      ran |= apply_.RunOne();
-      ran |= checkpoint_.RunOne();
-      ran |= caller.RunOne();
+    while (RunOnce()) {
     }
+  }
+  // A task of each executor; false: there was none.
+  bool RunOnce() {
+    const bool ran = log_.RunOne();
+    return RunAllButTheLog() || ran;
   }
   bool RunAllButTheLog() {
     bool ran = apply_.RunOne();

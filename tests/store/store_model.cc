@@ -299,7 +299,7 @@ void StoreModel::Scan() {
                       .start = random_.Chance(0.8) ? AnyKey() : "",
                       .end = random_.Chance(0.5) ? AnyKey() : "",
                       .order = reverse ? ScanOrder::kReverse : ScanOrder::kForward,
-                      .max_rows = random_.Between(1, 40)};
+                      .max_rows = 1 + random_.Below(40)};
   auto first = rows.lower_bound(options.start);
   auto last = options.end.empty() ? rows.end() : rows.lower_bound(options.end);
   if (!options.end.empty() && options.end <= options.start) last = first;

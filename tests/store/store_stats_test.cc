@@ -91,6 +91,36 @@ TEST(StoreStatsTest, SnapshotsThatAreGoneAreForgotten) {
   EXPECT_EQ(h.store->stats().snapshots.size(), 1u);
 }
 
+// With as many dirty pages as ask for a checkpoint, and a disk that refuses it: it is tried again
+// with the next write, and not for ever in between.
+TEST(StoreMemoryTest, ACheckpointThatFailsIsNotTriedAgainAtOnce) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  h.options.pages.memory_bytes = 1 << 20;
+  h.options.checkpoint_after_bytes = 1 << 30;
+  DYNLIB_ASSERT_OK(h.Open());
+  int row = 0;
+  const auto write = [&] {
+    h.store->Write(StoreBatch(Put(Cat("k", row++ * 7919 % 3000), std::string(900, 'v'))), {},
+                   &h.caller, [](const WriteResult&) {});
+  };
+  while (h.store->stats().pages.dirty_bytes < (110 << 10)) {
+    write();
+    h.Run();
+  }
+  EXPECT_EQ(h.store->stats().pages.checkpoints, 0u);
+  disk.SetFull(true);
+  for (int i = 0; i < 40; ++i) write();
+  bool busy = true;
+  for (int steps = 0; busy && steps < 2000; ++steps) busy = h.RunOnce();
+  EXPECT_FALSE(busy) << "it is at it without end";
+  EXPECT_GT(h.store->stats().pages.dirty_bytes, 128u << 10);
+  EXPECT_THAT(h.store->stats().culprits, Contains(HasSubstr("the last checkpoint failed")));
+  disk.SetFull(false);
+  DYNLIB_ASSERT_OK(h.Write(Put("after", "space")));
+  EXPECT_GT(h.store->stats().pages.checkpoints, 0u);
+}
+
 // Pages that no checkpoint has written come to their bound: writes wait for one, and none is
 // refused.
 TEST(StoreMemoryTest, DirtyPagesHoldUpWritesUntilACheckpoint) {
