@@ -186,14 +186,15 @@ absl::StatusOr<OpenPage> NodeStore::OpenChild(const OpenPage& parent, uint32_t i
   return page;
 }
 
-ContentRef NodeStore::AskForChild(const OpenPage& parent, uint32_t index) {
-  if (parent.content() == nullptr) return ContentRef();
-  Node& child = *parent.content()->child(index);
+void NodeStore::AskForRowsOfChild(const OpenPage& parent, uint32_t index, uint32_t rows,
+                                  bool last) {
+  if (parent.content() == nullptr) return;
   Epochs::Guard guard(epochs_);
-  NodeContent* content = child.content_with_slots();
-  if (content == nullptr || !content->TryPin()) return ContentRef();
-  content->Touch();
-  return ContentRef(content);
+  const NodeContent* content = parent.content()->child(index)->content();
+  if (content == nullptr) return;
+  const PageView leaf = content->view();
+  const uint32_t count = leaf.count();
+  for (uint32_t i = 0; i < std::min(rows, count); ++i) leaf.AskForRow(last ? count - 1 - i : i);
 }
 
 absl::StatusOr<Extent> NodeStore::Allocate(uint64_t units) {

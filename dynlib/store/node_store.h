@@ -105,9 +105,12 @@ class NodeStore {
   // The same for passes, in any mode.
   absl::StatusOr<OpenPage> Open(Node& node, Expect expect, ReadMode mode);
   absl::StatusOr<OpenPage> OpenChild(const OpenPage& parent, uint32_t index, ReadMode mode);
-  // The child if it is in memory, of which then the slots are asked for; null if not, or if
-  // `parent` was read for this pass alone.
-  ContentRef AskForChild(const OpenPage& parent, uint32_t index);
+  // Asks the processor for the slots of a child that is in memory and comes next; then, when they
+  // are there, for its first rows, or its last.
+  void AskForChild(const OpenPage& parent, uint32_t index) {
+    if (parent.content() != nullptr) parent.content()->child(index)->content_with_slots();
+  }
+  void AskForRowsOfChild(const OpenPage& parent, uint32_t index, uint32_t rows, bool last);
   // Of the page that is child `index`, read or not.
   uint32_t ChildLength(const OpenPage& parent, uint32_t index);
   uint32_t Length(Node& node);

@@ -147,7 +147,9 @@ class PageView {
   uint32_t CellBytes(uint32_t i) const {
     return static_cast<uint32_t>(kLeafCellBytes + suffix(i).size() + value(i).inlined.size());
   }
-  void PrefetchKey(uint32_t i) const { __builtin_prefetch(cell(i)); }
+  // Asks for what a scan looks at of row i, which is hardly in the processor's cache: all of a short
+  // one, of a long one the key and the ends of the value.
+  void AskForRow(uint32_t i) const;
   // Of a page of one payload.
   std::string_view payload() const {
     return {page_ + kPageHeaderBytes, length() - kPageHeaderBytes};
@@ -174,12 +176,27 @@ class PageView {
   }
   enum class Ask { kNothing, kCell, kEnds };
 
+  static void AskFor(const char* at, const char* end) {
+    constexpr ptrdiff_t kLineBytes = 64;
+    for (; at < end; at += kLineBytes) __builtin_prefetch(at);
+  }
   Position Find(std::string_view key, Ask ask) const;
   Position FindSuffix(std::string_view suffix, Ask ask) const;
   void AskForCell(uint32_t i, Ask ask) const;
 
   const char* page_;
 };
+
+inline void PageView::AskForRow(uint32_t i) const {
+  constexpr ptrdiff_t kShort = 256;
+  constexpr ptrdiff_t kKey = 48;
+  const char* at = cell(i);
+  const char* end = i + 1 < count() ? cell(i + 1) : page_ + length();
+  if (end - at <= kShort) return AskFor(at, end);
+  AskFor(at, at + kKey + 1);
+  __builtin_prefetch(at + kKey);
+  __builtin_prefetch(end - 1);
+}
 
 inline LeafValue PageView::value(uint32_t i) const {
   const char* at = cell(i);

@@ -48,11 +48,18 @@ class Scanner {
     std::string end;
   };
 
+  // The leaf behind the one that is visited.
+  struct Next {
+    const OpenPage* parent = nullptr;  // null: not known
+    uint32_t index = 0;
+  };
+
   absl::Status RunIn(Node& root, const Range& all);
   // Each is false when a visitor has had enough.
-  absl::StatusOr<bool> Visit(const OpenPage& page, const Range& range);
-  void AskForCells(const PageView& leaf) const;
-  absl::StatusOr<bool> VisitLeaf(const OpenPage& page, uint32_t first, uint32_t last);
+  absl::StatusOr<bool> Visit(const OpenPage& page, const Range& range, const Next& next);
+  absl::StatusOr<bool> VisitLeaf(const OpenPage& page, uint32_t first, uint32_t last,
+                                 const Next& next);
+  std::string_view Key(std::string_view suffix);
   absl::StatusOr<bool> VisitOverflow(const OpenPage& page, uint32_t child);
   // The page that has what is in `range` could not be had.
   absl::StatusOr<bool> Missing(const absl::Status& status, const Range& range);
@@ -66,6 +73,7 @@ class Scanner {
   const UnreadableVisitor* const unreadable_;
   const ReadMode mode_;
   std::string key_;
+  size_t prefix_ = 0;  // of key_, that of the leaf
 };
 
 }  // namespace dynlib::store
