@@ -109,6 +109,7 @@ void NodeLog::SetArchived(StreamId stream, uint64_t through_slot) {
   impl_->SetArchived(stream, through_slot);
 }
 void NodeLog::Drop(StreamId stream) { impl_->Drop(stream); }
+void NodeLog::ReleaseSpace() { impl_->ReleaseSpace(); }
 void NodeLog::Close(Executor* executor, absl::AnyInvocable<void(absl::Status)> done) {
   impl_->Close(executor, std::move(done));
 }

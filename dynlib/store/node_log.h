@@ -229,6 +229,11 @@ class NodeLog {
   // crash before that brings the stream back. The id may be appended to again.
   void Drop(StreamId stream);
 
+  // For an owner at rest: gives back what segments are made of in advance. Appends go on in a
+  // segment of a megabyte, if nothing in the one before is needed, and there are no spares until
+  // the next append. In the background.
+  void ReleaseSpace();
+
   // Finishes what is queued, writes the marker of a clean close (rule L2), releases the directory,
   // then calls `done`. kUnavailable if it is closed already or closed itself.
   void Close(Executor* executor, absl::AnyInvocable<void(absl::Status)> done);

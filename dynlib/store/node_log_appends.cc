@@ -67,6 +67,8 @@ absl::Status NodeLog::Impl::Enqueue(Pending& pending, uint64_t bytes) {
   if (batch->appends++ == 0) batch->since = clock_->Now();
   ++queued_appends_;
   blocked_ = false;
+  shrinking_ = false;
+  if (std::exchange(small_, false)) WakeLocked();  // For a spare.
   if (pending.append == nullptr || !pending.append->waited_for_) batch->wants_task = true;
   if (pending.append != nullptr) pending.append->batch_ = batch;
   batch->pending.push_back(std::move(pending));
@@ -343,6 +345,13 @@ void NodeLog::Impl::Drop(StreamId stream) {
   batch->pending.push_back(std::move(pending));
   blocked_ = false;
   if (!has_role_) WakeLocked();
+}
+
+void NodeLog::Impl::ReleaseSpace() {
+  std::lock_guard lock(mutex_);
+  if (!health_.ok() || close_.has_value() || queued_appends_ > 0) return;
+  shrinking_ = small_ = true;
+  WakeLocked();
 }
 
 void NodeLog::Impl::Close(Executor* executor, Done done) {

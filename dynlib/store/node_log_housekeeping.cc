@@ -11,6 +11,8 @@ namespace dynlib::store {
 namespace {
 
 constexpr uint64_t kCopyBytes = 1 << 20;
+// Shorter, and what a segment begins and ends with would fill it.
+constexpr uint64_t kMinRestBytes = 16 << 10;
 
 }  // namespace
 
@@ -53,6 +55,7 @@ bool NodeLog::Impl::TakeRole() {
 // True if there is more to do.
 bool NodeLog::Impl::StepWithRole() {
   bool more = WriteQueued(/*inline_leader=*/false) == Wrote::kSomething;
+  more |= Shrink();
   if (!BeginCopying() && !IsClosing()) {
     ReleaseRole();
     AnswerSettled();
@@ -74,19 +77,22 @@ bool NodeLog::Impl::IsClosing() const {
 // Files of freed segments. One that stays behind is found unused at the next Open.
 void NodeLog::Impl::ReturnFreed() {
   std::vector<LogIndex::Segment> freed;
+  bool keep = true;
   {
     std::lock_guard lock(mutex_);
     freed.swap(freed_);
+    keep = !small_;
   }
   for (const LogIndex::Segment& segment : freed) {
-    files_.Return(segment.number, segment.segment_bytes == options_.segment_bytes).IgnoreError();
+    const bool right_shape = segment.segment_bytes == options_.segment_bytes;
+    files_.Return(segment.number, keep && right_shape).IgnoreError();
   }
 }
 
 bool NodeLog::Impl::PrepareSpare() {
   {
     std::lock_guard lock(mutex_);
-    if (!health_.ok() || stopped_ || close_.has_value()) return false;
+    if (!health_.ok() || stopped_ || close_.has_value() || small_) return false;
   }
   uint64_t in_use = 0;
   {
@@ -96,6 +102,40 @@ bool NodeLog::Impl::PrepareSpare() {
   if (!files_.WantsStep(in_use)) return false;
   files_.PrepareStep().IgnoreError();  // It is tried again when a segment is needed.
   return files_.WantsStep(in_use);
+}
+
+// A step of what ReleaseSpace asked for; true if there is more. A segment that it leaves is freed,
+// and removed, like any.
+bool NodeLog::Impl::Shrink() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!shrinking_ || queued_appends_ > 0 || !health_.ok() || close_.has_value()) return false;
+  }
+  bool roll = false;
+  {
+    std::lock_guard lock(index_mutex_);
+    CatchUpLocked();
+    roll = MayRollLocked();
+  }
+  if (roll) {
+    absl::StatusOr<SegmentFiles::Segment> small = files_.MakeSmall(rest_bytes_);
+    if (small.ok()) {
+      Plan plan;
+      BeginSegment(*std::move(small), plan);
+      if (WriteHere(plan).ok()) return true;
+    }
+  }
+  files_.DropSpares();
+  std::lock_guard lock(mutex_);
+  shrinking_ = false;
+  return false;
+}
+
+// Nothing in the active segment is needed, and a small one would take less.
+bool NodeLog::Impl::MayRollLocked() const {
+  if (active_.file == nullptr || !active_.begun) return false;
+  if (active_.bytes <= rest_bytes_ || rest_bytes_ < kMinRestBytes) return false;
+  return index_.segments().at(active_.generation).live_records == 0;
 }
 
 void NodeLog::Impl::TryClose() {
@@ -115,7 +155,7 @@ void NodeLog::Impl::TryClose() {
   if (!status.ok() && active_.file != nullptr && active_.begun) {
     Plan marker;
     marker.Add({.kind = FrameKind::kClose});
-    if (active_.offset + marker.Length(options_.block_bytes) <= options_.segment_bytes) {
+    if (active_.offset + marker.Length(options_.block_bytes) <= active_.bytes) {
       status = WriteHere(marker);
       if (status.code() == absl::StatusCode::kUnknown) return;
     }

@@ -13,6 +13,7 @@
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/store/node_log_scan.h"
+#include "dynlib/store/node_log_segments.h"
 
 namespace dynlib::store {
 namespace {
@@ -457,9 +458,12 @@ void Recoverer::DecideWhereToGoOn() {
   const Placed& last = batches_.back();
   const std::optional<SegmentHeader>& header = last.file->scanned.header;
   const uint64_t end = last.batch->offset + last.batch->header.total_length;
-  if (header.has_value() && header->life.generation == log_.last_generation &&
-      header->segment_bytes == options_.segment_bytes &&
-      header->block_bytes == options_.block_bytes && last.file->size == options_.segment_bytes) {
+  if (!header.has_value() || header->life.generation != log_.last_generation) return;
+  const bool right_shape =
+      header->segment_bytes == options_.segment_bytes ||
+      header->segment_bytes == RestSegmentBytes(options_.segment_bytes, options_.block_bytes);
+  if (right_shape && header->block_bytes == options_.block_bytes &&
+      last.file->size == header->segment_bytes) {
     log_.append_offset = end;
   }
 }

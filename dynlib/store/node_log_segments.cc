@@ -34,21 +34,22 @@ absl::Status SegmentFiles::Abandon(absl::Status why) {
   return why;
 }
 
-absl::Status SegmentFiles::Begin() {
+absl::Status SegmentFiles::Begin(uint64_t bytes) {
+  unfinished_.bytes = bytes;
   unfinished_.number = ++last_number_;
   absl::StatusOr<std::unique_ptr<File>> file = disk_->Open(UnfinishedPath(), OpenMode::kCreate);
   if (!file.ok()) return Abandon(file.status());
   unfinished_.file = *std::move(file);
   written_ = 0;
   // The one place where the log can run out of space (rule L3).
-  const absl::Status allocated = unfinished_.file->Allocate(0, shape_.segment_bytes);
+  const absl::Status allocated = unfinished_.file->Allocate(0, bytes);
   return allocated.ok() ? allocated : Abandon(allocated);
 }
 
 absl::Status SegmentFiles::PrepareStep() {
-  if (unfinished_.file == nullptr) return Begin();
-  if (written_ == shape_.segment_bytes) return Finish();
-  const uint64_t length = std::min(kStepBytes, shape_.segment_bytes - written_);
+  if (unfinished_.file == nullptr) return Begin(shape_.segment_bytes);
+  if (written_ == unfinished_.bytes) return Finish();
+  const uint64_t length = std::min(kStepBytes, unfinished_.bytes - written_);
   char* const zeros = zeros_.Get(length);
   std::fill(zeros, zeros + length, '\0');
   const absl::Status status =
@@ -66,6 +67,22 @@ absl::Status SegmentFiles::Finish() {
   std::lock_guard lock(mutex_);
   spares_.push_back(std::exchange(unfinished_, {}));
   return absl::OkStatus();
+}
+
+absl::StatusOr<SegmentFiles::Segment> SegmentFiles::MakeSmall(uint64_t bytes) {
+  DropSpares();
+  DYNLIB_RETURN_IF_ERROR(Begin(bytes));
+  while (unfinished_.file != nullptr) DYNLIB_RETURN_IF_ERROR(PrepareStep());
+  return *TakeReady();
+}
+
+void SegmentFiles::DropSpares() {
+  if (unfinished_.file != nullptr) Abandon(absl::OkStatus()).IgnoreError();
+  failed_ = false;
+  while (const std::optional<Segment> spare = TakeReady()) {
+    // One that stays behind is found unused at the next Open.
+    disk_->Remove(SegmentPath(dir_, spare->number)).IgnoreError();
+  }
 }
 
 absl::StatusOr<SegmentFiles::Segment> SegmentFiles::Take(uint64_t in_use) {
@@ -97,7 +114,7 @@ absl::Status SegmentFiles::Return(uint64_t number, bool right_shape) {
   if (!right_shape || spares() >= shape_.spares_wanted) return disk_->Remove(path);
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, disk_->Open(path, OpenMode::kReadWrite));
   std::lock_guard lock(mutex_);
-  spares_.push_back({number, std::move(file)});
+  spares_.push_back({number, std::move(file), shape_.segment_bytes});
   return absl::OkStatus();
 }
 

@@ -9,6 +9,7 @@
 #ifndef DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
 #define DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -23,6 +24,12 @@
 
 namespace dynlib::store {
 
+// How long the segment for a time of rest is.
+inline uint64_t RestSegmentBytes(uint64_t segment_bytes, uint64_t block_bytes) {
+  constexpr uint64_t kBytesMax = 1 << 20;
+  return std::min(kBytesMax, segment_bytes / 4) / block_bytes * block_bytes;
+}
+
 class SegmentFiles {
  public:
   struct Shape {
@@ -33,6 +40,7 @@ class SegmentFiles {
   struct Segment {
     uint64_t number = 0;
     std::unique_ptr<File> file;
+    uint64_t bytes = 0;
   };
   static constexpr uint64_t kStepBytes = 1 << 20;
 
@@ -50,6 +58,12 @@ class SegmentFiles {
   // free others.
   absl::StatusOr<Segment> Take(uint64_t in_use);
 
+  // One of so many bytes, made here.
+  absl::StatusOr<Segment> MakeSmall(uint64_t bytes);
+
+  // Removes the spares, and what there is of the next.
+  void DropSpares();
+
   // A segment that is ready, if one is.
   std::optional<Segment> TakeReady();
 
@@ -59,7 +73,7 @@ class SegmentFiles {
   uint64_t spares() const;
 
  private:
-  absl::Status Begin();
+  absl::Status Begin(uint64_t bytes);
   absl::Status Finish();
   absl::Status Abandon(absl::Status why);
   std::string UnfinishedPath() const;

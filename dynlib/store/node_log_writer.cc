@@ -21,9 +21,10 @@ uint64_t MaxBatchBytes(const NodeLog::Options& options) {
   return std::min<uint64_t>(4 << 20, options.segment_bytes / 4);
 }
 
-uint64_t ReserveBytes(const NodeLog::Options& options) {
-  const uint64_t share = options.segment_bytes / 64 / options.block_bytes * options.block_bytes;
-  return std::max({kMinReserveBytes, uint64_t{2} * options.block_bytes, share});
+// Kept free at the end of each segment for batches that free others.
+uint64_t ReserveBytes(uint64_t segment_bytes, uint64_t block_bytes) {
+  const uint64_t share = segment_bytes / 64 / block_bytes * block_bytes;
+  return std::max({kMinReserveBytes, 2 * block_bytes, share});
 }
 
 size_t MaxMarks(const NodeLog::Options& options) {
@@ -63,8 +64,8 @@ NodeLog::Impl::Impl(const Options& options, Disk* disk, std::string dir, Executo
                     LogIndex index, const RecoveredLog& recovered)
     : options_(options),
       max_batch_bytes_(MaxBatchBytes(options)),
-      reserve_bytes_(ReserveBytes(options)),
       max_marks_(MaxMarks(options)),
+      rest_bytes_(RestSegmentBytes(options.segment_bytes, options.block_bytes)),
       disk_(disk),
       dir_(std::move(dir)),
       log_executor_(log_executor),
@@ -107,6 +108,7 @@ absl::Status NodeLog::Impl::Activate(uint64_t generation, uint64_t offset) {
   active_.number = segment.number;
   active_.generation = generation;
   active_.first_sequence = segment.first_sequence;
+  active_.bytes = segment.segment_bytes;
   active_.offset = offset;
   active_.begun = true;
   active_generation_ = generation;
@@ -243,8 +245,9 @@ absl::Status NodeLog::Impl::Write(Plan& plan) {
 }
 
 bool NodeLog::Impl::HasRoom(const Plan& plan) const {
-  const uint64_t limit = options_.segment_bytes - reserve_bytes_;
-  return active_.file != nullptr && active_.offset + plan.Length(options_.block_bytes) <= limit;
+  if (active_.file == nullptr) return false;
+  const uint64_t limit = active_.bytes - ReserveBytes(active_.bytes, options_.block_bytes);
+  return active_.offset + plan.Length(options_.block_bytes) <= limit;
 }
 
 // Room that is to be had without a call of the disk: here, or in a segment that is ready.
@@ -297,6 +300,7 @@ void NodeLog::Impl::BeginSegment(SegmentFiles::Segment segment, Plan& plan) {
   active_ = {.number = segment.number,
              .generation = ++last_generation_,
              .first_sequence = last_sequence_ + 1,
+             .bytes = segment.bytes,
              .offset = options_.block_bytes,
              .file = std::move(segment.file)};
   plan.frames.insert(plan.frames.begin(), opening.begin(), opening.end());
@@ -318,7 +322,7 @@ absl::Status NodeLog::Impl::WriteHere(Plan& plan) {
   char* const bytes = buffer_.Get(length);
   if (!active_.begun) {
     const std::string segment = EncodeSegmentHeader({.life = life,
-                                                     .segment_bytes = options_.segment_bytes,
+                                                     .segment_bytes = active_.bytes,
                                                      .block_bytes = options_.block_bytes,
                                                      .first_sequence = active_.first_sequence});
     std::memcpy(bytes, segment.data(), segment.size());
@@ -353,7 +357,7 @@ void NodeLog::Impl::Written(Plan& plan, BatchHeader header) {
     if (!active_.begun) {
       index_.AddSegment({.generation = active_.generation,
                          .number = active_.number,
-                         .segment_bytes = options_.segment_bytes,
+                         .segment_bytes = active_.bytes,
                          .block_bytes = options_.block_bytes,
                          .first_sequence = active_.first_sequence});
       active_generation_ = active_.generation;
@@ -434,7 +438,7 @@ bool NodeLog::Impl::FreeSomething() {
     std::lock_guard lock(index_mutex_);
     PlanMarksLocked(plan, kMinReserveBytes / 2 / kBatchFrameBytes - kMaxFrees - 4);
     const uint64_t end = active_.offset + plan.Length(options_.block_bytes);
-    if (plan.frees.empty() || end > options_.segment_bytes) {
+    if (plan.frees.empty() || end > active_.bytes) {
       index_.ReturnMarks(plan.marks);
       NoteIndexLocked();
       return false;

@@ -97,6 +97,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   absl::Status Wait(const std::shared_ptr<Batch>& batch);
   void Release(StreamId stream, uint64_t through_slot);
   void Drop(StreamId stream);
+  void ReleaseSpace();
   void Close(Executor* executor, Done done);
   void Stop();
   std::optional<Instant> OldestPendingSince() const;
@@ -139,6 +140,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
     uint64_t number = 0;
     uint64_t generation = 0;
     uint64_t first_sequence = 0;
+    uint64_t bytes = 0;
     uint64_t offset = 0;
     bool begun = false;  // Its header is on disk, and it is in the index.
     std::unique_ptr<File> file;
@@ -196,9 +198,11 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   bool StepWithRole();
   void ReturnFreed();
   bool PrepareSpare();
+  bool Shrink();       // With the role.
   bool CopyForward();  // With the role.
   void TryClose();     // With the role.
   bool IsClosing() const;
+  bool MayRollLocked() const;
   bool BeginCopying();
   absl::Status PlanCopy(Plan& plan);
   absl::Status PlanCopyOf(const LogIndex::LiveRecord& record, Plan& plan);
@@ -212,9 +216,8 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
 
   const Options options_;
   const uint64_t max_batch_bytes_;
-  // Kept free at the end of each segment for batches that free others.
-  const uint64_t reserve_bytes_;
   const size_t max_marks_;  // Frames of marks in one batch.
+  const uint64_t rest_bytes_;
   Disk* const disk_;
   const std::string dir_;
   Executor* const log_executor_;
@@ -233,6 +236,9 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   bool running_ = false;          // A task is posted or runs.
   bool blocked_ = false;  // The last try found no space: no work of its own accord until a call.
   bool stopped_ = false;  // The NodeLog is gone.
+  // Since ReleaseSpace: not done yet; and, until the next append, no spares.
+  bool shrinking_ = false;
+  bool small_ = false;
   absl::Status health_;
   std::optional<Answer> close_;
   std::deque<BatchRef> settled_;  // To be answered, in this order.

@@ -147,8 +147,8 @@ class PageView {
   uint32_t CellBytes(uint32_t i) const {
     return static_cast<uint32_t>(kLeafCellBytes + suffix(i).size() + value(i).inlined.size());
   }
-  // Asks for what a scan looks at of row i, which is hardly in the processor's cache: all of a short
-  // one, of a long one the key and the ends of the value.
+  // Asks for what a scan looks at of row i, which is hardly in the processor's cache: all of a
+  // short one, of a long one the key and the ends of the value.
   void AskForRow(uint32_t i) const;
   // Of a page of one payload.
   std::string_view payload() const {

@@ -106,7 +106,10 @@ void Store::Impl::PortionCompacted(const Tree::CompactStep& step, const absl::St
 
 void Store::Impl::FinishRest() {
   // Twice: what only the older checkpoint holds comes free too.
-  if (RunCheckpoint(true).ok()) pages_->ReleaseSpace().IgnoreError();
+  if (RunCheckpoint(true).ok()) {
+    pages_->ReleaseSpace().IgnoreError();
+    if (const std::shared_ptr<NodeLog> log = Log()) log->ReleaseSpace();
+  }
   EndRest();
   std::unique_lock lock(mutex_);
   const bool written = rest_.writes != writes_;

@@ -532,6 +532,39 @@ NodeLog::Options SmallArchive() {
   return options;
 }
 
+TEST(NodeLogTest, AtRestALogThatHoldsNothingIsSmall) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  const auto bytes = [&] {
+    uint64_t sum = 0;
+    for (const std::string& path : disk.Paths()) {
+      if (path.ends_with(".seg")) sum += disk.ReadRaw(path).size();
+    }
+    return sum;
+  };
+  const auto append = [&](uint64_t slot) {
+    return h.Append({Entry(1, slot, 1, std::string(1000, 'x'))});
+  };
+  for (uint64_t slot = 1; slot <= 100; ++slot) DYNLIB_ASSERT_OK(append(slot));
+  h.log->ReleaseSpace();  // All is needed: only the spare goes.
+  h.Run();
+  EXPECT_EQ(h.log->GetStats().segments_spare, 0);
+  EXPECT_GT(bytes(), 100'000);
+
+  h.log->Release(StreamId{1}, 100);
+  h.log->ReleaseSpace();
+  h.Run();
+  EXPECT_EQ(h.log->GetStats().segments_in_use, 1);
+  EXPECT_LE(bytes(), SmallLog().segment_bytes / 4);
+
+  for (uint64_t slot = 101; slot <= 130; ++slot) DYNLIB_ASSERT_OK(append(slot));
+  EXPECT_EQ(h.log->GetStats().segments_spare, SmallLog().spare_segments);
+  DYNLIB_ASSERT_OK(h.Reopen());
+  ASSERT_EQ(h.found.streams[StreamId{1}].entries.size(), 30);
+  EXPECT_EQ(h.found.streams[StreamId{1}].entries.front().slot, 101);
+}
+
 TEST(NodeLogTest, AnArchivedStreamIsRefusedAtItsBoundUntilTheArchiveHasMore) {
   SimDisk disk(1);
   LogHarness h(&disk, SmallArchive());
