@@ -68,11 +68,17 @@ std::optional<replication::GroupStatus> ReplicaCluster::Status(size_t node, Part
 absl::StatusOr<size_t> ReplicaCluster::AwaitLeader(PartitionId group, double seconds) {
   const uint64_t limit_ns = NowNs() + static_cast<uint64_t>(seconds * 1e9);
   while (NowNs() < limit_ns) {
+    // One that was deposed may not have heard of it.
+    std::optional<size_t> leader;
+    replication::Ballot highest;
     for (size_t node = 0; node < nodes_.size(); ++node) {
       const auto status = Status(node, group);
-      if (status.has_value() && status->role == replication::Role::kLeader && status->holds_lease)
-        return node;
+      if (!status.has_value() || status->role != replication::Role::kLeader) continue;
+      if (!status->holds_lease || status->promised <= highest) continue;
+      leader = node;
+      highest = status->promised;
     }
+    if (leader.has_value()) return *leader;
     std::this_thread::sleep_for(kRetry);
   }
   return absl::DeadlineExceededError(Cat("group ", group, " has no leader"));

@@ -43,7 +43,7 @@ absl::Status StartThree(ReplicaCluster& cluster, uint64_t groups) {
 void Sleep(milliseconds time) { std::this_thread::sleep_for(time); }
 
 // So long that a node that was started again supports the others, and they it.
-constexpr milliseconds kSettled{1500};
+constexpr milliseconds kSettled{1000};
 
 using Figures = std::vector<double>;
 
@@ -92,14 +92,44 @@ absl::StatusOr<Figures> Transfer(const std::filesystem::path& folder, int times)
       [](ReplicaCluster&, size_t) { return absl::OkStatus(); });
 }
 
-absl::StatusOr<Figures> HangDisk(const std::filesystem::path& folder, int times) {
-  return SecondsWithoutWrites(
-      folder, times,
-      [](ReplicaCluster& cluster, size_t leader) { cluster.Node(leader).Hang(true); },
-      [](ReplicaCluster& cluster, size_t leader) {
-        cluster.Kill(leader);
-        return StartAgain(cluster, leader);
-      });
+struct Hung {
+  Figures another_leads_s;
+  Figures without_writes_s;
+};
+
+absl::StatusOr<double> SecondsUntilAnotherLeads(ReplicaCluster& cluster, size_t hung,
+                                                uint64_t since_ns) {
+  while (NowNs() - since_ns < 20'000'000'000) {
+    DYNLIB_ASSIGN_OR_RETURN(const size_t leader, cluster.AwaitLeader(kGroup));
+    if (leader != hung) return static_cast<double>(NowNs() - since_ns) * 1e-9;
+    Sleep(milliseconds(1));
+  }
+  return absl::DeadlineExceededError("no other node leads");
+}
+
+// The writes go on while the old leader is still there: the other two are a quorum.
+absl::StatusOr<Hung> HangDisk(const std::filesystem::path& folder) {
+  ReplicaCluster cluster(folder);
+  DYNLIB_RETURN_IF_ERROR(StartThree(cluster, 1));
+  ProbingWriter writer(&cluster, kGroup);
+  Hung figures;
+  for (int i = 0; i < kHangs; ++i) {
+    Sleep(kSettled);
+    DYNLIB_ASSIGN_OR_RETURN(const size_t leader, cluster.AwaitLeader(kGroup));
+    const uint64_t since_ns = NowNs();
+    cluster.Node(leader).Hang(true);
+    DYNLIB_ASSIGN_OR_RETURN(const double another,
+                            SecondsUntilAnotherLeads(cluster, leader, since_ns));
+    figures.another_leads_s.push_back(another);
+    // Some writes by the new leader, so that the time before the first of them counts.
+    Sleep(milliseconds(200));
+    DYNLIB_ASSIGN_OR_RETURN(const double without, writer.SecondsWithoutWrites(since_ns));
+    figures.without_writes_s.push_back(without);
+    cluster.Kill(leader);
+    DYNLIB_RETURN_IF_ERROR(StartAgain(cluster, leader));
+    DYNLIB_RETURN_IF_ERROR(cluster.AwaitCaughtUp(leader, kGroup));
+  }
+  return figures;
 }
 
 // ---- Many groups ----
@@ -118,7 +148,7 @@ absl::Status PutToRest(ReplicaCluster& cluster) {
           if (status->leader.has_value() && status->released < status->applied)
             node.host().Checkpointed(PartitionId{group}, status->applied);
         }
-        awake += node.host().Stats().awake;
+        awake += node.host().Status().awake;
       });
     }
     Sleep(milliseconds(500));
@@ -288,10 +318,15 @@ void MeasureFailover(Harness& harness) {
              });
   ReportFrom(harness, "failover/transfer", "s",
              [](const Folder& f) { return Transfer(f, kTransfers); });
-  ReportFrom(harness, "failover/hung_disk", "s",
-             [](const Folder& f) { return HangDisk(f, kHangs); });
+  ReportFrom(harness, "failover/hung_disk", "s", [&](const Folder& f) -> absl::StatusOr<Figures> {
+    DYNLIB_ASSIGN_OR_RETURN(Hung hung, HangDisk(f));
+    harness.Report("failover/hung_disk/without_writes", {"s", false},
+                   {{kOurs, std::move(hung.without_writes_s)}});
+    return std::move(hung.another_leads_s);
+  });
   const double seconds = std::max(20.0, harness.flags().seconds);
-  ReportFrom(harness, "failover/elections_at_load", Cat("elections in ", seconds, " s"),
+  ReportFrom(harness, "failover/elections_at_load",
+             Cat("elections in ", static_cast<int>(seconds), " s"),
              [seconds](const Folder& f) -> absl::StatusOr<Figures> {
                DYNLIB_ASSIGN_OR_RETURN(const double elections, ElectionsAtLoad(f, seconds));
                return Figures{elections};

@@ -7,7 +7,8 @@
 //   failover/elections_at_load   elections at 90 % of the writes that the group takes; --seconds S
 //                                says for how long (600 for ten minutes)
 //   failover/transfer            the leader is asked to hand over
-//   failover/hung_disk           writes and syncs of the leader's disk end no more
+//   failover/hung_disk           writes and syncs of the leader's disk end no more: until another
+//                                leads; and how long the group was without writes
 //   log_replica/256MB            a storage replica of a group with a log of 256 MB dies: until a
 //   log
 //                                replica that is added in its place holds all that was chosen, and

@@ -135,7 +135,7 @@ class IdleCluster {
     figures.messages = static_cast<double>(Messages() - messages);
     for (const auto& node : nodes_) {
       node->Run([&] {
-        const replication::HostStats stats = node->host().Stats();
+        const replication::HostStatus stats = node->host().Status();
         figures.deadlines += static_cast<double>(stats.deadlines);
         figures.awake += static_cast<double>(stats.awake);
       });
