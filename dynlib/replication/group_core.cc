@@ -401,12 +401,14 @@ void GroupCore::Adopt(Ballot ballot, NodeId proposer_node, Instant now) {
   ScheduleElection(now + options_.prepare_timeout, ElectionCause::kContested);
 }
 
-// Only when durable: a ballot that could be forgotten could be led after all, after a restart.
+// Only when the ballot's promise is durable: one that could be forgotten could be led after all,
+// after a restart. What was proposed at it need not be: a leader whose disk hangs says it at once.
 void GroupCore::AnnounceAbandoned() {
+  const bool durable = persisted_index_ >= candidacy_.own_record;
   for (const Peer& peer : peers_) {
     GroupMessage release = Make(peer.member, promised_);
     release.body = HealthReply{.healthy = false, .abandoned = true, .chosen = chosen_};
-    SendWhenDurable(std::move(release));
+    durable ? Send(std::move(release)) : SendWhenDurable(std::move(release));
   }
 }
 

@@ -416,6 +416,7 @@ class GroupCore {
   void SendProbe(Peer& peer, Instant now);
   bool NeedsWord(const Peer& peer) const;
   void TickLeader(Instant now);
+  void GiveWayIfLogHangs(Instant now);
   void AppendAt(Slot slot, Payload payload, Instant now);
   void AdvanceChosen(Instant now);
   Accept MakeAccept(Slot first_slot) const;

@@ -14,6 +14,7 @@ absl::StatusOr<Slot> GroupCore::Propose(Payload payload, Instant now) {
                                           " bytes; allowed: up to ", options_.proposal_bytes_max));
   }
   if (Busy()) return absl::UnavailableError("the group's members are being changed");
+  if (role_ == Role::kLeader) GiveWayIfLogHangs(now);
   if (role_ != Role::kLeader) return absl::FailedPreconditionError("not the leader");
   if (ended_ != 0) {
     return absl::FailedPreconditionError(Cat("the group's log has ended, at slot ", ended_));
@@ -25,6 +26,18 @@ absl::StatusOr<Slot> GroupCore::Propose(Payload payload, Instant now) {
   }
   AppendAt(++proposed_, std::move(payload), now);
   return proposed_;
+}
+
+// R8: the others may well be a quorum without this node's disk, and would follow for as long as it
+// proposes. That support for this node ran out, since it asks for none while its log is overdue,
+// gives a short stall its time.
+void GroupCore::GiveWayIfLogHangs(Instant now) {
+  if (liveness_->log_healthy() || peers_.empty()) return;
+  size_t supporters = 1;
+  for (const Peer& peer : peers_) {
+    supporters += peer.votes && liveness_->SupportedBy(peer.member.node, now);
+  }
+  if (supporters < configuration_.quorum()) TransferLeadership(now);
 }
 
 absl::StatusOr<Slot> GroupCore::ProposeEnd(Payload payload, Instant now) {
@@ -230,6 +243,8 @@ void GroupCore::SendProbe(Peer& peer, Instant now) {
 }
 
 void GroupCore::TickLeader(Instant now) {
+  GiveWayIfLogHangs(now);
+  if (role_ != Role::kLeader) return;
   if (read_rounds_ != nullptr) SendConfirmQueries(now);
   if (std::erase_if(peers_, [&](const Peer& peer) { return now >= peer.forget_at; }) > 0) {
     ++nodes_version_;

@@ -1,4 +1,5 @@
 // Groups at rest on hosts: what wakes them, and what a hundred thousand of them cost.
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -10,7 +11,11 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/base/ids.h"
+#include "dynlib/base/time.h"
+#include "dynlib/replication/group_core.h"
 #include "dynlib/replication/group_host.h"
+#include "dynlib/replication/host_options.h"
 #include "dynlib/replication/message_codec.h"
 #include "dynlib/sim/world.h"
 #include "dynlib/testing/status_matchers.h"
@@ -102,7 +107,7 @@ struct Server {
         machines(groups),
         host(std::make_unique<GroupHost>(options, node->id(), &transport, kChannel, &log, executor,
                                          node->clock(), &metrics)) {}
-  Executor* executor;
+  sim::SimExecutor* executor;
   MemoryLog log;
   CountedTransport transport;
   CountingSink metrics;
@@ -138,13 +143,19 @@ class RestingTest : public testing::Test {
     world_.RunFor(seconds(1));
   }
   GroupHost& At(uint64_t id) { return *servers_.at(id)->host; }
+  // As a task of the node would.
+  void On(uint64_t id, const std::function<void(GroupHost&)>& call) {
+    world_.RunAs(servers_.at(id)->executor, [&] { call(At(id)); });
+  }
   static uint64_t LeaderOf(uint64_t group) { return group % 3 + 1; }
 
   absl::StatusOr<std::string> Propose(uint64_t node, uint64_t group, uint64_t sequence) {
     std::optional<ProposalResult> got;
-    At(node).Propose(PartitionId{group},
-                     {.client = ClientId{1}, .sequence = sequence, .command = "x"},
-                     [&](ProposalResult result) { got = std::move(result); });
+    On(node, [&](GroupHost& host) {
+      host.Propose(PartitionId{group},
+                   {.client = ClientId{1}, .sequence = sequence, .command = "x"},
+                   [&](ProposalResult result) { got = std::move(result); });
+    });
     EXPECT_TRUE(world_.RunUntil([&] { return got.has_value(); }, seconds(5)));
     if (!got.has_value()) return absl::DeadlineExceededError("");
     if (!got->status.ok()) return got->status;
@@ -166,8 +177,10 @@ class RestingTest : public testing::Test {
   void CheckpointAll() {
     for (const auto& [id, server] : servers_) {
       if (server == nullptr) continue;
-      for (size_t i = 0; i < server->machines.size(); ++i)
-        server->host->Checkpointed(PartitionId{i + 1}, server->machines[i].applied());
+      On(id, [&](GroupHost& host) {
+        for (size_t i = 0; i < server->machines.size(); ++i)
+          host.Checkpointed(PartitionId{i + 1}, server->machines[i].applied());
+      });
     }
   }
   size_t Awake() {
@@ -254,7 +267,7 @@ TEST_F(RestingTest, StatusTellsOfAGroupAtRestWithoutWakingIt) {
     EXPECT_EQ(At(id).AllStatus().size(), 3u);
     EXPECT_EQ(At(id).Status().leads, 1u);
   }
-  At(1).Checkpointed(PartitionId{1}, 1);  // Nothing new.
+  On(1, [](GroupHost& host) { host.Checkpointed(PartitionId{1}, 1); });  // Nothing new.
   EXPECT_EQ(Awake(), 0u);
 }
 
@@ -273,8 +286,10 @@ TEST_F(RestingTest, AProposalAtAFollowerIsSentToTheLeader) {
   BootOne();
   std::optional<ProposalResult> got;
   const uint64_t follower = LeaderOf(1) % 3 + 1;
-  At(follower).Propose(PartitionId{1}, {.client = ClientId{1}, .sequence = 2, .command = "x"},
-                       [&](ProposalResult result) { got = std::move(result); });
+  On(follower, [&](GroupHost& host) {
+    host.Propose(PartitionId{1}, {.client = ClientId{1}, .sequence = 2, .command = "x"},
+                 [&](ProposalResult result) { got = std::move(result); });
+  });
   ASSERT_TRUE(world_.RunUntil([&] { return got.has_value(); }, seconds(1)));
   EXPECT_TRUE(absl::IsFailedPrecondition(got->status));
   ASSERT_TRUE(got->leader_hint.has_value());
@@ -286,10 +301,11 @@ TEST_F(RestingTest, ALeaseReadWakesItAndNeedsNoMessage) {
   const size_t messages = Messages();
   std::optional<absl::Status> done;
   int seen = 0;
-  At(LeaderOf(1))
-      .Read(
-          PartitionId{1}, [&] { seen = servers_[LeaderOf(1)]->machines[0].count; },
-          [&](absl::Status status) { done = std::move(status); });
+  On(LeaderOf(1), [&](GroupHost& host) {
+    host.Read(
+        PartitionId{1}, [&] { seen = servers_[LeaderOf(1)]->machines[0].count; },
+        [&](absl::Status status) { done = std::move(status); });
+  });
   ASSERT_TRUE(world_.RunUntil([&] { return done.has_value(); }, seconds(1)));
   DYNLIB_EXPECT_OK(*done);
   EXPECT_EQ(seen, 1);
@@ -309,7 +325,7 @@ TEST_F(RestingTest, CommandsAreStillAppliedOnceAfterIt) {
 
 TEST_F(RestingTest, LeadershipIsHandedOverByOneAtRest) {
   BootOne();
-  At(LeaderOf(1)).TransferLeadership(PartitionId{1});
+  On(LeaderOf(1), [](GroupHost& host) { host.TransferLeadership(PartitionId{1}); });
   EXPECT_TRUE(world_.RunUntil(
       [&] {
         const auto status = At(LeaderOf(1)).Status(PartitionId{1});
@@ -321,7 +337,9 @@ TEST_F(RestingTest, LeadershipIsHandedOverByOneAtRest) {
 TEST_F(RestingTest, OneAtRestIsRemovedAndAddedAgain) {
   BootOne();
   std::optional<absl::Status> removed;
-  At(1).RemoveGroup(PartitionId{2}, [&](absl::Status status) { removed = std::move(status); });
+  On(1, [&](GroupHost& host) {
+    host.RemoveGroup(PartitionId{2}, [&](absl::Status status) { removed = std::move(status); });
+  });
   EXPECT_EQ(Awake(), 0u);
   ASSERT_TRUE(world_.RunUntil([&] { return removed.has_value(); }, seconds(1)));
   DYNLIB_EXPECT_OK(*removed);

@@ -117,6 +117,21 @@ TEST_F(ScenarioTest, R8LeaderWhoseDiskHangsIsReplaced) {
   ExpectProgress();
 }
 
+// The other two are a quorum without its disk, and follow it as long as it proposes.
+TEST_F(ScenarioTest, R8LeaderWhoseDiskHangsIsReplacedWhileItCommits) {
+  harness_.HangDisk(0, true);
+  const bool replaced = harness_.RunUntil(
+      [this] {
+        harness_.RunFor(std::chrono::milliseconds(20));
+        harness_.Propose(0);
+        return harness_.LeaseHolder() > 0;
+      },
+      seconds(3));
+  EXPECT_TRUE(replaced);
+  harness_.HangDisk(0, false);
+  ExpectProgress();
+}
+
 TEST_F(ScenarioTest, MemberThatWasCutOffDoesNotDeposeTheLeader) {
   harness_.Isolate(2);
   harness_.RunFor(seconds(20));
