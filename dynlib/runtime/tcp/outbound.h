@@ -1,7 +1,7 @@
 // The sending half of TcpTransport towards one peer: a bounded queue and the connection that drains
 // it. Private to TcpTransport.
 //
-// Threads: Push and SetAddress from any; the rest on the I/O thread.
+// Threads: Push and SetAddress from any; the rest on the event loop.
 #ifndef DYNLIB_RUNTIME_TCP_OUTBOUND_H_
 #define DYNLIB_RUNTIME_TCP_OUTBOUND_H_
 
@@ -72,7 +72,7 @@ class Outbound {
   size_t queued_messages_ = 0;
   size_t queued_bytes_ = 0;
 
-  // The I/O thread's.
+  // The event loop's.
   State state_ = State::kIdle;
   Fd socket_;
   bool is_blocked_ = false;  // the socket takes no more

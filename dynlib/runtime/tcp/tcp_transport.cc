@@ -3,15 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -19,6 +16,7 @@
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/runtime/posix/event_loop.h"
 #include "dynlib/runtime/posix/posix_status.h"
 #include "dynlib/runtime/posix/system_clock.h"
 #include "dynlib/runtime/tcp/frame.h"
@@ -28,9 +26,6 @@
 namespace dynlib {
 namespace {
 
-constexpr uint64_t kWakeToken = 1;
-constexpr uint64_t kListenToken = 2;
-constexpr uint64_t kFirstToken = 3;  // then one for each connection and peer
 constexpr size_t kReadBytes = 256 << 10;
 constexpr int kReadsPerTurn = 8;  // then others have their turn
 
@@ -53,24 +48,17 @@ absl::Status CheckOptions(const TcpTransport::Options& options) {
   return absl::OkStatus();
 }
 
-int MillisUntil(Instant when, Instant now) {
-  if (when == Instant::Infinite()) return -1;
-  if (when <= now) return 0;
-  const Duration left = std::min<Duration>(when - now, std::chrono::hours(1));
-  return static_cast<int>((left.count() + 999'999) / 1'000'000);
-}
-
 }  // namespace
 
-// Everything: the senders' side, and the I/O thread.
-class TcpTransport::Loop {
+// Everything: the senders' side, and what the event loop calls.
+class TcpTransport::Loop final : public EventLoop::Source {
  public:
   Loop(Options options, MetricsSink* metrics)
       : options_(std::move(options)),
         metrics_(metrics),
         inbox_(options_.inbox, metrics),
         read_buffer_(kReadBytes, '\0') {}
-  ~Loop();
+  ~Loop() override;
 
   absl::Status Start();
 
@@ -89,11 +77,8 @@ class TcpTransport::Loop {
   };
 
   bool Watch(int fd, uint32_t events, uint64_t token);
-  void Wake();
-  void Run();
-  Instant EarliestWakeup();
-  void OnEvent(uint64_t token, uint32_t events);
-  void WorkAll();
+  void OnReady(uint64_t token, uint32_t events) override;
+  Instant EndTurn(Instant now) override;
   void Accept();
   void AcceptAndClose();
   void Read(uint64_t token, Inbound& connection);
@@ -103,32 +88,26 @@ class TcpTransport::Loop {
   SystemClock clock_;
   Inbox inbox_;
   std::string address_;
-  Fd epoll_;
-  Fd event_;
+  std::unique_ptr<EventLoop> own_loop_;
+  EventLoop* event_loop_ = nullptr;
+  uint64_t listen_token_ = 0;
   Fd listener_;
   Fd spare_;  // given up for a moment to accept and close a connection when descriptors run out
 
-  std::atomic<bool> stopping_{false};
-  std::atomic<bool> wake_pending_{false};
   std::mutex mutex_;
   // Never removed, so pointers to them stay good.
   std::unordered_map<NodeId, std::unique_ptr<Outbound>> peers_;
   std::unordered_map<uint64_t, Outbound*> outbound_;  // by token
-  uint64_t next_token_ = kFirstToken;
+  uint64_t next_token_ = 0;                           // one for each connection and peer
 
-  // The I/O thread's.
+  // The loop's.
   std::unordered_map<uint64_t, std::unique_ptr<Inbound>> inbound_;
   std::string read_buffer_;
-
-  std::thread thread_;
 };
 
 TcpTransport::Loop::~Loop() {
-  if (thread_.joinable()) {
-    stopping_ = true;
-    Wake();
-    thread_.join();
-  }
+  if (listen_token_ != 0) event_loop_->RemoveSource(this);
+  own_loop_ = nullptr;
   inbox_.Close();
 }
 
@@ -138,17 +117,25 @@ absl::Status TcpTransport::Loop::Start() {
   DYNLIB_ASSIGN_OR_RETURN(auto listening, ListenOn(wanted));
   listener_ = std::move(listening.first);
   address_ = ShowAddress(listening.second);
-  epoll_ = Fd(epoll_create1(EPOLL_CLOEXEC));
-  event_ = Fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   spare_ = Fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  if (!epoll_.is_open() || !event_.is_open() || !spare_.is_open() ||
-      !Watch(event_.get(), EPOLLIN, kWakeToken) || !Watch(listener_.get(), EPOLLIN, kListenToken)) {
-    return StatusFromErrno("start transport on", address_);
+  if (!spare_.is_open()) return StatusFromErrno("start transport on", address_);
+  event_loop_ = options_.loop;
+  if (event_loop_ == nullptr) {
+    own_loop_ = std::make_unique<EventLoop>(EventLoop::Options{.name = "dynlib-tcp"});
+    event_loop_ = own_loop_.get();
+  }
+  const uint64_t first_token = event_loop_->AddSource(this);
+  {
+    std::lock_guard lock(mutex_);
+    next_token_ = first_token + 1;
+    listen_token_ = first_token;
   }
   for (const auto& [peer, address] : options_.peers) {
     DYNLIB_RETURN_IF_ERROR(AddPeer(peer, address));
   }
-  thread_ = std::thread([this] { Run(); });
+  if (!Watch(listener_.get(), EPOLLIN, first_token)) {
+    return StatusFromErrno("start transport on", address_);
+  }
   return absl::OkStatus();
 }
 
@@ -164,12 +151,12 @@ absl::Status TcpTransport::Loop::AddPeer(NodeId peer, const std::string& address
                                                        .max_bytes = options_.max_queued_bytes,
                                                        .reconnect_min = options_.reconnect_min,
                                                        .reconnect_max = options_.reconnect_max},
-                                     epoll_.get(), token, metrics_);
+                                     event_loop_->epoll_fd(), token, metrics_);
       outbound_.emplace(token, outbound.get());
     }
     outbound->SetAddress(resolved);
   }
-  Wake();
+  event_loop_->Wake();
   return absl::OkStatus();
 }
 
@@ -197,49 +184,16 @@ void TcpTransport::Loop::Send(NodeId to, Channel channel, std::string message) {
     metrics_->Count("transport.dropped", 1);
     return;
   }
-  Wake();
+  event_loop_->Wake();
 }
 
 bool TcpTransport::Loop::Watch(int fd, uint32_t events, uint64_t token) {
   epoll_event event{.events = events, .data = {.u64 = token}};
-  return epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+  return epoll_ctl(event_loop_->epoll_fd(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-// One system call for all that is sent before the I/O thread looks.
-void TcpTransport::Loop::Wake() {
-  if (wake_pending_.exchange(true)) return;
-  const uint64_t one = 1;
-  while (write(event_.get(), &one, sizeof(one)) < 0 && errno == EINTR) {
-  }
-}
-
-void TcpTransport::Loop::Run() {
-  pthread_setname_np(pthread_self(), "dynlib-tcp");
-  epoll_event events[64];
-  while (!stopping_) {
-    const int timeout = MillisUntil(EarliestWakeup(), clock_.Now());
-    const int count = epoll_wait(epoll_.get(), events, std::size(events), timeout);
-    for (int i = 0; i < count; ++i) OnEvent(events[i].data.u64, events[i].events);
-    WorkAll();
-  }
-}
-
-Instant TcpTransport::Loop::EarliestWakeup() {
-  std::lock_guard lock(mutex_);
-  Instant earliest = Instant::Infinite();
-  for (const auto& [node, peer] : peers_) earliest = std::min(earliest, peer->Wakeup());
-  return earliest;
-}
-
-void TcpTransport::Loop::OnEvent(uint64_t token, uint32_t events) {
-  if (token == kListenToken) return Accept();
-  if (token == kWakeToken) {
-    uint64_t count;
-    while (read(event_.get(), &count, sizeof(count)) < 0 && errno == EINTR) {
-    }
-    wake_pending_ = false;  // Before the queues are looked at, so that no push is missed.
-    return;
-  }
+void TcpTransport::Loop::OnReady(uint64_t token, uint32_t events) {
+  if (token == listen_token_) return Accept();
   if (const auto found = inbound_.find(token); found != inbound_.end()) {
     return Read(token, *found->second);
   }
@@ -251,14 +205,18 @@ void TcpTransport::Loop::OnEvent(uint64_t token, uint32_t events) {
   if (peer != nullptr) peer->OnSocket(events, clock_.Now());
 }
 
-void TcpTransport::Loop::WorkAll() {
+Instant TcpTransport::Loop::EndTurn(Instant now) {
   std::vector<Outbound*> peers;
   {
     std::lock_guard lock(mutex_);
     for (const auto& [node, peer] : peers_) peers.push_back(peer.get());
   }
-  const Instant now = clock_.Now();
-  for (Outbound* peer : peers) peer->Work(now);
+  Instant wakeup = Instant::Infinite();
+  for (Outbound* peer : peers) {
+    peer->Work(now);
+    wakeup = std::min(wakeup, peer->Wakeup());
+  }
+  return wakeup;
 }
 
 void TcpTransport::Loop::Accept() {

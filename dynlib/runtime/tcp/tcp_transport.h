@@ -5,9 +5,11 @@
 //                           TcpTransport::Start({.self = NodeId{1}, .listen = "127.0.0.1:0"}));
 //   DYNLIB_RETURN_IF_ERROR(transport->AddPeer(NodeId{2}, "127.0.0.1:7002"));
 //
-// One thread does all socket work of a transport. A node sends over the connection that it made and
-// receives over those that its peers made, so a pair of nodes has two. Messages that are sent in
-// short order go out in one system call.
+// One thread does all socket work of a transport: its own, or that of the event loop that it is
+// given. Receivers whose executor is that loop's run on the same thread, and what they send goes
+// out at the end of the turn, so a message costs no hand-over between threads. A node sends over
+// the connection that it made and receives over those that its peers made, so a pair of nodes has
+// two. Messages that are sent in short order go out in one system call.
 //
 // A connection is made at the first message. When it fails, what is queued for the peer is dropped
 // and counted, and the next attempt waits: reconnect_min, doubled at each failure up to
@@ -38,6 +40,7 @@
 #include "dynlib/base/time.h"
 #include "dynlib/runtime/executor.h"
 #include "dynlib/runtime/inbox.h"
+#include "dynlib/runtime/posix/event_loop.h"
 #include "dynlib/runtime/transport.h"
 
 namespace dynlib {
@@ -46,6 +49,7 @@ class TcpTransport final : public Transport {
  public:
   struct Options {
     NodeId self{};                        // not zero
+    EventLoop* loop = nullptr;            // outlives the transport; null: one of its own
     std::string listen = "127.0.0.1:0";   // "host:port", "[v6]:port"; port 0: one that is free
     std::map<NodeId, std::string> peers;  // as AddPeer
     size_t max_queued_messages = 10'000;  // to one peer, >= 1

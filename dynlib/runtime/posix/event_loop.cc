@@ -1,0 +1,450 @@
+#include "dynlib/runtime/posix/event_loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <future>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dynlib/base/check.h"
+#include "dynlib/runtime/posix/system_clock.h"
+
+namespace dynlib {
+namespace {
+
+// Sleeping is in CLOCK_MONOTONIC, which stops in suspend; timers are not. So no sleep is longer.
+constexpr Duration kLongestSleep = std::chrono::seconds(1);
+// Rounds of tasks that tasks posted, in one turn: a commit in one process takes five.
+constexpr int kRoundsPerTurn = 16;
+constexpr int kSourceShift = 48;
+// While the loop waits for the last blocking task.
+constexpr Duration kEndingSleep = std::chrono::milliseconds(1);
+
+timespec ToTimespec(Duration duration) {
+  return {.tv_sec = duration.count() / 1'000'000'000, .tv_nsec = duration.count() % 1'000'000'000};
+}
+
+// The executor whose task this thread runs.
+thread_local const Executor* current_executor = nullptr;
+
+// The tasks and timers of one executor.
+class TaskQueue final : public Executor {
+ public:
+  explicit TaskQueue(EventLoop* loop) : loop_(loop) {}
+
+  void Post(Task task) override {
+    {
+      std::unique_lock lock(mutex_);
+      if (closed_) {
+        lock.unlock();  // The task is destroyed after.
+        return;
+      }
+      posted_.push_back(std::move(task));
+    }
+    loop_->Wake();
+  }
+
+  TimerId RunAt(Instant when, Task task) override {
+    uint64_t id;
+    bool is_first = false;
+    {
+      std::unique_lock lock(mutex_);
+      id = next_timer_++;
+      if (closed_) {
+        lock.unlock();
+        return TimerId{id};
+      }
+      is_first = timers_.emplace(TimerKey{when, id}, std::move(task)).first == timers_.begin();
+      timer_times_.emplace(id, when);
+    }
+    if (is_first) loop_->Wake();
+    return TimerId{id};
+  }
+
+  bool Cancel(TimerId timer) override {
+    Task unrun;  // Destroyed after the lock is given up.
+    std::lock_guard lock(mutex_);
+    const auto time = timer_times_.find(static_cast<uint64_t>(timer));
+    if (time == timer_times_.end()) return false;
+    const auto found = timers_.find(TimerKey{time->second, time->first});
+    unrun = std::move(found->second);
+    timers_.erase(found);
+    timer_times_.erase(time);
+    return true;
+  }
+
+  bool IsCurrent() const override { return current_executor == this; }
+
+  // The loop's.
+
+  void TakePosted(std::vector<Task>& batch) {
+    std::lock_guard lock(mutex_);
+    batch.swap(posted_);
+  }
+  std::optional<Task> TakeFirstPosted() {
+    std::lock_guard lock(mutex_);
+    if (posted_.empty()) return std::nullopt;
+    Task task = std::move(posted_.front());
+    posted_.erase(posted_.begin());
+    return task;
+  }
+  std::optional<Task> TakeDueTimer(Instant now) {
+    std::lock_guard lock(mutex_);
+    if (closed_ || timers_.empty() || timers_.begin()->first.first > now) return std::nullopt;
+    const auto first = timers_.begin();
+    Task task = std::move(first->second);
+    timer_times_.erase(first->first.second);
+    timers_.erase(first);
+    return task;
+  }
+  bool HasPosted() {
+    std::lock_guard lock(mutex_);
+    return !posted_.empty();
+  }
+  // 0 if something is posted.
+  Instant NextTime() {
+    std::lock_guard lock(mutex_);
+    if (!posted_.empty()) return Instant();
+    return closed_ || timers_.empty() ? Instant::Infinite() : timers_.begin()->first.first;
+  }
+  void Close() {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  bool closed() {
+    std::lock_guard lock(mutex_);
+    return closed_;
+  }
+  // What a task holds may call this executor: not under the lock.
+  void DropTimers() {
+    std::map<TimerKey, Task> unrun;
+    std::lock_guard lock(mutex_);
+    unrun.swap(timers_);
+    timer_times_.clear();
+  }
+
+  // Runs it as a task of this executor.
+  void Run(Task& task) {
+    current_executor = this;
+    task();
+    task = nullptr;  // What it holds goes before the next task runs.
+    current_executor = nullptr;
+  }
+
+ private:
+  using TimerKey = std::pair<Instant, uint64_t>;
+
+  EventLoop* const loop_;
+  std::mutex mutex_;
+  std::vector<Task> posted_;
+  std::map<TimerKey, Task> timers_;
+  std::unordered_map<uint64_t, Instant> timer_times_;
+  uint64_t next_timer_ = 1;
+  bool closed_ = false;
+};
+
+}  // namespace
+
+// The right to run the loop is the *role*: one thread's at a time. It is free while its owner runs
+// a blocking task, and taken back after, unless the spare thread took it over because there was
+// something to do. Then the first goes on with blocking tasks as long as there are any, and is the
+// spare one when there are none.
+class EventLoop::Impl {
+ public:
+  Impl(Options options, EventLoop* loop)
+      : options_(std::move(options)), tasks_(loop), blocking_(loop) {
+    DYNLIB_CHECK(options_.blocked_max > Duration::zero());
+    // Edge-triggered: each write wakes, and nobody need read it.
+    AddTo(epoll_fd_, event_fd_, EPOLLIN | EPOLLET, 0);
+    AddTo(spare_epoll_fd_, spare_event_fd_, EPOLLIN | EPOLLET, 0);
+    AddTo(spare_epoll_fd_, epoll_fd_, 0, 1);
+    first_ = std::thread([this] {
+      NameThread();
+      RunLoop();
+      RunSpare();
+    });
+  }
+  ~Impl() {
+    ShutDown();
+    for (const int fd : {spare_epoll_fd_, spare_event_fd_, epoll_fd_, event_fd_}) close(fd);
+  }
+
+  void ShutDown();
+  void Wake();
+  uint64_t AddSource(Source* source);
+  void RemoveSource(Source* source);
+
+  int epoll_fd() const { return epoll_fd_; }
+  TaskQueue& tasks() { return tasks_; }
+  TaskQueue& blocking() { return blocking_; }
+
+ private:
+  static void AddTo(int epoll_fd, int fd, uint32_t events, uint64_t token) {
+    epoll_event event{.events = events, .data = {.u64 = token}};
+    DYNLIB_CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0);
+  }
+  static void Signal(int event_fd) {
+    const uint64_t one = 1;
+    while (write(event_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
+    }
+  }
+  void NameThread() const {
+    pthread_setname_np(pthread_self(), options_.name.substr(0, 15).c_str());
+  }
+  // Until the role is lost or the loop ends.
+  void RunLoop();
+  void RunSpare();
+  bool AwaitRole();
+  void Poll();
+  void RunTasks();
+  bool RunBlocking();
+  std::optional<Executor::Task> TakeBlockingLocked();
+  void FreeRoleLocked();
+  void TakeRoleLocked();
+  bool Ended();
+
+  const Options options_;
+  SystemClock clock_;
+  const int epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
+  const int event_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  // The spare thread waits here for epoll_fd_ to be ready while the role is free.
+  const int spare_epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
+  const int spare_event_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  std::atomic<bool> sleeping_{false};
+  TaskQueue tasks_;
+  TaskQueue blocking_;
+
+  // The role's.
+  std::vector<Source*> sources_;  // null where one was removed
+  Instant sources_wakeup_ = Instant::Infinite();
+  std::vector<Executor::Task> batch_;
+
+  std::mutex mutex_;
+  bool role_free_ = false;
+  bool is_blocking_ = false;  // a blocking task runs
+  Instant free_since_;        // or was last
+  bool spare_rests_ = false;
+  bool ended_ = false;
+
+  std::thread first_;
+  std::thread second_;  // made by whoever has the role
+};
+
+void EventLoop::Impl::ShutDown() {
+  DYNLIB_CHECK(!tasks_.IsCurrent() && !blocking_.IsCurrent());
+  tasks_.Close();
+  Wake();
+  if (first_.joinable()) first_.join();
+  if (second_.joinable()) second_.join();
+  tasks_.DropTimers();
+  blocking_.DropTimers();
+}
+
+// The loop says that it sleeps, looks at its queues once more, and sleeps; who posts does so first
+// and then looks whether it sleeps. So one of them sees the other.
+void EventLoop::Impl::Wake() {
+  if (!sleeping_.load(std::memory_order_seq_cst) || !sleeping_.exchange(false)) return;
+  Signal(event_fd_);
+}
+
+uint64_t EventLoop::Impl::AddSource(Source* source) {
+  std::promise<uint64_t> index;
+  const auto add = [&] {
+    sources_.push_back(source);
+    index.set_value(sources_.size());
+  };
+  if (tasks_.IsCurrent()) {
+    add();
+  } else {
+    tasks_.Post(add);
+  }
+  return index.get_future().get() << kSourceShift;
+}
+
+void EventLoop::Impl::RemoveSource(Source* source) {
+  // A task that is destroyed unrun, since the loop was shut down, breaks its promise: just as good.
+  auto removed = std::make_unique<std::promise<void>>();
+  std::future<void> done = removed->get_future();
+  const auto remove = [&] {
+    std::replace(sources_.begin(), sources_.end(), source, static_cast<Source*>(nullptr));
+  };
+  if (tasks_.IsCurrent()) return remove();
+  tasks_.Post([&remove, removed = std::move(removed)] {
+    remove();
+    removed->set_value();
+  });
+  done.wait();
+}
+
+void EventLoop::Impl::RunLoop() {
+  while (true) {
+    Poll();
+    RunTasks();
+    const Instant now = clock_.Now();
+    sources_wakeup_ = Instant::Infinite();
+    for (Source* source : sources_) {
+      if (source != nullptr) sources_wakeup_ = std::min(sources_wakeup_, source->EndTurn(now));
+    }
+    if (!RunBlocking()) return;
+    if (Ended()) return;
+  }
+}
+
+void EventLoop::Impl::Poll() {
+  sleeping_.store(true, std::memory_order_seq_cst);
+  Instant wakeup = std::min(tasks_.NextTime(), sources_wakeup_);
+  {
+    std::lock_guard lock(mutex_);
+    if (!is_blocking_) wakeup = std::min(wakeup, blocking_.NextTime());
+  }
+  const Duration left = wakeup == Instant() ? Duration::zero() : wakeup - clock_.Now();
+  const Duration longest = tasks_.closed() ? kEndingSleep : kLongestSleep;
+  const timespec timeout = ToTimespec(std::clamp(left, Duration::zero(), longest));
+  epoll_event events[64];
+  const int count =
+      epoll_pwait2(epoll_fd_, events, static_cast<int>(std::size(events)), &timeout, nullptr);
+  sleeping_.store(false, std::memory_order_seq_cst);
+  for (int i = 0; i < count; ++i) {
+    const size_t index = events[i].data.u64 >> kSourceShift;
+    if (index == 0 || sources_[index - 1] == nullptr) continue;
+    sources_[index - 1]->OnReady(events[i].data.u64, events[i].events);
+  }
+}
+
+void EventLoop::Impl::RunTasks() {
+  for (int round = 0; round < kRoundsPerTurn; ++round) {
+    tasks_.TakePosted(batch_);
+    if (batch_.empty() && round > 0) return;
+    for (Executor::Task& task : batch_) tasks_.Run(task);
+    batch_.clear();
+    // Those that fall due while these run wait their turn behind what was posted.
+    const Instant now = clock_.Now();
+    while (std::optional<Executor::Task> timer = tasks_.TakeDueTimer(now)) tasks_.Run(*timer);
+  }
+}
+
+std::optional<Executor::Task> EventLoop::Impl::TakeBlockingLocked() {
+  std::optional<Executor::Task> task = blocking_.TakeFirstPosted();
+  if (!task.has_value()) task = blocking_.TakeDueTimer(clock_.Now());
+  return task;
+}
+
+// While it is free, the spare thread waits for whatever would end the sleep of who had it.
+void EventLoop::Impl::FreeRoleLocked() {
+  role_free_ = true;
+  free_since_ = clock_.Now();
+  sleeping_ = true;
+  epoll_event event{.events = EPOLLIN | EPOLLONESHOT, .data = {.u64 = 1}};
+  epoll_ctl(spare_epoll_fd_, EPOLL_CTL_MOD, epoll_fd_, &event);
+  if (tasks_.HasPosted()) Wake();
+  if (std::exchange(spare_rests_, false)) Signal(spare_event_fd_);
+}
+
+void EventLoop::Impl::TakeRoleLocked() {
+  role_free_ = false;
+  sleeping_ = false;
+  epoll_event event{.events = 0, .data = {.u64 = 1}};
+  epoll_ctl(spare_epoll_fd_, EPOLL_CTL_MOD, epoll_fd_, &event);
+}
+
+// One blocking task, or more if meanwhile another thread took the role. True if this one still has
+// it.
+bool EventLoop::Impl::RunBlocking() {
+  if (!second_.joinable() && blocking_.HasPosted()) {
+    second_ = std::thread([this] {
+      NameThread();
+      RunSpare();
+    });
+  }
+  std::optional<Executor::Task> task;
+  {
+    std::lock_guard lock(mutex_);
+    if (is_blocking_) return true;  // Whoever does goes on with what is posted.
+    task = TakeBlockingLocked();
+    if (!task.has_value()) return true;
+    is_blocking_ = true;
+    FreeRoleLocked();
+  }
+  while (true) {
+    blocking_.Run(*task);
+    std::lock_guard lock(mutex_);
+    if (role_free_) {
+      TakeRoleLocked();
+      is_blocking_ = false;
+      return true;
+    }
+    task = TakeBlockingLocked();
+    if (task.has_value()) continue;
+    is_blocking_ = false;
+    Wake();  // For the timers of blocking tasks, and the end.
+    return false;
+  }
+}
+
+bool EventLoop::Impl::Ended() {
+  if (!tasks_.closed() || tasks_.HasPosted()) return false;
+  blocking_.Close();
+  std::lock_guard lock(mutex_);
+  if (is_blocking_ || blocking_.HasPosted()) return false;
+  ended_ = true;
+  Signal(spare_event_fd_);
+  return true;
+}
+
+// What the second thread does, and the first once it lost the role: they are alike.
+void EventLoop::Impl::RunSpare() {
+  while (AwaitRole()) RunLoop();
+}
+
+// Timers fall due while the role is free, too: so the spare thread looks from time to time, but
+// rests when nobody gave the role up since it last did.
+bool EventLoop::Impl::AwaitRole() {
+  const timespec interval = ToTimespec(options_.blocked_max);
+  bool is_ready = false;
+  Instant seen;
+  while (true) {
+    bool rests = false;
+    {
+      std::lock_guard lock(mutex_);
+      if (ended_) return false;
+      const bool overdue = clock_.Now() - free_since_ >= options_.blocked_max;
+      if (role_free_ && (is_ready || overdue)) {
+        TakeRoleLocked();
+        return true;
+      }
+      rests = spare_rests_ = !role_free_ && seen == free_since_;
+      seen = free_since_;
+    }
+    epoll_event events[2];
+    const int count = epoll_pwait2(spare_epoll_fd_, events, static_cast<int>(std::size(events)),
+                                   rests ? nullptr : &interval, nullptr);
+    is_ready = std::any_of(events, events + std::max(count, 0),
+                           [](const epoll_event& event) { return event.data.u64 == 1; });
+  }
+}
+
+EventLoop::EventLoop(Options options) : impl_(std::make_unique<Impl>(std::move(options), this)) {}
+EventLoop::~EventLoop() = default;
+
+void EventLoop::ShutDown() { impl_->ShutDown(); }
+Executor* EventLoop::executor() { return &impl_->tasks(); }
+Executor* EventLoop::blocking_executor() { return &impl_->blocking(); }
+int EventLoop::epoll_fd() const { return impl_->epoll_fd(); }
+uint64_t EventLoop::AddSource(Source* source) { return impl_->AddSource(source); }
+void EventLoop::RemoveSource(Source* source) { impl_->RemoveSource(source); }
+void EventLoop::Wake() { impl_->Wake(); }
+
+}  // namespace dynlib

@@ -1,0 +1,169 @@
+#include "dynlib/runtime/posix/event_loop.h"
+
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <map>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "dynlib/runtime/posix/system_clock.h"
+#include "dynlib/testing/environment.h"
+#include "dynlib/testing/executor_conformance.h"
+#include "gtest/gtest.h"
+#include "tests/runtime/real_environment.h"
+
+namespace dynlib {
+namespace {
+
+enum class Which { kTasks, kBlocking };
+
+class EventLoopEnvironment final : public RealTime<ExecutorEnvironment> {
+ public:
+  explicit EventLoopEnvironment(Which which) : which_(which) {}
+  ~EventLoopEnvironment() override {
+    for (auto& [executor, loop] : loops_) loop->ShutDown();
+  }
+  bool HasThreads() const override { return true; }
+  Executor* NewExecutor() override {
+    auto loop = std::make_unique<EventLoop>();
+    Executor* const executor =
+        which_ == Which::kTasks ? loop->executor() : loop->blocking_executor();
+    loops_.emplace(executor, std::move(loop));
+    return executor;
+  }
+  void ShutDown(Executor* executor) override { loops_.at(executor)->ShutDown(); }
+
+ private:
+  const Which which_;
+  std::map<Executor*, std::unique_ptr<EventLoop>> loops_;
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    EventLoop, ExecutorConformance,
+    ::testing::Values(
+        ExecutorConformanceParam{
+            "Tasks", [] { return std::make_unique<EventLoopEnvironment>(Which::kTasks); }},
+        ExecutorConformanceParam{
+            "Blocking", [] { return std::make_unique<EventLoopEnvironment>(Which::kBlocking); }}));
+
+TEST(EventLoop, ABlockingTaskRunsOnTheLoopsOwnThreadAfterTheTasks) {
+  EventLoop loop;
+  std::vector<int> order;
+  std::thread::id task_thread;
+  std::thread::id blocking_thread;
+  std::promise<void> done;
+  loop.executor()->Post([&] {
+    task_thread = std::this_thread::get_id();
+    loop.blocking_executor()->Post([&] {
+      EXPECT_TRUE(loop.blocking_executor()->IsCurrent());
+      EXPECT_FALSE(loop.executor()->IsCurrent());
+      blocking_thread = std::this_thread::get_id();
+      order.push_back(3);
+      done.set_value();
+    });
+    order.push_back(1);
+    loop.executor()->Post([&] { order.push_back(2); });
+  });
+  done.get_future().wait();
+  loop.ShutDown();
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
+  EXPECT_EQ(task_thread, blocking_thread);
+}
+
+// Neither tasks nor timers wait for a disk that hangs; other blocking tasks do.
+TEST(EventLoop, AnotherThreadTakesOverFromABlockingTaskThatHangs) {
+  EventLoop loop({.blocked_max = std::chrono::milliseconds(2)});
+  SystemClock clock;
+  std::promise<void> release;
+  std::atomic<bool> second_blocking{false};
+  for (int round = 0; round < 3; ++round) {  // The role goes from one thread to the other and back.
+    release = {};
+    second_blocking = false;
+    std::promise<void> started;
+    loop.blocking_executor()->Post([&] {
+      started.set_value();
+      release.get_future().wait();
+    });
+    loop.blocking_executor()->Post([&] { second_blocking = true; });
+    started.get_future().wait();
+    std::promise<void> task;
+    std::promise<void> timer;
+    loop.executor()->Post([&] { task.set_value(); });
+    task.get_future().wait();
+    loop.executor()->RunAt(clock.Now() + std::chrono::milliseconds(1), [&] { timer.set_value(); });
+    timer.get_future().wait();
+    EXPECT_FALSE(second_blocking);
+    release.set_value();
+    std::promise<void> after;
+    loop.blocking_executor()->Post([&] { after.set_value(); });
+    after.get_future().wait();
+    EXPECT_TRUE(second_blocking);
+  }
+}
+
+// What belongs to executor() is never touched by two threads at once, however the role changes
+// hands: the thread sanitizer looks on.
+TEST(EventLoop, TasksOfAnExecutorAreInOrderWhicheverThreadRunsThem) {
+  EventLoop loop({.blocked_max = std::chrono::microseconds(50)});
+  constexpr int kTasks = 2000;
+  int seen = 0;
+  int blocking_seen = 0;
+  int out_of_order = 0;
+  for (int i = 0; i < kTasks; ++i) {
+    loop.executor()->Post([&, i] { out_of_order += seen++ != i; });
+    if (i % 20 != 0) continue;
+    loop.blocking_executor()->Post([&, i] {
+      out_of_order += blocking_seen++ != i / 20;
+      std::this_thread::sleep_for(std::chrono::microseconds(i % 3 == 0 ? 300 : 10));
+    });
+  }
+  loop.ShutDown();
+  EXPECT_EQ(seen, kTasks);
+  EXPECT_EQ(blocking_seen, kTasks / 20);
+  EXPECT_EQ(out_of_order, 0);
+}
+
+TEST(EventLoop, ShutDownRunsWhatIsPostedAlsoBehindATaskThatHangs) {
+  bool task = false;
+  bool blocking = false;
+  EventLoop loop({.blocked_max = std::chrono::milliseconds(1)});
+  std::promise<void> release;
+  loop.blocking_executor()->Post([&] { release.get_future().wait(); });
+  loop.blocking_executor()->Post([&] { blocking = true; });
+  loop.executor()->Post([&] {
+    task = true;
+    release.set_value();
+  });
+  loop.ShutDown();
+  EXPECT_TRUE(task);
+  EXPECT_TRUE(blocking);
+}
+
+// A source that hears of one event of its own making, and wants to be called at a time.
+TEST(EventLoop, ASourceIsCalledAtTheEndOfEachTurnAndWhenItAsks) {
+  class TestSource final : public EventLoop::Source {
+   public:
+    void OnReady(uint64_t, uint32_t) override {}
+    Instant EndTurn(Instant now) override {
+      if (++turns_ == 3) third_.set_value();
+      return turns_ < 3 ? now + std::chrono::milliseconds(1) : Instant::Infinite();
+    }
+    std::promise<void> third_;
+
+   private:
+    int turns_ = 0;
+  };
+  TestSource source;
+  EventLoop loop;
+  EXPECT_GE(loop.AddSource(&source), 1u);
+  source.third_.get_future().wait();
+  loop.RemoveSource(&source);
+  loop.executor()->Post([] {});
+  loop.ShutDown();
+  loop.RemoveSource(&source);  // Of a loop that has ended: returns.
+}
+
+}  // namespace
+}  // namespace dynlib
