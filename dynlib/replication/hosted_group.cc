@@ -367,6 +367,8 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
   }
   applied_ = std::max(applied_, outcome.through);
   stored_epoch_ = std::max(stored_epoch_, core_->ConfigurationAt(applied_).epoch);
+  std::vector<std::pair<ProposeCallback, ProposalResult>> answers;
+  answers.reserve(outcome.results.size());
   for (auto& [slot, result] : outcome.results) {
     auto it = proposals_.find(slot);
     if (it == proposals_.end()) continue;
@@ -375,11 +377,16 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
       answer.result = std::move(result.result);
     } else {
       answer.status = absl::Status(result.code, result.result);
+      if (result.code == absl::StatusCode::kFailedPrecondition)
+        answer.leader_hint = core_->leader();
     }
-    Answer(std::move(it->second.done), std::move(answer));
+    answers.emplace_back(std::move(it->second.done), std::move(answer));
     proposals_.erase(it);
   }
   changed_();
+  // Last, since a callback may do anything, also destroy the host. This is a task of the executor
+  // already: a task more for each would be a tenth of what a commit costs its leader.
+  for (auto& [done, answer] : answers) done(std::move(answer));
 }
 
 void HostedGroup::Read(absl::AnyInvocable<void()> read, ReadCallback done) {

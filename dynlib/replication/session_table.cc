@@ -104,7 +104,7 @@ void SessionTable::Merge(const SessionTable& other) {
     client.acknowledged = std::max(client.acknowledged, theirs.acknowledged);
     client.results.insert(theirs.results.begin(), theirs.results.end());
     client.results.erase(client.results.begin(), client.results.upper_bound(client.acknowledged));
-    changed_.insert(id);
+    changed_.push_back(id);
   }
 }
 
@@ -128,7 +128,7 @@ SessionTable::Decision SessionTable::Admit(const LoggedCommand& command) {
                   Cat("sequence ", command.sequence, " is not above what the client acknowledged, ",
                       client.acknowledged));
   }
-  changed_.insert(command.client);
+  changed_.push_back(command.client);
   client.last = std::max(client.last, command.proposed);
   // A client cannot have the answer to a command that it is only now sending.
   const uint64_t acknowledged = std::min(command.acknowledged, command.sequence - 1);
@@ -169,7 +169,7 @@ void SessionTable::Expire(WallTime before) {
   expiry_changed_ = true;
   for (auto it = clients_.begin(); it != clients_.end();) {
     if (it->second.last < before) {
-      changed_.insert(it->first);
+      changed_.push_back(it->first);
       it = clients_.erase(it);
     } else {
       ++it;
@@ -179,6 +179,8 @@ void SessionTable::Expire(WallTime before) {
 
 std::vector<SessionRecord> SessionTable::TakeChanges() {
   std::vector<SessionRecord> records;
+  std::sort(changed_.begin(), changed_.end());
+  changed_.erase(std::unique(changed_.begin(), changed_.end()), changed_.end());
   for (ClientId id : changed_) {
     SessionRecord record{.key = ClientKey(id), .value = {}};
     if (auto it = clients_.find(id); it != clients_.end()) {

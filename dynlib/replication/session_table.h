@@ -13,7 +13,6 @@
 
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -94,7 +93,7 @@ class SessionTable {
 
   std::map<ClientId, Client> clients_;
   WallTime expired_before_;
-  std::set<ClientId> changed_;
+  std::vector<ClientId> changed_;  // In any order, and any number of times.
   bool expiry_changed_ = false;
 };
 
