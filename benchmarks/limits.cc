@@ -4,13 +4,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <barrier>
 #include <cerrno>
+#include <condition_variable>
+#include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
@@ -20,6 +27,7 @@ namespace {
 
 // Long enough that a run of a few seconds does not come round to where it began.
 constexpr off_t kZeroedBytes = 64 << 20;
+constexpr size_t kDirectBlock = 4096;
 
 absl::Status Errno(const std::string& what) {
   return absl::UnavailableError(Cat(what, ": ", std::strerror(errno)));
@@ -36,7 +44,26 @@ class SyncedFile {
     return result;
   }
 
-  ~SyncedFile() { close(file_); }
+  ~SyncedFile() {
+    close(file_);
+    if (direct_ >= 0) close(direct_);
+  }
+
+  // As Append, of an aligned block, past the cache and synced by the write itself.
+  absl::Status AppendDurably(std::string_view block) {
+    if (direct_ < 0) {
+      direct_ =
+          open(Cat("/proc/self/fd/", file_).c_str(), O_WRONLY | O_DIRECT | O_DSYNC | O_CLOEXEC);
+      if (direct_ < 0) return Errno("open for direct writes");
+    }
+    if (offset_ + static_cast<off_t>(block.size()) > kZeroedBytes) offset_ = 0;
+    if (pwrite(direct_, block.data(), block.size(), offset_) !=
+        static_cast<ssize_t>(block.size())) {
+      return Errno("direct pwrite");
+    }
+    offset_ += static_cast<off_t>(block.size());
+    return absl::OkStatus();
+  }
 
   absl::Status Append(const std::string& block) {
     if (zeroed_ && offset_ + static_cast<off_t>(block.size()) > kZeroedBytes) offset_ = 0;
@@ -59,6 +86,7 @@ class SyncedFile {
   }
 
   const int file_;
+  int direct_ = -1;
   const bool zeroed_;
   off_t offset_ = 0;
 };
@@ -125,7 +153,125 @@ absl::StatusOr<RunResult> RunTwoSyncs(const RunContext& context, const std::stri
   });
 }
 
+// Three logs, of which two decide. Records are numbered from 0; a log has all before some number.
+class ThreeLogsRun {
+ public:
+  ThreeLogsRun(int in_flight, size_t value_bytes)
+      : in_flight_(static_cast<uint64_t>(in_flight)), stream_(0, value_bytes) {}
+
+  absl::StatusOr<RunResult> Run(const RunContext& context) {
+    std::vector<std::unique_ptr<SyncedFile>> files;
+    for (const char* name : {"a", "b", "c"}) {
+      DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<SyncedFile> file,
+                              SyncedFile::Create(context.folder / name, true));
+      files.push_back(std::move(file));
+    }
+    std::vector<std::thread> threads;
+    for (size_t log = 0; log < files.size(); ++log)
+      threads.emplace_back([this, log, &file = *files[log]] { Write(log, file); });
+    RunResult result;
+    result.seconds = context.seconds;
+    Call(result);
+    for (std::thread& thread : threads) thread.join();
+    DYNLIB_RETURN_IF_ERROR(error_);
+    result.operations = result.latencies_ns.size();
+    return result;
+  }
+
+ private:
+  using Record = std::shared_ptr<const std::string>;
+  struct Log {
+    std::condition_variable wake;
+    std::vector<Record> given;  // and not yet taken
+    uint64_t written = 0;
+  };
+
+  // The caller.
+  void Call(RunResult& result) {
+    const uint64_t begin_ns = NowNs() + static_cast<uint64_t>(WarmUpSeconds(result.seconds) * 1e9);
+    const uint64_t end_ns = begin_ns + static_cast<uint64_t>(result.seconds * 1e9);
+    std::deque<uint64_t> began_ns;  // of records in flight
+    uint64_t done = 0;
+    std::vector<Record> records;
+    while (true) {
+      const uint64_t now_ns = NowNs();
+      for (; began_ns.size() < in_flight_; began_ns.push_back(now_ns)) {
+        const std::string_view key = stream_.NextKey();
+        records.push_back(std::make_shared<std::string>(Cat(key, stream_.NextValue())));
+      }
+      std::unique_lock lock(mutex_);
+      for (Log& log : logs_) {
+        log.given.insert(log.given.end(), records.begin(), records.end());
+        log.wake.notify_one();
+      }
+      records.clear();
+      over_ = over_ || now_ns >= end_ns || !error_.ok();
+      if (over_) return;
+      while (Decided() == done) caller_wakes_.wait(lock);
+      const uint64_t decided = Decided();
+      lock.unlock();
+      const uint64_t then_ns = NowNs();
+      for (; done < decided; ++done) {
+        if (then_ns >= begin_ns && then_ns < end_ns)
+          result.latencies_ns.push_back(then_ns - began_ns.front());
+        began_ns.pop_front();
+      }
+    }
+  }
+
+  // What two of three have.
+  uint64_t Decided() const {
+    std::array<uint64_t, 3> written = {logs_[0].written, logs_[1].written, logs_[2].written};
+    std::sort(written.begin(), written.end());
+    return written[1];
+  }
+
+  // A log's thread.
+  void Write(size_t index, SyncedFile& file) {
+    Log& log = logs_[index];
+    std::unique_ptr<char, decltype(&std::free)> block(nullptr, &std::free);
+    size_t block_bytes = 0;
+    std::vector<Record> batch;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      while (log.given.empty() && !over_) log.wake.wait(lock);
+      if (over_) return;
+      batch.swap(log.given);
+      lock.unlock();
+      size_t bytes = 0;
+      for (const Record& record : batch) bytes += record->size();
+      bytes = (bytes + kDirectBlock - 1) / kDirectBlock * kDirectBlock;
+      if (bytes > block_bytes) {
+        block_bytes = 2 * bytes;
+        block.reset(static_cast<char*>(std::aligned_alloc(kDirectBlock, block_bytes)));
+      }
+      char* at = block.get();
+      for (const Record& record : batch) at = std::copy(record->begin(), record->end(), at);
+      const absl::Status status = file.AppendDurably({block.get(), bytes});
+      lock.lock();
+      if (!status.ok()) error_ = status;
+      log.written += batch.size();
+      batch.clear();
+      caller_wakes_.notify_one();
+    }
+  }
+
+  const uint64_t in_flight_;
+  PutStream stream_;
+
+  std::mutex mutex_;
+  std::condition_variable caller_wakes_;
+  std::array<Log, 3> logs_;
+  bool over_ = false;
+  absl::Status error_;
+};
+
 }  // namespace
+
+Runner ThreeLogs(int in_flight, size_t value_bytes) {
+  return
+      [=](const RunContext& context) { return ThreeLogsRun(in_flight, value_bytes).Run(context); };
+}
 
 Runner ZeroedSync(size_t bytes, int operations) {
   return

@@ -24,6 +24,13 @@ Runner GrowingSync(size_t bytes, int operations);
 // longer.
 Runner LongerOfTwoSyncs(size_t bytes);
 
+// What three logs can do without a protocol: a caller with `in_flight` records of a 20-byte key and
+// `value_bytes`, and a thread a log, which writes whatever it was given meanwhile, copied into one
+// aligned block, past the cache and synced by the write itself, into a file that holds zeros; as
+// the node log does. The caller is a thread that gives each record to all three logs, hears how far
+// each is, and makes the next record for each that two of them have. The third follows as it can.
+Runner ThreeLogs(int in_flight, size_t value_bytes);
+
 // Seconds to write `bytes` to a new file in the folder, in writes of 1 MiB, and to sync it once.
 absl::StatusOr<double> SequentialWrite(const std::filesystem::path& folder, uint64_t bytes);
 
