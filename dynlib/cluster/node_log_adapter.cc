@@ -28,9 +28,9 @@ void NodeLogAdapter::Append(std::vector<replication::LogFrame> frames,
         .kind = frame.is_state ? store::RecordKind::kState : store::RecordKind::kEntry,
         .slot = frame.slot,
         .ballot = frame.ballot.packed(),
-        .payload = std::move(frame.header)};
-    if (frame.payload != nullptr) record.payload += *frame.payload;
-    bytes += record.payload.size() + kFrameOverheadBytes;
+        .payload = std::move(frame.header),
+        .rest = std::move(frame.payload)};
+    bytes += record.payload_bytes() + kFrameOverheadBytes;
     records.push_back(std::move(record));
   }
   log_->Append(std::move(records), executor_, std::move(done));

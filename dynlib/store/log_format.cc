@@ -210,16 +210,20 @@ std::optional<SegmentHeader> DecodeSegmentHeader(std::string_view bytes, uint64_
 }
 
 void EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
-                 uint64_t offset, uint32_t block_bytes, char* out) {
+                 uint64_t offset, uint32_t block_bytes, char* out,
+                 std::span<const std::string_view> rests) {
   DYNLIB_CHECK(payloads.size() == header.frames.size());
+  DYNLIB_CHECK(rests.empty() || rests.size() == payloads.size());
   const uint64_t header_length = BatchHeaderLength(payloads.size());
   uint64_t end = header_length;
   for (size_t i = 0; i < payloads.size(); ++i) {
     FrameInfo& frame = header.frames[i];
-    frame.payload_length = static_cast<uint32_t>(payloads[i].size());
-    frame.payload_checksum = PayloadChecksum(header.life, offset + end, payloads[i]);
-    Output(out + end).Put(payloads[i]);
-    end += payloads[i].size();
+    const std::string_view rest = rests.empty() ? std::string_view() : rests[i];
+    Output(out + end).Put(payloads[i]).Put(rest);
+    const std::string_view whole(out + end, payloads[i].size() + rest.size());
+    frame.payload_length = static_cast<uint32_t>(whole.size());
+    frame.payload_checksum = PayloadChecksum(header.life, offset + end, whole);
+    end += whole.size();
   }
   header.total_length = BatchLength(payloads.size(), end - header_length, block_bytes);
   const uint64_t trailer_length = BatchTrailerLength(payloads.size());

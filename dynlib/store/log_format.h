@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -112,9 +113,11 @@ uint64_t PayloadChecksum(const SegmentLife& life, uint64_t offset, std::string_v
 
 // Writes the batch, as it stands at `offset` of its segment, to `out`, which has room for
 // BatchLength() bytes. Fills in `header`'s total_length, checksum, and of its frames payload_length
-// and payload_checksum. `payloads` has one for each frame.
+// and payload_checksum. `payloads` has one for each frame; `rests`, if not empty, what follows
+// each.
 void EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
-                 uint64_t offset, uint32_t block_bytes, char* out);
+                 uint64_t offset, uint32_t block_bytes, char* out,
+                 std::span<const std::string_view> rests = {});
 std::string EncodeBatch(BatchHeader& header, const std::vector<std::string_view>& payloads,
                         uint64_t offset, uint32_t block_bytes);
 

@@ -27,7 +27,7 @@ absl::Status CheckRecords(const std::vector<LogRecord>& records, uint64_t bytes,
 uint64_t BytesOf(const std::vector<LogRecord>& records) {
   uint64_t bytes = 0;
   for (const LogRecord& record : records) {
-    bytes += record.payload.size() + NodeLog::kRecordOverheadBytes;
+    bytes += record.payload_bytes() + NodeLog::kRecordOverheadBytes;
   }
   return bytes;
 }

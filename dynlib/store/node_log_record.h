@@ -3,6 +3,7 @@
 #define DYNLIB_STORE_NODE_LOG_RECORD_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace dynlib::store {
@@ -22,6 +23,10 @@ struct LogRecord {
   uint64_t slot = 0;
   uint64_t ballot = 0;
   std::string payload;
+  // Follows `payload` in the log, if not null: bytes that the caller shares with the log rather
+  // than copies for it. Null in what recovery gives back, whose `payload` is whole.
+  std::shared_ptr<const std::string> rest;
+  uint64_t payload_bytes() const { return payload.size() + (rest == nullptr ? 0 : rest->size()); }
   friend bool operator==(const LogRecord&, const LogRecord&) = default;
 };
 

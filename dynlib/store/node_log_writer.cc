@@ -49,10 +49,12 @@ absl::Status NothingWritten(const absl::Status& why) {
 
 }  // namespace
 
-void NodeLog::Impl::Plan::Add(const FrameInfo& frame, std::string_view payload) {
+void NodeLog::Impl::Plan::Add(const FrameInfo& frame, std::string_view payload,
+                              std::string_view rest) {
   frames.push_back(frame);
   payloads.push_back(payload);
-  payload_bytes += payload.size();
+  rests.push_back(rest);
+  payload_bytes += payload.size() + rest.size();
 }
 
 uint64_t NodeLog::Impl::Plan::Length(uint32_t block_bytes) const {
@@ -198,7 +200,8 @@ NodeLog::Impl::Plan NodeLog::Impl::PlanBatch(BatchRef batch) {
   }
   for (size_t i = 0; i < size; ++i) {
     for (const LogRecord& record : batch->pending[i].records) {
-      plan.Add(FrameOf(record), record.payload);
+      plan.Add(FrameOf(record), record.payload,
+               record.rest == nullptr ? std::string_view() : std::string_view(*record.rest));
       ++plan.records;
     }
   }
@@ -305,6 +308,7 @@ void NodeLog::Impl::BeginSegment(SegmentFiles::Segment segment, Plan& plan) {
              .file = std::move(segment.file)};
   plan.frames.insert(plan.frames.begin(), opening.begin(), opening.end());
   plan.payloads.insert(plan.payloads.begin(), opening.size(), std::string_view());
+  plan.rests.insert(plan.rests.begin(), opening.size(), std::string_view());
 }
 
 absl::Status NodeLog::Impl::WriteHere(Plan& plan) {
@@ -327,7 +331,8 @@ absl::Status NodeLog::Impl::WriteHere(Plan& plan) {
                                                      .first_sequence = active_.first_sequence});
     std::memcpy(bytes, segment.data(), segment.size());
   }
-  EncodeBatch(header, plan.payloads, active_.offset, options_.block_bytes, bytes + before);
+  EncodeBatch(header, plan.payloads, active_.offset, options_.block_bytes, bytes + before,
+              plan.rests);
   const absl::Status status =
       WriteAndSync(active_.offset - before, std::string_view(bytes, length));
   if (!status.ok()) {

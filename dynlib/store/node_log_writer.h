@@ -123,12 +123,13 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
     std::vector<uint64_t> frees;
     std::vector<FrameInfo> frames;  // All of them, in order.
     std::vector<std::string_view> payloads;
-    std::deque<std::string> copied;  // What some payloads point into.
+    std::vector<std::string_view> rests;  // of each, what follows its payload
+    std::deque<std::string> copied;       // What some payloads point into.
     uint64_t payload_bytes = 0;
     uint64_t records = 0;  // Of the appends.
     uint64_t copied_from = 0;
 
-    void Add(const FrameInfo& frame, std::string_view payload = {});
+    void Add(const FrameInfo& frame, std::string_view payload = {}, std::string_view rest = {});
     uint64_t Length(uint32_t block_bytes) const;
   };
   struct Copying {

@@ -190,6 +190,17 @@ TEST(MessageCodecTest, ABodyOfAnUnknownKindIsLeftOutAlone) {
   EXPECT_THAT(out.liveness, SizeIs(1));
 }
 
+// Proposals are written by hand: to the byte what protobuf writes.
+TEST(MessageCodecTest, TheBytesAreThoseOfTheGeneratedClass) {
+  NodeMessage message = Everything();
+  message.groups.push_back(Make(Accept{}));
+  message.groups.push_back(Make(Accept{.entries = {Bytes(""), Bytes(std::string(300, 'x'))}}));
+  const std::string bytes = Encode(message);
+  wire::NodeMessage parsed;
+  ASSERT_TRUE(parsed.ParseFromString(bytes));
+  EXPECT_EQ(parsed.SerializeAsString(), bytes);
+}
+
 TEST(MessageCodecTest, NoBytesAreAnEmptyMessage) {
   DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(""));
   EXPECT_TRUE(out.groups.empty());

@@ -64,6 +64,22 @@ TEST(NodeLogTest, AppendedRecordsComeBack) {
   DYNLIB_EXPECT_OK(h.found.DataLoss());
 }
 
+TEST(NodeLogTest, WhatIsSharedWithTheCallerComesBackAsOnePayload) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  LogRecord record = Entry(1, 1, 5, "head,");
+  record.rest = std::make_shared<const std::string>(3000, 'x');
+  LogRecord alone = Entry(1, 2, 5, "");
+  alone.rest = std::make_shared<const std::string>("rest");
+  DYNLIB_ASSERT_OK(h.Append({record, Entry(1, 3, 5, "none"), alone}));
+  h.Kill();
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_THAT(Stream(h, 1).entries, ElementsAre(Entry(1, 1, 5, "head," + std::string(3000, 'x')),
+                                                Entry(1, 2, 5, "rest"), Entry(1, 3, 5, "none")));
+  DYNLIB_EXPECT_OK(h.found.DataLoss());
+}
+
 TEST(NodeLogTest, HigherBallotSupersedesAndOfEqualsTheLater) {
   SimDisk disk(1);
   LogHarness h(&disk);
