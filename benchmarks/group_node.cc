@@ -102,7 +102,7 @@ absl::Status GroupNode::Open(const std::filesystem::path& folder, int groups) {
   DYNLIB_ASSIGN_OR_RETURN(
       log_, store::NodeLog::Open(log_options, disk_.get(), "log", loop_.blocking_executor(),
                                  &clock_, MetricsSink::None(), &recovery));
-  while (log_->GetStats().segments_spare < kSpareSegments)
+  for (int i = 0; i < 1000 && log_->GetStats().segments_spare < kSpareSegments; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   replica_log_ = std::make_unique<cluster::NodeLogAdapter>(log_.get(), kAppendBytesMax,
                                                            loop_.executor(), [](size_t) {});
