@@ -104,8 +104,8 @@ class Store {
     // bound blocking writes wait, the others get kResourceExhausted.
     uint64_t max_pending_bytes = 64 << 20;
     // Where the good copy of a damaged page comes from, when a write meets one: a replica, say.
-    // Null: such a write is answered with kUnknown, and no more are taken. Called on the apply
-    // executor.
+    // Null: such a write is answered with kUnknown, and no more are taken. Called by whoever
+    // applies writes: a thread of `apply` or `sync`, or one that writes.
     FetchRows fetch_rows = nullptr;
   };
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -9,6 +10,7 @@
 
 #include "dynlib/base/coding.h"
 #include "dynlib/base/random.h"
+#include "dynlib/base/strings.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/store/superblock.h"
@@ -157,6 +159,45 @@ TEST(PageFileTest, TreesAreFoundAgainWithTheirPositions) {
     EXPECT_EQ(tree->durable_position(), tree->position());
   }
   EXPECT_EQ(file->FindTree(TreeId{1}), nullptr);
+}
+
+TEST(PageFileTest, WhatIsPreparedIsSeenOncePublishedAndOtherwiseNeverWas) {
+  sim::SimDisk disk(1);
+  auto file = OpenFile(disk);
+  Tree& a = **file->CreateTree(TreeId{1});
+  Tree& b = **file->CreateTree(TreeId{2});
+  for (int i = 0; i < 500; ++i) ASSERT_THAT(PutNext(a, Cat("old", i), "1"), IsOk());
+  ASSERT_THAT(file->Checkpoint(), IsOk());
+  const Snapshot before = a.snapshot();
+  WriteBatch first, second, other;
+  for (int i = 0; i < 500; ++i) first.Put(Cat("new", i), std::string(100, 'n'));
+  first.Put("both", "first");
+  second.Put("both", "second");
+  second.DeleteRange("old1", "old2");
+  other.Put("x", "y");
+  const PageFile::TreeBatch batches[] = {{&a, &first}, {&b, &other}, {&a, &second}};
+  {
+    auto dropped = file->Prepare(batches, 1000);
+    ASSERT_THAT(dropped.status(), IsOk());
+    EXPECT_THAT(a.Get("both"), IsOkAndHolds(std::nullopt));
+  }
+  auto prepared = file->Prepare(batches, 1000);
+  ASSERT_THAT(prepared.status(), IsOk());
+  // A checkpoint in between holds what is published.
+  ASSERT_THAT(file->Checkpoint(), IsOk());
+  EXPECT_EQ(a.position(), 500u);
+  file->Publish(*std::move(prepared));
+  EXPECT_EQ(a.position(), 1000u);
+  EXPECT_EQ(b.position(), 1000u);
+  EXPECT_THAT(a.Get("both"), IsOkAndHolds("second"));
+  EXPECT_THAT(a.Get("new7"), IsOkAndHolds(std::string(100, 'n')));
+  EXPECT_THAT(a.Get("old17"), IsOkAndHolds(std::nullopt));
+  EXPECT_THAT(a.Get("old2"), IsOkAndHolds("1"));
+  EXPECT_THAT(b.Get("x"), IsOkAndHolds("y"));
+  EXPECT_THAT(before.Get("old17"), IsOkAndHolds("1"));
+  ASSERT_THAT(PutNext(a, "after", "1"), IsOk());
+  ASSERT_THAT(file->Checkpoint(), IsOk());
+  ExpectSound(*file);
 }
 
 TEST(PageFileTest, ACheckpointOfNothingNewWritesNothing) {

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/random.h"
+#include "dynlib/base/strings.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/sim/file_image.h"
@@ -381,6 +382,48 @@ TEST(StorePosixTest, ThreadsWriteAndReadOnRealFiles) {
         const ScanResult all,
         store.Scan({}, [](std::string_view, std::string_view) { return true; }));
     EXPECT_EQ(all.rows, 180u * (round + 1));
+    DYNLIB_ASSERT_OK(local->Close());
+  }
+  std::filesystem::remove_all(root);
+}
+
+// Groups of several writers, whose pages are made while the log is asked, and refuses.
+TEST(StorePosixTest, WritesThatAFullLogRefusesAreTriedAgainWhole) {
+  const std::string root = testing::TempDir() + "/store_full_log_test";
+  std::filesystem::remove_all(root);
+  Store::Options options;
+  options.log.segment_bytes = 256 << 10;
+  options.log.max_segments = 4;
+  options.log.copy_forward_above = 1;
+  options.checkpoint_after_bytes = 1 << 30;
+  constexpr int kThreads = 6;
+  constexpr int kWrites = 60;
+  const auto value = [](const std::string& key) { return key + std::string(9000, 'v'); };
+  for (int round = 0; round < 2; ++round) {
+    DYNLIB_ASSERT_OK_AND_ASSIGN(std::unique_ptr<LocalStore> local,
+                                LocalStore::Open(root + "/db", options));
+    Store& store = **local;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < kWrites; ++i) {
+          const std::string key = Cat(round, ".", t, ".", i);
+          StoreBatch batch;
+          batch.Put(key, value(key));
+          batch.Put(key + "b", "1");
+          EXPECT_THAT(store.Write(std::move(batch)).status, IsOk());
+          EXPECT_THAT(store.Get(key), IsOkAndHolds(value(key)));
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    DYNLIB_ASSERT_OK_AND_ASSIGN(const ScanResult all,
+                                store.Scan({}, [&](std::string_view key, std::string_view found) {
+                                  if (key.ends_with('b')) return found == "1";
+                                  EXPECT_EQ(found, value(std::string(key)));
+                                  return true;
+                                }));
+    EXPECT_EQ(all.rows, 2u * kThreads * kWrites * (round + 1));
     DYNLIB_ASSERT_OK(local->Close());
   }
   std::filesystem::remove_all(root);
