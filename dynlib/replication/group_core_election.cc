@@ -7,6 +7,16 @@
 #include "dynlib/replication/group_core.h"
 
 namespace dynlib::replication {
+namespace {
+
+// No grant is longer than a minute, nor owed for longer than that and the drift.
+constexpr Duration kLeaseRemainingMax = std::chrono::minutes(2);
+
+Duration Believable(const Promise& promise) {
+  return std::clamp(promise.lease_remaining, Duration(0), kLeaseRemainingMax);
+}
+
+}  // namespace
 
 void GroupCore::OnElectionDue(Instant now) {
   if (removed_) {
@@ -183,7 +193,7 @@ void GroupCore::OnPromise(const GroupMessage& message, const Promise& promise, I
       round_seen_ = std::max(round_seen_, promise.promised.round());
       GiveUp(options_.prepare_timeout, now);
     } else {
-      candidacy_.lease_remaining = std::max(candidacy_.lease_remaining, promise.lease_remaining);
+      candidacy_.lease_remaining = std::max(candidacy_.lease_remaining, Believable(promise));
     }
     return;
   }
@@ -202,7 +212,7 @@ void GroupCore::OnPromise(const GroupMessage& message, const Promise& promise, I
   peer->through = promise.through;
   peer->promise_chosen = promise.chosen;
   peer->epoch = promise.support_epoch;
-  candidacy_.lease_remaining = std::max(candidacy_.lease_remaining, promise.lease_remaining);
+  candidacy_.lease_remaining = std::max(candidacy_.lease_remaining, Believable(promise));
   Collect(message.from, promise);
   if (peer->through != UINT64_MAX) {
     GroupMessage prepare = Make(peer->member, promised_);

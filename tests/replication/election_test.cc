@@ -351,6 +351,17 @@ TEST(ElectionTest, R6LeaseThatAnAcceptorStillOwesIsWaitedFor) {
   EXPECT_TRUE(solo->HoldsLease(solo.now));
 }
 
+TEST(ElectionTest, R6NoClaimOfALeaseIsWaitedForLongerThanAnyGrant) {
+  SoloCore solo = Candidate({});
+  solo.Receive(3, solo->promised(),
+               Promise{.granted = false, .promised = At(2, 2), .lease_remaining = Duration::max()});
+  solo.Receive(2, solo->promised(), Granted(solo->promised(), 1));
+  ASSERT_EQ(solo->role(), Role::kLeader);
+  solo.Pass(std::chrono::minutes(3));
+  solo.GrantedBy(2, Epoch(1, 1));
+  EXPECT_TRUE(solo->HoldsLease(solo.now));
+}
+
 TEST(ElectionTest, R5NoElectionWhileThisNodeSupportsTheLeader) {
   SoloCore solo({.self = 2, .recovered = {.promised = At(3, 1)}});
   solo.SupportPeer(1);
