@@ -292,7 +292,8 @@ void Store::Impl::Start(GroupPtr group, bool own, Executor* other) {
     PumpLog();
   }
   AnswerApplied();
-  if (other == nullptr || group->ordered) return;
+  const bool refused_at_once = to_log_.empty() || to_log_.back().group != group;
+  if (other == nullptr || group->ordered || refused_at_once) return;
   // Its pages are made while the log syncs. What goes wrong goes wrong again when it is applied.
   if (auto prepared = PrepareTrees(*group); prepared.ok()) group->prepared = *std::move(prepared);
 }
@@ -494,6 +495,7 @@ absl::Status Store::Impl::ApplyToTrees(Group& group) {
 }
 
 void Store::Impl::Refuse(Group& group, const absl::Status& why) {
+  group.prepared = {};  // At once: who waits for the group may keep it for a while.
   for (Request* request : group.requests) {
     if (request->result.status.ok()) request->result = {.status = why};
   }
