@@ -63,7 +63,8 @@ PageBytes GoodLeaf(Random& random, uint64_t rows) {
   std::vector<LeafEntry> entries;
   for (const auto& [key, value] : model) {
     const bool overflow = random.Chance(0.1);
-    entries.push_back({key, overflow ? "" : value, overflow ? 5000u : 0u, overflow});
+    entries.push_back({key, overflow ? std::string_view() : std::string_view(value),
+                       overflow ? 5000u : 0u, overflow});
   }
   return BuildLeaf(TreeId{3}, entries);
 }
