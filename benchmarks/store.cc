@@ -31,7 +31,7 @@ Rows LargeRows(const Harness& harness) {
 namespace {
 
 int Run(int argc, char** argv) {
-  Harness harness("store", argc, argv, {.full = 0.6, .quick = 0.3});
+  Harness harness("store", argc, argv, {.full = 0.6, .quick = 0.25});
   MeasureDurablePuts(harness);
   KvFixtures fixtures(harness.flags().dir, kFixtureClients);
   MeasureReads(harness, fixtures);

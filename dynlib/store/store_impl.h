@@ -223,6 +223,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void LookForRest();
   void CompactPortion();
   void PortionCompacted(const Tree::CompactStep& step, const absl::Status& status);
+  bool ReleaseLog();
   void FinishRest();
 
   // store_checkpoint.cc.

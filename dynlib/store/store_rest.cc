@@ -1,6 +1,7 @@
-// What a store does when nobody writes for a while: packs the pages that random insertions and
-// deletes left sparse, a portion at a time and in the order of the writes, makes a checkpoint, and
-// gives the space that came free back to the file system. The next write ends it.
+// What a store does when nobody writes for a while: makes a checkpoint and gives the log's space
+// back, packs the pages that random insertions and deletes left sparse, a portion at a time and in
+// the order of the writes, makes another checkpoint, and gives the space that came free back to the
+// file system. The next write ends it.
 
 #include <chrono>
 #include <utility>
@@ -56,6 +57,7 @@ void Store::Impl::LookForRest() {
     }
     rest_from_.clear();
     rest_rewritten_ = 0;
+    ReleaseLog();
     return CompactPortion();
   }
   {
@@ -104,12 +106,16 @@ void Store::Impl::PortionCompacted(const Tree::CompactStep& step, const absl::St
   RunAtRest(pause, &Impl::CompactPortion);
 }
 
-void Store::Impl::FinishRest() {
+// True if the checkpoint before it was made.
+bool Store::Impl::ReleaseLog() {
   // Twice: what only the older checkpoint holds comes free too.
-  if (RunCheckpoint(true).ok()) {
-    pages_->ReleaseSpace().IgnoreError();
-    if (const std::shared_ptr<NodeLog> log = Log()) log->ReleaseSpace();
-  }
+  if (!RunCheckpoint(true).ok()) return false;
+  if (const std::shared_ptr<NodeLog> log = Log()) log->ReleaseSpace();
+  return true;
+}
+
+void Store::Impl::FinishRest() {
+  if (ReleaseLog()) pages_->ReleaseSpace().IgnoreError();
   EndRest();
   std::unique_lock lock(mutex_);
   const bool written = rest_.writes != writes_;
