@@ -111,7 +111,7 @@ class Intake {
   template <typename Action>
   bool OnStripe(Action action);
   // Out of line, and without a closure, so that the usual way keeps its registers.
-  [[gnu::noinline]] bool LeaveHitElsewhere(const Key& key) {
+  [[gnu::noinline, gnu::cold]] bool LeaveHitElsewhere(const Key& key) {
     return OnStripe([&](Stripe& stripe) { return LeaveHitOn(stripe, key); });
   }
   static size_t FirstChoice(const char* self) {
@@ -127,13 +127,13 @@ class Intake {
     }
     return Shed(stripe, Outcome::kHit);
   }
-  [[gnu::noinline]] bool Shed(Stripe& stripe, Outcome outcome) {
+  [[gnu::noinline, gnu::cold]] bool Shed(Stripe& stripe, Outcome outcome) {
     AddTo(stripe.gets[static_cast<size_t>(outcome)], 1);
     AddTo(stripe.shed, 1);
     return false;
   }
   // Of a stripe without credits; false if it gets none.
-  [[gnu::noinline]] bool TakeCredits(Stripe& stripe);
+  [[gnu::noinline, gnu::cold]] bool TakeCredits(Stripe& stripe);
   void Append(Stripe& stripe, uint64_t tail, const Key& key) {
     const uintptr_t turn = stripe.turn.load(std::memory_order_relaxed);
     *reinterpret_cast<Key*>(turn + tail * sizeof(Key)) = key;

@@ -135,7 +135,7 @@ class Refresher : public std::enable_shared_from_this<Refresher<Index>> {
     if (!awake_.load(std::memory_order_relaxed)) [[unlikely]]
       PostDrain();
   }
-  [[gnu::noinline]] void PostDrain();
+  [[gnu::noinline, gnu::cold]] void PostDrain();
   void Recheck();
   void Push(Event event);
   void Drain();
@@ -234,7 +234,7 @@ inline auto Refresher<Index>::Get(const Key& key, Instant deadline, Callback don
 }
 
 template <typename Index>
-[[gnu::noinline]] absl::Status Refresher<Index>::Miss(const Key& key) {
+[[gnu::noinline, gnu::cold]] absl::Status Refresher<Index>::Miss(const Key& key) {
   const Outcome outcome = Missed(key);
   const bool admitted = intake_.Leave(outcome, key);
   if (admitted) Wake();
@@ -244,8 +244,8 @@ template <typename Index>
 }
 
 template <typename Index>
-[[gnu::noinline]] absl::Status Refresher<Index>::Miss(const Key& key, Instant deadline,
-                                                      Callback done) {
+[[gnu::noinline, gnu::cold]] absl::Status Refresher<Index>::Miss(const Key& key, Instant deadline,
+                                                                 Callback done) {
   if (Missed(key) == Outcome::kAbsentHit) {
     if (intake_.Leave(Outcome::kAbsentHit, key)) Wake();
     return Absent();
