@@ -3,11 +3,8 @@
 namespace dynlib {
 
 void PutVarint(std::string& out, uint64_t value) {
-  while (value >= 0x80) {
-    out.push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out.push_back(static_cast<char>(value));
+  char bytes[kVarintBytesMax];
+  out.append(bytes, StoreVarint(bytes, value));
 }
 
 size_t VarintLength(uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }

@@ -52,6 +52,13 @@ inline void PutFixed64(std::string& out, uint64_t value) {
 // LEB128: seven bits a byte, least significant first, at most ten bytes.
 void PutVarint(std::string& out, uint64_t value);
 size_t VarintLength(uint64_t value);
+inline constexpr size_t kVarintBytesMax = 10;
+// Writes it where there is room for kVarintBytesMax; returns where it ends.
+inline char* StoreVarint(char* to, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) *to++ = static_cast<char>(value | 0x80);
+  *to++ = static_cast<char>(value);
+  return to;
+}
 
 // A varint length, then the bytes.
 void PutLengthPrefixed(std::string& out, std::string_view bytes);

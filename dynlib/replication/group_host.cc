@@ -41,7 +41,7 @@ void GroupHost::Impl::FinishStart() {
   for (const auto& [id, spec] : std::exchange(unstarted_, {})) MakeGroup(id, spec);
   transport_->Listen(channel_, executor_,
                      [weak = weak_from_this()](NodeId from, std::string bytes) {
-                       if (auto self = weak.lock()) self->OnMessage(from, bytes);
+                       if (auto self = weak.lock()) self->OnMessage(from, std::move(bytes));
                      });
   RequestFlush();
 }

@@ -188,9 +188,9 @@ void GroupHost::Impl::ReportFatal(absl::Status why) {
   });
 }
 
-void GroupHost::Impl::OnMessage(NodeId from, const std::string& bytes) {
+void GroupHost::Impl::OnMessage(NodeId from, std::string bytes) {
   if (stopped_ || halted_) return;
-  absl::StatusOr<NodeMessage> message = DecodeNodeMessage(bytes);
+  absl::StatusOr<NodeMessage> message = DecodeNodeMessage(std::move(bytes));
   if (!message.ok()) {
     metrics_->Count("replication.bad_messages", 1);
     return;

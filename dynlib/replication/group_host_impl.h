@@ -115,7 +115,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void OnDurable(const LogQueue::Marks& marks);
   void Halt(const absl::Status& why);
   void ReportFatal(absl::Status why);
-  void OnMessage(NodeId from, const std::string& bytes);
+  void OnMessage(NodeId from, std::string bytes);
   void AnswerForAbsent(NodeId from, const GroupMessage& message);
   void OnTimer();
   void ProbeLog(Instant now);

@@ -72,6 +72,8 @@ HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ApplyStep& step) {
   }
   std::vector<AppliedCommand> commands;
   std::vector<Plan> plans;
+  commands.reserve(step.entries.size());
+  plans.reserve(step.entries.size());
   for (const auto& [slot, payload] : step.entries) {
     const LoggedCommand logged = DecodeLogged(*payload);
     if (logged.kind == LoggedCommand::Kind::kExpireSessions) sessions.Expire(logged.proposed);
@@ -87,6 +89,8 @@ HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ApplyStep& step) {
     plans.push_back(std::move(plan));
   }
   std::vector<std::string> results;
+  results.reserve(commands.size());
+  outcome.results.reserve(plans.size());
   if (!commands.empty()) outcome.status = state_machine->Evaluate(commands, &results);
   if (!outcome.status.ok()) return outcome;
   DYNLIB_CHECK(results.size() == commands.size());
@@ -195,12 +199,21 @@ void HostedGroup::Propose(Command command, bool ends, ProposeCallback done) {
       .issued = command.issued,
       .proposed = clock_->WallNow(),
       .command = command.command};
-  Payload payload = std::make_shared<const std::string>(EncodeLogged(logged));
+  Payload payload = PayloadOf(logged);
   absl::StatusOr<Slot> slot = ends ? core_->ProposeEnd(std::move(payload), clock_->Now())
                                    : core_->Propose(std::move(payload), clock_->Now());
   if (!slot.ok()) return refuse(slot.status());
-  proposals_.emplace(*slot, Waiting{command.client, command.sequence, std::move(done)});
+  DYNLIB_CHECK(proposals_.empty() || proposals_.back().slot < *slot);
+  proposals_.push_back({*slot, std::move(done)});
   ExpireSessionsIfDue();
+}
+
+Payload HostedGroup::PayloadOf(const LoggedCommand& logged) {
+  const LoggedHead head(logged);
+  auto [to, payload] = blocks_.Take(head.bytes().size() + logged.command.size());
+  to = std::copy(head.bytes().begin(), head.bytes().end(), to);
+  std::copy(logged.command.begin(), logged.command.end(), to);
+  return payload;
 }
 
 void HostedGroup::ExpireSessionsIfDue() {
@@ -213,8 +226,7 @@ void HostedGroup::ExpireSessionsIfDue() {
                              .proposed = now - options_.session_expiry,
                              .command = {}};
   // When it does not fit now, it will in a while.
-  core_->Propose(std::make_shared<const std::string>(EncodeLogged(expire)), clock_->Now())
-      .IgnoreError();
+  core_->Propose(PayloadOf(expire), clock_->Now()).IgnoreError();
 }
 
 // Nothing of these was logged: who does not lead any more says no more than that.
@@ -280,9 +292,7 @@ void HostedGroup::EndChanges() {
 }
 
 void HostedGroup::OnDeposed() {
-  std::map<Slot, Waiting> proposals;
-  proposals.swap(proposals_);
-  for (auto& [slot, waiting] : proposals) {
+  for (Waiting& waiting : std::exchange(proposals_, {})) {
     Answer(std::move(waiting.done),
            {.status = absl::UnknownError("leadership was lost; the command may be applied or not"),
             .result = {},
@@ -292,6 +302,7 @@ void HostedGroup::OnDeposed() {
 
 void HostedGroup::Pump(Instant now) {
   if (closed_.has_value()) return;
+  blocks_.EndTurn();
   ProposeHeld();
   EndChanges();
   StartApply();
@@ -325,6 +336,7 @@ void HostedGroup::StartApply() {
 HostedGroup::ApplyStep HostedGroup::NextStep() const {
   ApplyStep step{.entries = {}, .through = applied_, .configuration = {}, .publish = false};
   size_t bytes = 0;
+  step.entries.reserve(std::min<size_t>(core_->chosen() - applied_, kApplyEntriesMax));
   for (Slot slot = applied_ + 1; slot <= core_->chosen(); ++slot) {
     step.entries.emplace_back(slot, core_->ChosenEntry(slot));
     step.through = slot;
@@ -370,8 +382,7 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
   std::vector<std::pair<ProposeCallback, ProposalResult>> answers;
   answers.reserve(outcome.results.size());
   for (auto& [slot, result] : outcome.results) {
-    auto it = proposals_.find(slot);
-    if (it == proposals_.end()) continue;
+    if (proposals_.empty() || proposals_.front().slot != slot) continue;
     ProposalResult answer;
     if (result.code == absl::StatusCode::kOk) {
       answer.result = std::move(result.result);
@@ -380,8 +391,8 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
       if (result.code == absl::StatusCode::kFailedPrecondition)
         answer.leader_hint = core_->leader();
     }
-    answers.emplace_back(std::move(it->second.done), std::move(answer));
-    proposals_.erase(it);
+    answers.emplace_back(std::move(proposals_.front().done), std::move(answer));
+    proposals_.pop_front();
   }
   changed_();
   // Last, since a callback may do anything, also destroy the host. This is a task of the executor
@@ -462,7 +473,7 @@ void HostedGroup::Checkpointed(Slot slot) { core_->SetCheckpoint(slot, clock_->N
 void HostedGroup::Close(absl::Status status) {
   if (closed_.has_value()) return;
   closed_ = status;
-  for (auto& [slot, waiting] : std::exchange(proposals_, {})) {
+  for (Waiting& waiting : std::exchange(proposals_, {})) {
     Answer(std::move(waiting.done), {.status = status, .result = {}, .leader_hint = {}});
   }
   for (Held& held : std::exchange(held_, {})) {

@@ -12,7 +12,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +25,7 @@
 #include "dynlib/base/time.h"
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/host_options.h"
+#include "dynlib/replication/payload_blocks.h"
 #include "dynlib/replication/resting.h"
 #include "dynlib/replication/session_table.h"
 #include "dynlib/replication/state_machine.h"
@@ -152,8 +152,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
     ChangeCallback done;
   };
   struct Waiting {
-    ClientId client{};
-    uint64_t sequence = 0;
+    Slot slot = 0;
     ProposeCallback done;
   };
   struct WaitingRead {
@@ -170,6 +169,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   // Also in the moment in which it asks new members for their votes.
   bool Leads() const { return core_->role() == Role::kLeader || core_->Busy(); }
   absl::Status NotLeader() const;
+  Payload PayloadOf(const LoggedCommand& logged);
   void ExpireSessionsIfDue();
   void Answer(ProposeCallback done, ProposalResult result);
   void ProposeHeld();
@@ -200,7 +200,8 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   absl::Status failure_;
   std::optional<absl::Status> closed_;
   Slot applied_ = 0;
-  std::map<Slot, Waiting> proposals_;
+  std::deque<Waiting> proposals_;  // In slot order.
+  PayloadBlocks blocks_;
   std::deque<Held> held_;
   size_t held_bytes_ = 0;
   std::vector<WaitingChange> changes_;

@@ -1,8 +1,11 @@
 #include "dynlib/replication/message_codec.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "dynlib/base/coding.h"
 #include "dynlib/replication/replication.pb.h"
@@ -17,7 +20,7 @@ void ToWire(const Prepare& in, wire::GroupMessage& out) {
 void ToWire(const Entry& in, wire::Entry& out) {
   out.set_slot(in.slot);
   out.set_ballot(in.ballot.packed());
-  out.set_payload(*in.payload);
+  out.set_payload(std::string(*in.payload));
 }
 
 void ToWire(const Promise& in, wire::GroupMessage& out) {
@@ -38,17 +41,8 @@ void ToWire(const Promise& in, wire::GroupMessage& out) {
   }
 }
 
-void ToWire(const Accept&, wire::GroupMessage&) {}  // See PutAccept.
-
-void ToWire(const Accepted& in, wire::GroupMessage& out) {
-  wire::Accepted& accepted = *out.mutable_accepted();
-  accepted.set_granted(in.granted);
-  accepted.set_promised(in.promised.packed());
-  accepted.set_stable(in.stable);
-  accepted.set_chosen(in.chosen);
-  accepted.set_support_epoch(in.support_epoch);
-  accepted.set_checkpoint(in.checkpoint);
-}
+void ToWire(const Accept&, wire::GroupMessage&) {}    // See PutAccept,
+void ToWire(const Accepted&, wire::GroupMessage&) {}  // and PutAccepted.
 
 void ToWire(const HealthQuery& in, wire::GroupMessage& out) {
   out.mutable_health_query()->set_chosen(in.chosen);
@@ -75,7 +69,7 @@ void ToWire(const ConfirmReply& in, wire::GroupMessage& out) {
   out.mutable_confirm_reply()->set_round(in.round);
 }
 
-Payload Share(std::string* bytes) { return std::make_shared<const std::string>(std::move(*bytes)); }
+Payload Share(std::string* bytes) { return Payload(std::move(*bytes)); }
 
 Entry FromWire(wire::Entry& in) {
   return {in.slot(), Ballot::FromPacked(in.ballot()), Share(in.mutable_payload())};
@@ -171,21 +165,54 @@ wire::GroupMessage ToWire(const GroupMessage& group) {
   return out;
 }
 
-// Proposals are written in protobuf's encoding by hand, straight from where the entries lie:
-// through the generated class each would be copied twice, and allocated once, for each peer.
+// What a commit takes, proposals and their answers, is written and read in protobuf's encoding by
+// hand: the entries go straight from where they lie into the message, and are not taken out of it
+// again. Through the generated classes each entry would be copied twice and allocated twice.
 
 constexpr uint32_t kVarintType = 0;
 constexpr uint32_t kBytesType = 2;
 
-void PutNumber(std::string& out, uint32_t field, uint64_t value) {
-  if (value == 0) return;  // As proto3 does.
-  PutVarint(out, field << 3 | kVarintType);
-  PutVarint(out, value);
-}
+// Fields of numbers, and the beginnings of others.
+class Fields {
+ public:
+  void Number(uint32_t field, uint64_t value) {
+    if (value == 0) return;  // As proto3 does.
+    at_ = StoreVarint(at_, field << 3 | kVarintType);
+    at_ = StoreVarint(at_, value);
+  }
+  void BytesHeader(uint32_t field, size_t size) {
+    at_ = StoreVarint(at_, field << 3 | kBytesType);
+    at_ = StoreVarint(at_, size);
+  }
+  std::string_view bytes() const { return {bytes_, static_cast<size_t>(at_ - bytes_)}; }
+  size_t size() const { return bytes().size(); }
+
+ private:
+  static constexpr size_t kFieldsMax = 8;
+  char bytes_[kFieldsMax * 2 * kVarintBytesMax];
+  char* at_ = bytes_;
+};
 
 void PutBytesHeader(std::string& out, uint32_t field, size_t size) {
-  PutVarint(out, field << 3 | kBytesType);
-  PutVarint(out, size);
+  Fields header;
+  header.BytesHeader(field, size);
+  out.append(header.bytes());
+}
+
+// A message of a group up to its body, which is `body_size` bytes.
+void PutHead(std::string& out, const GroupMessage& group, uint32_t body_field, size_t body_size) {
+  using Wire = wire::GroupMessage;
+  Fields head;
+  head.Number(Wire::kGroupFieldNumber, ToUint(group.group));
+  head.Number(Wire::kFromFieldNumber, ToUint(group.from));
+  head.Number(Wire::kToFieldNumber, ToUint(group.to));
+  head.Number(Wire::kEpochFieldNumber, group.epoch);
+  head.Number(Wire::kBallotFieldNumber, group.ballot.packed());
+  head.BytesHeader(body_field, body_size);
+  Fields outer;
+  outer.BytesHeader(wire::NodeMessage::kGroupsFieldNumber, head.size() + body_size);
+  out.reserve(out.size() + outer.size() + head.size() + body_size);
+  out.append(outer.bytes()).append(head.bytes());
 }
 
 size_t EntriesLength(const Accept& accept) {
@@ -196,38 +223,255 @@ size_t EntriesLength(const Accept& accept) {
 }
 
 void PutAccept(std::string& out, const GroupMessage& group, const Accept& accept) {
-  using Fields = wire::GroupMessage;
-  std::string head;
-  PutNumber(head, Fields::kGroupFieldNumber, ToUint(group.group));
-  PutNumber(head, Fields::kFromFieldNumber, ToUint(group.from));
-  PutNumber(head, Fields::kToFieldNumber, ToUint(group.to));
-  PutNumber(head, Fields::kEpochFieldNumber, group.epoch);
-  PutNumber(head, Fields::kBallotFieldNumber, group.ballot.packed());
-  std::string first;
-  PutNumber(first, wire::Accept::kFirstSlotFieldNumber, accept.first_slot);
-  std::string rest;
-  PutNumber(rest, wire::Accept::kChosenFieldNumber, accept.chosen);
-  PutNumber(rest, wire::Accept::kHeldByAllFieldNumber, accept.held_by_all);
-  PutNumber(rest, wire::Accept::kHeldByStorageFieldNumber, accept.held_by_storage);
-  const size_t body = first.size() + EntriesLength(accept) + rest.size();
-  PutBytesHeader(head, Fields::kAcceptFieldNumber, body);
-
-  out.reserve(out.size() + 16 + head.size() + body);
-  PutBytesHeader(out, wire::NodeMessage::kGroupsFieldNumber, head.size() + body);
-  out.append(head).append(first);
+  Fields first;
+  first.Number(wire::Accept::kFirstSlotFieldNumber, accept.first_slot);
+  Fields rest;
+  rest.Number(wire::Accept::kChosenFieldNumber, accept.chosen);
+  rest.Number(wire::Accept::kHeldByAllFieldNumber, accept.held_by_all);
+  rest.Number(wire::Accept::kHeldByStorageFieldNumber, accept.held_by_storage);
+  PutHead(out, group, wire::GroupMessage::kAcceptFieldNumber,
+          first.size() + EntriesLength(accept) + rest.size());
+  out.append(first.bytes());
   for (const Payload& payload : accept.entries) {
     PutBytesHeader(out, wire::Accept::kEntriesFieldNumber, payload->size());
     out.append(*payload);
   }
-  out.append(rest);
+  out.append(rest.bytes());
+}
+
+void PutAccepted(std::string& out, const GroupMessage& group, const Accepted& accepted) {
+  Fields body;
+  body.Number(wire::Accepted::kGrantedFieldNumber, accepted.granted);
+  body.Number(wire::Accepted::kPromisedFieldNumber, accepted.promised.packed());
+  body.Number(wire::Accepted::kStableFieldNumber, accepted.stable);
+  body.Number(wire::Accepted::kChosenFieldNumber, accepted.chosen);
+  body.Number(wire::Accepted::kSupportEpochFieldNumber, accepted.support_epoch);
+  body.Number(wire::Accepted::kCheckpointFieldNumber, accepted.checkpoint);
+  PutHead(out, group, wire::GroupMessage::kAcceptedFieldNumber, body.size());
+  out.append(body.bytes());
 }
 
 // Messages are concatenated by concatenating their bytes.
 void PutGroup(std::string& out, const GroupMessage& group) {
   if (const auto* accept = std::get_if<Accept>(&group.body)) return PutAccept(out, group, *accept);
+  if (const auto* accepted = std::get_if<Accepted>(&group.body)) {
+    return PutAccepted(out, group, *accepted);
+  }
   const wire::GroupMessage message = ToWire(group);
   PutBytesHeader(out, wire::NodeMessage::kGroupsFieldNumber, message.ByteSizeLong());
   message.AppendToString(&out);
+}
+
+// Reads what PutAccept and PutAccepted write, and what is like it. Of all else, unusual or wrong,
+// it says so, and leaves it to the generated classes: so that what is a message is what they say.
+class HandReader {
+ public:
+  explicit HandReader(std::shared_ptr<const std::string> message) : message_(std::move(message)) {}
+
+  // Nothing for what it does not read.
+  std::optional<NodeMessage> Read() {
+    NodeMessage out;
+    std::string_view rest = *message_;
+    while (!rest.empty()) {
+      const std::optional<Field> field = Next(rest);
+      if (!field.has_value() || field->type != kBytesType ||
+          field->number != wire::NodeMessage::kGroupsFieldNumber || !ReadGroup(field->bytes, out)) {
+        return std::nullopt;
+      }
+    }
+    return out;
+  }
+
+ private:
+  struct Field {
+    uint32_t number = 0;
+    uint32_t type = kVarintType;
+    uint64_t value = 0;
+    std::string_view bytes;
+  };
+
+  static bool ReadVarint(std::string_view& rest, size_t bytes_max, uint64_t& value) {
+    value = 0;
+    for (size_t i = 0; i < std::min(rest.size(), bytes_max); ++i) {
+      const auto byte = static_cast<uint8_t>(rest[i]);
+      value |= static_cast<uint64_t>(byte & 0x7f) << (7 * i);
+      if (byte >= 0x80) continue;
+      rest.remove_prefix(i + 1);
+      return true;
+    }
+    return false;
+  }
+
+  static std::optional<Field> Next(std::string_view& rest) {
+    Field field;
+    uint64_t tag = 0;
+    if (!ReadVarint(rest, 1, tag)) return std::nullopt;
+    field.number = static_cast<uint32_t>(tag >> 3);
+    field.type = static_cast<uint32_t>(tag & 7);
+    if (field.type == kVarintType) {
+      if (!ReadVarint(rest, kVarintBytesMax, field.value)) return std::nullopt;
+      return field;
+    }
+    constexpr size_t kLengthBytesMax = 4;
+    uint64_t length = 0;
+    if (field.type != kBytesType || !ReadVarint(rest, kLengthBytesMax, length) ||
+        length > rest.size()) {
+      return std::nullopt;
+    }
+    field.bytes = rest.substr(0, length);
+    rest.remove_prefix(length);
+    return field;
+  }
+
+  bool ReadGroup(std::string_view rest, NodeMessage& out) {
+    using Wire = wire::GroupMessage;
+    GroupMessage& group = out.groups.emplace_back();
+    bool has_body = false;
+    while (!rest.empty()) {
+      const std::optional<Field> field = Next(rest);
+      if (!field.has_value()) return false;
+      const bool is_body = field->number >= Wire::kPrepareFieldNumber;
+      if (is_body != (field->type == kBytesType) || (is_body && std::exchange(has_body, true))) {
+        return false;
+      }
+      switch (field->number) {
+        case Wire::kGroupFieldNumber:
+          group.group = PartitionId{field->value};
+          break;
+        case Wire::kFromFieldNumber:
+          group.from = ReplicaId{field->value};
+          break;
+        case Wire::kToFieldNumber:
+          group.to = ReplicaId{field->value};
+          break;
+        case Wire::kEpochFieldNumber:
+          group.epoch = field->value;
+          break;
+        case Wire::kBallotFieldNumber:
+          group.ballot = Ballot::FromPacked(field->value);
+          break;
+        case Wire::kAcceptFieldNumber:
+          if (!ReadAccept(field->bytes, group.body.emplace<Accept>())) return false;
+          break;
+        case Wire::kAcceptedFieldNumber:
+          if (!ReadAccepted(field->bytes, group.body.emplace<Accepted>())) return false;
+          break;
+        default:
+          return false;
+      }
+    }
+    return has_body;
+  }
+
+  bool ReadAccept(std::string_view rest, Accept& accept) {
+    entries_.clear();
+    size_t bytes = 0;
+    while (!rest.empty()) {
+      const std::optional<Field> field = Next(rest);
+      if (!field.has_value()) return false;
+      const bool is_entry = field->number == wire::Accept::kEntriesFieldNumber;
+      if (is_entry != (field->type == kBytesType)) return false;
+      switch (field->number) {
+        case wire::Accept::kEntriesFieldNumber:
+          entries_.push_back(field->bytes);
+          bytes += field->bytes.size();
+          break;
+        case wire::Accept::kFirstSlotFieldNumber:
+          accept.first_slot = field->value;
+          break;
+        case wire::Accept::kChosenFieldNumber:
+          accept.chosen = field->value;
+          break;
+        case wire::Accept::kHeldByAllFieldNumber:
+          accept.held_by_all = field->value;
+          break;
+        case wire::Accept::kHeldByStorageFieldNumber:
+          accept.held_by_storage = field->value;
+          break;
+        default:
+          return false;
+      }
+    }
+    TakeEntries(bytes, accept);
+    return true;
+  }
+
+  // Of a message that holds much else, which they would keep in memory, entries are copied into a
+  // block of their own.
+  void TakeEntries(size_t bytes, Accept& accept) {
+    accept.entries.reserve(entries_.size());
+    if (2 * bytes >= message_->size()) {
+      for (std::string_view entry : entries_) accept.entries.emplace_back(message_, entry);
+      return;
+    }
+    const auto block = std::make_shared_for_overwrite<char[]>(bytes);
+    char* at = block.get();
+    for (std::string_view entry : entries_) {
+      accept.entries.emplace_back(block, std::string_view(at, entry.size()));
+      at = std::copy(entry.begin(), entry.end(), at);
+    }
+  }
+
+  static bool ReadAccepted(std::string_view rest, Accepted& accepted) {
+    while (!rest.empty()) {
+      const std::optional<Field> field = Next(rest);
+      if (!field.has_value() || field->type != kVarintType) return false;
+      switch (field->number) {
+        case wire::Accepted::kGrantedFieldNumber:
+          accepted.granted = field->value != 0;
+          break;
+        case wire::Accepted::kPromisedFieldNumber:
+          accepted.promised = Ballot::FromPacked(field->value);
+          break;
+        case wire::Accepted::kStableFieldNumber:
+          accepted.stable = field->value;
+          break;
+        case wire::Accepted::kChosenFieldNumber:
+          accepted.chosen = field->value;
+          break;
+        case wire::Accepted::kSupportEpochFieldNumber:
+          accepted.support_epoch = field->value;
+          break;
+        case wire::Accepted::kCheckpointFieldNumber:
+          accepted.checkpoint = field->value;
+          break;
+        default:
+          return false;
+      }
+    }
+    return true;
+  }
+
+  const std::shared_ptr<const std::string> message_;
+  std::vector<std::string_view> entries_;
+};
+
+absl::StatusOr<NodeMessage> DecodeByClasses(std::string_view bytes) {
+  wire::NodeMessage in;
+  if (bytes.size() > INT32_MAX ||
+      !in.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return absl::InvalidArgumentError("bytes are not a replication message");
+  }
+  NodeMessage message;
+  for (wire::GroupMessage& group : *in.mutable_groups()) {
+    if (std::optional<GroupMessage> decoded = FromWire(group))
+      message.groups.push_back(*std::move(decoded));
+  }
+  for (const wire::SupportRequest& request : in.requests()) {
+    message.liveness.push_back({SupportRequest{.incarnation = request.incarnation(),
+                                               .sent_at = request.sent_at(),
+                                               .heard_incarnation = request.heard_incarnation(),
+                                               .heard_age_us = request.heard_age_us()}});
+  }
+  for (const wire::SupportGrant& grant : in.grants()) {
+    message.liveness.push_back({SupportGrant{.incarnation = grant.incarnation(),
+                                             .holder_incarnation = grant.holder_incarnation(),
+                                             .request_sent_at = grant.request_sent_at(),
+                                             .epoch = grant.epoch(),
+                                             .duration = Duration(grant.duration_ns()),
+                                             .granted_at = grant.granted_at()}});
+  }
+  return message;
 }
 
 }  // namespace
@@ -258,32 +502,10 @@ std::string Encode(const NodeMessage& message) {
   return bytes;
 }
 
-absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string_view bytes) {
-  wire::NodeMessage in;
-  if (bytes.size() > INT32_MAX ||
-      !in.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-    return absl::InvalidArgumentError("bytes are not a replication message");
-  }
-  NodeMessage message;
-  for (wire::GroupMessage& group : *in.mutable_groups()) {
-    if (std::optional<GroupMessage> decoded = FromWire(group))
-      message.groups.push_back(*std::move(decoded));
-  }
-  for (const wire::SupportRequest& request : in.requests()) {
-    message.liveness.push_back({SupportRequest{.incarnation = request.incarnation(),
-                                               .sent_at = request.sent_at(),
-                                               .heard_incarnation = request.heard_incarnation(),
-                                               .heard_age_us = request.heard_age_us()}});
-  }
-  for (const wire::SupportGrant& grant : in.grants()) {
-    message.liveness.push_back({SupportGrant{.incarnation = grant.incarnation(),
-                                             .holder_incarnation = grant.holder_incarnation(),
-                                             .request_sent_at = grant.request_sent_at(),
-                                             .epoch = grant.epoch(),
-                                             .duration = Duration(grant.duration_ns()),
-                                             .granted_at = grant.granted_at()}});
-  }
-  return message;
+absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string bytes) {
+  const auto message = std::make_shared<const std::string>(std::move(bytes));
+  if (std::optional<NodeMessage> read = HandReader(message).Read()) return *std::move(read);
+  return DecodeByClasses(*message);
 }
 
 }  // namespace dynlib::replication

@@ -3,7 +3,6 @@
 #define DYNLIB_REPLICATION_MESSAGE_CODEC_H_
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,7 +20,8 @@ std::string Encode(const NodeMessage& message);
 
 // kInvalidArgument for bytes that are not a NodeMessage. Messages of a kind that this version does
 // not know are left out. The contents are untrusted: what a peer claims is for the cores to judge.
-absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string_view bytes);
+// Proposals that make up most of a message share its bytes, and keep all of them in memory.
+absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string bytes);
 
 }  // namespace dynlib::replication
 

@@ -24,19 +24,29 @@ std::string ClientKey(ClientId client) {
 
 }  // namespace
 
-std::string EncodeLogged(const LoggedCommand& command) {
-  std::string out;
-  if (command.kind == LoggedCommand::Kind::kNoOp) return out;
-  out.reserve(48 + command.command.size());
-  PutFixed8(out, static_cast<uint8_t>(command.kind));
+LoggedHead::LoggedHead(const LoggedCommand& command) {
+  if (command.kind == LoggedCommand::Kind::kNoOp) return;
+  char* at = bytes_;
+  const auto put_time = [&](WallTime time) {
+    StoreFixed<uint64_t>(at, static_cast<uint64_t>(time.nanos()));
+    at += sizeof(uint64_t);
+  };
+  *at++ = static_cast<char>(command.kind);
   if (command.kind != LoggedCommand::Kind::kExpireSessions) {
-    PutVarint(out, ToUint(command.client));
-    PutVarint(out, command.sequence);
-    PutVarint(out, command.acknowledged);
-    PutFixed64(out, static_cast<uint64_t>(command.issued.nanos()));
+    at = StoreVarint(at, ToUint(command.client));
+    at = StoreVarint(at, command.sequence);
+    at = StoreVarint(at, command.acknowledged);
+    put_time(command.issued);
   }
-  PutFixed64(out, static_cast<uint64_t>(command.proposed.nanos()));
-  out.append(command.command);
+  put_time(command.proposed);
+  size_ = static_cast<size_t>(at - bytes_);
+}
+
+std::string EncodeLogged(const LoggedCommand& command) {
+  const LoggedHead head(command);
+  std::string out;
+  out.reserve(head.bytes().size() + command.command.size());
+  out.append(head.bytes()).append(command.command);
   return out;
 }
 

@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/base/coding.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/replication/state_machine.h"
@@ -37,6 +38,16 @@ struct LoggedCommand {
   WallTime issued;    // by the client, when it first sent the command
   WallTime proposed;  // by the leader; of kExpireSessions: drop who was silent since before this
   std::string_view command;
+};
+// An entry is its head and then the command.
+class LoggedHead {
+ public:
+  explicit LoggedHead(const LoggedCommand& command);
+  std::string_view bytes() const { return {bytes_, size_}; }
+
+ private:
+  char bytes_[1 + 3 * kVarintBytesMax + 2 * sizeof(uint64_t)];
+  size_t size_ = 0;
 };
 std::string EncodeLogged(const LoggedCommand& command);
 // Views into `bytes`. Bytes that do not parse decode as a no-op, the same on every replica.

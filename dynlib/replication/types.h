@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
+#include "dynlib/base/shared_bytes.h"
 
 namespace dynlib::replication {
 
@@ -83,8 +84,9 @@ struct LearnerStatus {
   bool caught_up = false;  // near enough to be made a member
 };
 
-// An entry's bytes, shared by the log, the messages and the applier; never changed.
-using Payload = std::shared_ptr<const std::string>;
+// An entry's bytes, shared by the log, the messages and the applier. Entries that came in one
+// message, or were proposed in one turn, lie in one block.
+using Payload = SharedBytes;
 
 struct Entry {
   Slot slot = 0;

@@ -3,8 +3,9 @@
 #define DYNLIB_STORE_NODE_LOG_RECORD_H_
 
 #include <cstdint>
-#include <memory>
 #include <string>
+
+#include "dynlib/base/shared_bytes.h"
 
 namespace dynlib::store {
 
@@ -25,7 +26,7 @@ struct LogRecord {
   std::string payload;
   // Follows `payload` in the log, if not null: bytes that the caller shares with the log rather
   // than copies for it. Null in what recovery gives back, whose `payload` is whole.
-  std::shared_ptr<const std::string> rest;
+  SharedBytes rest;
   uint64_t payload_bytes() const { return payload.size() + (rest == nullptr ? 0 : rest->size()); }
   friend bool operator==(const LogRecord&, const LogRecord&) = default;
 };

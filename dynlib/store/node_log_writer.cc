@@ -200,8 +200,7 @@ NodeLog::Impl::Plan NodeLog::Impl::PlanBatch(BatchRef batch) {
   }
   for (size_t i = 0; i < size; ++i) {
     for (const LogRecord& record : batch->pending[i].records) {
-      plan.Add(FrameOf(record), record.payload,
-               record.rest == nullptr ? std::string_view() : std::string_view(*record.rest));
+      plan.Add(FrameOf(record), record.payload, *record.rest);
       ++plan.records;
     }
   }

@@ -29,7 +29,7 @@ void CoreHarness::CheckChosen(Node& node, int group) {
   checked = std::max(checked, core.released());
   while (checked < core.chosen()) {
     const Slot slot = ++checked;
-    const std::string& value = *core.ChosenEntry(slot);
+    const std::string value(*core.ChosenEntry(slot));
     auto [it, first] = truth.chosen.try_emplace(slot, value);
     if (it->second != value) {
       Fail(Cat("agreement: slot ", slot, " is ", it->second, " and, at node ", node.index + 1, ", ",

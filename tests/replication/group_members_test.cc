@@ -49,7 +49,7 @@ class MemoryLog final : public ReplicaLog {
       if (frame.group != group) continue;
       if (frame.is_state) stream.state = frame.header;
       if (frame.is_state || entries[frame.slot].ballot > frame.ballot) continue;
-      const std::string bytes = frame.header + (frame.payload == nullptr ? "" : *frame.payload);
+      const std::string bytes = frame.header + std::string(*frame.payload);
       entries[frame.slot] = {frame.slot, frame.ballot, std::make_shared<const std::string>(bytes)};
     }
     for (auto& [slot, entry] : entries) stream.entries.push_back(entry);

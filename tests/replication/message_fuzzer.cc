@@ -6,7 +6,7 @@
 // hostile_test is a fixed run of the like.
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+#include <string>
 
 #include "dynlib/replication/message_codec.h"
 #include "tests/replication/solo_core.h"
@@ -34,8 +34,7 @@ void Deliver(SoloCore& solo, const NodeMessage& message) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace dynlib::replication;
-  const auto message =
-      DecodeNodeMessage(std::string_view(reinterpret_cast<const char*>(data), size));
+  const auto message = DecodeNodeMessage(std::string(reinterpret_cast<const char*>(data), size));
   if (!message.ok()) return 0;
   SoloCore follower;
   Deliver(follower, *message);
