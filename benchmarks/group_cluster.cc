@@ -27,6 +27,13 @@ namespace {
 
 constexpr uint64_t kStartLimitNs = 30'000'000'000;
 constexpr Duration kPutTimeout = std::chrono::seconds(5);
+// More than any node writes.
+constexpr double kBytesASecond = 250e6;
+
+// What a node may write in a run.
+uint64_t PreparedBytes(double seconds) {
+  return static_cast<uint64_t>((seconds + WarmUpSeconds(seconds)) * kBytesASecond);
+}
 
 absl::Status LimitReached(std::string_view what) {
   return absl::DeadlineExceededError(Cat("nodes: ", what, " within 30 s"));
@@ -35,14 +42,16 @@ absl::Status LimitReached(std::string_view what) {
 // Three processes.
 class NodeProcesses {
  public:
-  absl::Status Start(const std::filesystem::path& folder, const std::vector<int>& ports) {
+  absl::Status Start(const std::filesystem::path& folder, uint64_t prepared_bytes,
+                     const std::vector<int>& ports) {
     folder_ = folder;
     for (uint64_t id = 1; id <= kGroupNodes; ++id) {
       const std::filesystem::path node_folder = folder / Cat("node-", id);
       std::filesystem::create_directory(node_folder);
       DYNLIB_ASSIGN_OR_RETURN(
           ChildProcess process,
-          ChildProcess::Start(GroupNodeArguments(NodeId{id}, node_folder, ports), Output(id)));
+          ChildProcess::Start(GroupNodeArguments(NodeId{id}, node_folder, prepared_bytes, ports),
+                              Output(id)));
       processes_.push_back(std::move(process));
     }
     for (uint64_t id = 1; id <= kGroupNodes; ++id) DYNLIB_RETURN_IF_ERROR(AwaitReady(id));
@@ -155,14 +164,14 @@ class CountingTransport final : public Transport {
 class LocalNodes {
  public:
   // `messages`, if not null, counts what groups send.
-  absl::Status Start(const std::filesystem::path& folder, int groups,
+  absl::Status Start(const std::filesystem::path& folder, const GroupNode::Options& options,
                      std::atomic<uint64_t>* messages = nullptr) {
     for (uint64_t id = 1; id <= kGroupNodes; ++id) {
       const std::filesystem::path node_folder = folder / Cat("node-", id);
       std::filesystem::create_directory(node_folder);
       DYNLIB_ASSIGN_OR_RETURN(
           std::unique_ptr<GroupNode> node,
-          GroupNode::Start(NodeId{id}, node_folder, groups,
+          GroupNode::Start(NodeId{id}, node_folder, options,
                            [&](EventLoop*) -> absl::StatusOr<std::unique_ptr<Transport>> {
                              std::unique_ptr<Transport> end = network_.Attach(NodeId{id});
                              if (messages == nullptr) return end;
@@ -170,7 +179,7 @@ class LocalNodes {
                            }));
       nodes_.push_back(std::move(node));
     }
-    return AwaitLeaders(groups);
+    return AwaitLeaders(options.groups);
   }
   ~LocalNodes() {
     for (auto& node : nodes_) node->loop().ShutDown();
@@ -302,13 +311,14 @@ class ReadLoop {
   std::function<void()> over_;
 };
 
-// Starts processes and a client, and gives them to `measure`.
+// Starts processes and a client, and gives them to `measure`, which has them write in `runs` runs.
 template <typename Result>
-absl::StatusOr<Result> WithClient(const RunContext& context, int callers, size_t value_bytes,
+absl::StatusOr<Result> WithClient(const RunContext& context, int runs, int callers,
+                                  size_t value_bytes,
                                   const std::function<absl::StatusOr<Result>(PutLoad&)>& measure) {
   DYNLIB_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(kGroupNodes + 1));
   NodeProcesses nodes;
-  DYNLIB_RETURN_IF_ERROR(nodes.Start(context.folder, ports));
+  DYNLIB_RETURN_IF_ERROR(nodes.Start(context.folder, PreparedBytes(runs * context.seconds), ports));
   DYNLIB_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                           Client::Start(ports, callers, value_bytes));
   absl::StatusOr<Result> result = measure(client->load());
@@ -320,7 +330,7 @@ absl::StatusOr<Result> WithClient(const RunContext& context, int callers, size_t
 
 Runner GroupPuts(int clients, size_t value_bytes) {
   return [=](const RunContext& context) -> absl::StatusOr<RunResult> {
-    return WithClient<RunResult>(context, clients, value_bytes,
+    return WithClient<RunResult>(context, 1, clients, value_bytes,
                                  [&](PutLoad& load) { return load.Closed(context.seconds); });
   };
 }
@@ -328,7 +338,7 @@ Runner GroupPuts(int clients, size_t value_bytes) {
 Runner LocalGroupPuts(int callers, int groups, size_t value_bytes) {
   return [=](const RunContext& context) -> absl::StatusOr<RunResult> {
     LocalNodes nodes;
-    DYNLIB_RETURN_IF_ERROR(nodes.Start(context.folder, groups));
+    DYNLIB_RETURN_IF_ERROR(nodes.Start(context.folder, {groups, PreparedBytes(context.seconds)}));
     std::vector<std::unique_ptr<PutLoad>> loads;
     std::vector<std::future<absl::StatusOr<RunResult>>> runs;
     for (size_t i = 0; i < kGroupNodes; ++i) {
@@ -363,7 +373,7 @@ Runner LocalGroupPuts(int callers, int groups, size_t value_bytes) {
 
 absl::StatusOr<double> TailAtHalfLoad(const RunContext& context, int clients, size_t value_bytes) {
   return WithClient<double>(
-      context, clients, value_bytes, [&](PutLoad& load) -> absl::StatusOr<double> {
+      context, 2, clients, value_bytes, [&](PutLoad& load) -> absl::StatusOr<double> {
         DYNLIB_ASSIGN_OR_RETURN(const RunResult peak, load.Closed(context.seconds));
         const double rate = static_cast<double>(peak.operations) / peak.seconds / 2;
         DYNLIB_ASSIGN_OR_RETURN(RunResult half, load.Open(context.seconds, rate));
@@ -377,7 +387,7 @@ Runner LeaseReads() {
   return [](const RunContext& context) -> absl::StatusOr<RunResult> {
     std::atomic<uint64_t> messages{0};
     LocalNodes nodes;
-    DYNLIB_RETURN_IF_ERROR(nodes.Start(context.folder, 1, &messages));
+    DYNLIB_RETURN_IF_ERROR(nodes.Start(context.folder, {}, &messages));
     ReadLoop reads(nodes.leader());
     DYNLIB_RETURN_IF_ERROR(reads.Fill());
     // What the last puts have left to say (what is chosen) is said by then.

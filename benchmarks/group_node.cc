@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -24,9 +25,8 @@ namespace {
 
 constexpr char kNodeFlag[] = "--serve-as-group-node";
 constexpr size_t kAppendBytesMax = 4 << 20;
-// Made before the node serves. A node that has run for a while recycles its segments, and writes no
-// zeros any more; one that is new would do so just while it is measured.
-constexpr uint32_t kSpareSegments = 2;
+constexpr uint32_t kSegmentBytes = 64 << 20;
+constexpr uint64_t kSparesMax = 16;
 
 [[noreturn]] void Fail(const absl::Status& status) {
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
@@ -76,11 +76,11 @@ ProposeRequest DecodePropose(std::string_view bytes) {
 
 absl::StatusOr<std::unique_ptr<GroupNode>> GroupNode::Start(NodeId id,
                                                             const std::filesystem::path& folder,
-                                                            int groups,
+                                                            const Options& options,
                                                             const MakeTransport& make_transport) {
   auto node = std::unique_ptr<GroupNode>(new GroupNode(id));
   DYNLIB_ASSIGN_OR_RETURN(node->transport_, make_transport(&node->loop_));
-  DYNLIB_RETURN_IF_ERROR(node->Open(folder, groups));
+  DYNLIB_RETURN_IF_ERROR(node->Open(folder, options));
   return node;
 }
 
@@ -92,37 +92,45 @@ GroupNode::~GroupNode() {
   log_ = nullptr;
 }
 
-absl::Status GroupNode::Open(const std::filesystem::path& folder, int groups) {
+absl::Status GroupNode::Open(const std::filesystem::path& folder, const Options& options) {
   DYNLIB_ASSIGN_OR_RETURN(disk_, PosixDisk::Open({.root = folder.string()}));
   store::NodeLog::Options log_options;
   log_options.identity = ToUint(id_);
   log_options.max_batch_bytes = kAppendBytesMax;
-  log_options.spare_segments = kSpareSegments;
+  log_options.segment_bytes = kSegmentBytes;
+  const uint64_t segments = options.prepared_bytes / kSegmentBytes + 1;
+  const auto spares = static_cast<uint32_t>(std::clamp<uint64_t>(segments, 3, kSparesMax));
+  log_options.spare_segments = spares;
+  if (segments <= kSparesMax) {  // All that there will be.
+    log_options.max_segments = spares + 1;
+    log_options.copy_forward_above = 1;
+  }
   store::NodeLog::Recovery recovery;
   DYNLIB_ASSIGN_OR_RETURN(
       log_, store::NodeLog::Open(log_options, disk_.get(), "log", loop_.blocking_executor(),
                                  &clock_, MetricsSink::None(), &recovery));
-  for (int i = 0; i < 1000 && log_->GetStats().segments_spare < kSpareSegments; ++i)
+  for (int i = 0; i < 10'000 && log_->GetStats().segments_spare < spares; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   replica_log_ = std::make_unique<cluster::NodeLogAdapter>(log_.get(), kAppendBytesMax,
                                                            loop_.executor(), [](size_t) {});
   return Await(loop_.executor(), [&](auto done) {
-    replication::HostOptions options;
-    options.seed = ToUint(id_);
-    host_ = std::make_unique<replication::GroupHost>(options, id_, transport_.get(),
+    replication::HostOptions host_options;
+    host_options.seed = ToUint(id_);
+    host_ = std::make_unique<replication::GroupHost>(host_options, id_, transport_.get(),
                                                      kReplicationChannel, replica_log_.get(),
                                                      loop_.executor(), &clock_);
-    if (absl::Status added = AddGroups(recovery, groups); !added.ok()) return done(added);
+    if (absl::Status added = AddGroups(recovery, options); !added.ok()) return done(added);
     host_->OnFatal(Fail);
     Serve();
     host_->Start(cluster::TakeStream(recovery, PartitionId{0}), std::move(done));
   });
 }
 
-absl::Status GroupNode::AddGroups(store::NodeLog::Recovery& recovery, int groups) {
-  for (int i = 1; i <= groups; ++i) {
+absl::Status GroupNode::AddGroups(store::NodeLog::Recovery& recovery, const Options& options) {
+  const size_t map_bytes = options.prepared_bytes / static_cast<uint64_t>(options.groups);
+  for (int i = 1; i <= options.groups; ++i) {
     const PartitionId group{static_cast<uint64_t>(i)};
-    maps_.push_back(std::make_unique<ReplicatedMap>());
+    maps_.push_back(std::make_unique<ReplicatedMap>(map_bytes));
     DYNLIB_RETURN_IF_ERROR(host_->AddGroup(
         group, {.configuration = Members(), .self = ReplicaId{ToUint(id_)}}, maps_.back().get(),
         loop_.executor(), cluster::TakeStream(recovery, group)));
@@ -168,20 +176,23 @@ absl::StatusOr<std::unique_ptr<Transport>> GroupTransport(NodeId self,
 }
 
 std::vector<std::string> GroupNodeArguments(NodeId id, const std::filesystem::path& folder,
+                                            uint64_t prepared_bytes,
                                             const std::vector<int>& ports) {
-  std::vector<std::string> arguments = {"/proc/self/exe", kNodeFlag, Cat(id), folder.string()};
+  std::vector<std::string> arguments = {"/proc/self/exe", kNodeFlag, Cat(id), folder.string(),
+                                        Cat(prepared_bytes)};
   for (const int port : ports) arguments.push_back(Cat(port));
   return arguments;
 }
 
 void ServeIfGroupNode(int argc, char** argv) {
-  if (argc < 5 || std::strcmp(argv[1], kNodeFlag) != 0) return;
+  if (argc < 6 || std::strcmp(argv[1], kNodeFlag) != 0) return;
   KeepFreedMemory();
   const NodeId id{std::strtoull(argv[2], nullptr, 10)};
   std::vector<int> ports;
-  for (int i = 4; i < argc; ++i) ports.push_back(std::atoi(argv[i]));
+  for (int i = 5; i < argc; ++i) ports.push_back(std::atoi(argv[i]));
   const auto node = GroupNode::Start(
-      id, argv[3], 1, [&](EventLoop* loop) { return GroupTransport(id, ports, loop); });
+      id, argv[3], {.groups = 1, .prepared_bytes = std::strtoull(argv[4], nullptr, 10)},
+      [&](EventLoop* loop) { return GroupTransport(id, ports, loop); });
   if (!node.ok()) Fail(node.status());
   std::fputs(kGroupNodeReady, stdout);
   std::fflush(stdout);

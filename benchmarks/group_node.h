@@ -49,11 +49,18 @@ ProposeRequest DecodePropose(std::string_view bytes);
 // Threads: the host and the maps are the loop's executor's.
 class GroupNode {
  public:
+  struct Options {
+    int groups = 1;
+    // As much as may be written: the log's segments hold zeros, and the maps have their memory,
+    // before the node serves. A node that has run for a while recycles both; one that is new would
+    // write zeros to the disk, and have pages cleared, just while it is measured.
+    uint64_t prepared_bytes = 128 << 20;
+  };
   // `transport` is given the loop to run on. Started from a thread that may block.
   using MakeTransport = std::function<absl::StatusOr<std::unique_ptr<Transport>>(EventLoop*)>;
   static absl::StatusOr<std::unique_ptr<GroupNode>> Start(NodeId id,
                                                           const std::filesystem::path& folder,
-                                                          int groups,
+                                                          const Options& options,
                                                           const MakeTransport& make_transport);
   ~GroupNode();
 
@@ -65,8 +72,8 @@ class GroupNode {
 
  private:
   explicit GroupNode(NodeId id) : id_(id), loop_({.name = "node-" + std::to_string(ToUint(id))}) {}
-  absl::Status Open(const std::filesystem::path& folder, int groups);
-  absl::Status AddGroups(store::NodeLog::Recovery& recovery, int groups);
+  absl::Status Open(const std::filesystem::path& folder, const Options& options);
+  absl::Status AddGroups(store::NodeLog::Recovery& recovery, const Options& options);
   void Serve();
 
   const NodeId id_;
@@ -92,9 +99,9 @@ absl::StatusOr<std::unique_ptr<Transport>> GroupTransport(NodeId self,
                                                           const std::vector<int>& ports,
                                                           EventLoop* loop);
 
-// The command line that makes this program a node: for ChildProcess.
+// The command line that makes this program a node of one group: for ChildProcess.
 std::vector<std::string> GroupNodeArguments(NodeId id, const std::filesystem::path& folder,
-                                            const std::vector<int>& ports);
+                                            uint64_t prepared_bytes, const std::vector<int>& ports);
 // What a node prints once it serves.
 inline constexpr char kGroupNodeReady[] = "ready\n";
 // First in main: if this process was started with GroupNodeArguments, serves until it is killed and

@@ -13,6 +13,17 @@ constexpr size_t kArenaBytes = 4 << 20;
 
 }  // namespace
 
+ReplicatedMap::ReplicatedMap(size_t bytes) {
+  constexpr size_t kPairBytes = 1000;
+  values_.reserve(bytes / kPairBytes);
+  Grow(bytes);
+}
+
+void ReplicatedMap::Grow(size_t bytes) {
+  arena_next_ = &arena_.emplace_back(bytes)[0];
+  arena_left_ = bytes;
+}
+
 void ReplicatedMap::PutCommand(std::string& out, std::string_view key, std::string_view value) {
   PutLengthPrefixed(out, key);
   out.append(value);
@@ -25,11 +36,7 @@ std::string_view ReplicatedMap::Get(std::string_view key) const {
 }
 
 std::string_view ReplicatedMap::Keep(std::string_view bytes) {
-  if (bytes.size() > arena_left_) {
-    arena_left_ = std::max(kArenaBytes, bytes.size());
-    arena_.push_back(std::make_unique_for_overwrite<char[]>(arena_left_));
-    arena_next_ = arena_.back().get();
-  }
+  if (bytes.size() > arena_left_) Grow(std::max(kArenaBytes, bytes.size()));
   char* const at = arena_next_;
   std::memcpy(at, bytes.data(), bytes.size());
   arena_next_ += bytes.size();

@@ -11,7 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <deque>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +20,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "dynlib/base/huge_array.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/replication/state_machine.h"
 
@@ -27,6 +28,10 @@ namespace dynlib::bench {
 
 class ReplicatedMap final : public replication::StateMachine {
  public:
+  // Has memory for this much, in huge pages where there are any, and for as many pairs of a
+  // kilobyte.
+  explicit ReplicatedMap(size_t bytes);
+
   // Appends the command that sets `key`.
   static void PutCommand(std::string& out, std::string_view key, std::string_view value);
 
@@ -46,12 +51,13 @@ class ReplicatedMap final : public replication::StateMachine {
     std::string_view key;
     std::string_view value;
   };
+  void Grow(size_t bytes);
   std::string_view Keep(std::string_view bytes);
 
   // Views point into the arena.
   absl::flat_hash_map<uint64_t, Pair> values_;  // by the checksum of the key
   std::vector<Pair> evaluated_;
-  std::vector<std::unique_ptr<char[]>> arena_;
+  std::deque<HugeArray<char>> arena_;
   size_t arena_left_ = 0;
   char* arena_next_ = nullptr;
   Slot applied_ = 0;
