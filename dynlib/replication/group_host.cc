@@ -131,9 +131,8 @@ void GroupHost::Impl::MakeGroup(PartitionId id, const Unstarted& spec) {
                                  .applied = applied,
                                  .stored_epoch = spec.setup.configuration.epoch,
                                  .next_expiry = {}};
-  group->hosted =
-      std::make_shared<HostedGroup>(options_, std::move(core), begin, spec.state_machine, executor_,
-                                    spec.apply_executor, clock_, [this, id] { MarkDirty(id); });
+  group->hosted = std::make_shared<HostedGroup>(
+      options_, std::move(core), begin, spec.state_machine, executor_, spec.apply_executor, clock_);
   SetAwake(table_.Add(id, spec.state_machine, spec.apply_executor), std::move(group));
   if (lost) {
     // Its ballots may be gone, and with them what it promised (R3): it says nothing until it is
@@ -145,10 +144,12 @@ void GroupHost::Impl::MakeGroup(PartitionId id, const Unstarted& spec) {
 
 void GroupHost::Impl::MarkDirty(PartitionId id) {
   // Of a group that was removed meanwhile there is nothing to do.
-  AwakeGroup* group = FindAwake(id);
-  if (group == nullptr || group->dirty) return;
-  group->dirty = true;
-  dirty_.push_back(id);
+  if (AwakeGroup* group = FindAwake(id); group != nullptr) MarkDirty(*group);
+}
+
+void GroupHost::Impl::MarkDirty(AwakeGroup& group) {
+  if (std::exchange(group.dirty, true)) return;
+  dirty_.push_back(group.index);
   RequestFlush();
 }
 
@@ -168,7 +169,7 @@ void GroupHost::Impl::Propose(PartitionId id, Command command, bool ends, Propos
     return;
   }
   group->hosted->Propose(std::move(command), ends, std::move(done));
-  MarkDirty(id);
+  MarkDirty(*group);
 }
 
 void GroupHost::Impl::Read(PartitionId id, absl::AnyInvocable<void()> read, ReadCallback done) {
@@ -179,7 +180,7 @@ void GroupHost::Impl::Read(PartitionId id, absl::AnyInvocable<void()> read, Read
     return;
   }
   group->hosted->Read(std::move(read), std::move(done));
-  MarkDirty(id);
+  MarkDirty(*group);
 }
 
 void GroupHost::Impl::AddLearner(PartitionId id, const Member& learner, Slot from,

@@ -43,29 +43,31 @@ void GroupHost::Impl::Flush() {
   const Instant now = clock_->Now();
   TakeLivenessEffects(now);
   LogQueue::Batch batch;
-  // By index: a group's effects may mark others, or itself again.
-  std::vector<PartitionId> dirty;
+  // A group's effects may mark others, or itself again. One that was marked may be gone, and
+  // another in its place.
+  std::vector<GroupTable::Index> dirty;
   dirty.swap(dirty_);
-  for (PartitionId id : dirty) {
-    AwakeGroup* group = FindAwake(id);
-    if (group == nullptr) continue;
-    group->dirty = false;
+  for (const GroupTable::Index index : dirty) {
+    AwakeGroup* group = table_.Awake(index);
+    if (group == nullptr || !std::exchange(group->dirty, false)) continue;
     group->last_input = now;
-    TakeGroupEffects(id, *group, now, batch);
+    TakeGroupEffects(*group, now, batch);
     if (options_.rest_after == Duration(0)) TryRest(*group, now);
   }
   WakeSome(now);
   TakeLivenessEffects(now);  // A promise may have ended support.
   if (!batch.frames.empty()) queue_->Append(std::move(batch));
   SendOutbox();
+  for (ApplyBatch& applies : batches_) PostBatch(applies);
   ArmTimer();
 }
 
-void GroupHost::Impl::TakeGroupEffects(PartitionId id, AwakeGroup& group, Instant now,
-                                       LogQueue::Batch& batch) {
+void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue::Batch& batch) {
   HostedGroup& hosted = *group.hosted;
   if (hosted.lost() || halted_) return;
+  const PartitionId id = hosted.core().group();
   hosted.Pump(now);
+  if (std::optional<ApplyStep> step = hosted.TakeStep()) AddToBatch(hosted, *std::move(step));
   // Damage concerns this replica alone; who can read its other trees goes on with them.
   if (!hosted.failure().ok() && !absl::IsDataLoss(hosted.failure())) ReportFatal(hosted.failure());
   GroupCore::Effects effects = hosted.core().TakeEffects(now);
@@ -85,14 +87,19 @@ void GroupHost::Impl::TakeGroupEffects(PartitionId id, AwakeGroup& group, Instan
     group.released = released;
     log_->Release(id, released);
   }
-  const Instant deadline = hosted.next_deadline();
-  if (deadline != group.deadline) {
-    deadlines_.erase({group.deadline, id});
-    group.deadline = deadline;
-    if (deadline != Instant::Infinite()) deadlines_.insert({deadline, id});
+  // Under load it moves on with each answer: one that is too early is looked at when it is due.
+  if (const Instant deadline = hosted.next_deadline(); deadline < group.deadline) {
+    SetDeadline(group, deadline);
   }
   TellOfChange(id, group);
   CountWoken(group);
+}
+
+void GroupHost::Impl::SetDeadline(AwakeGroup& group, Instant deadline) {
+  const PartitionId id = group.hosted->core().group();
+  if (group.deadline != Instant::Infinite()) deadlines_.erase({group.deadline, id});
+  group.deadline = deadline;
+  if (deadline != Instant::Infinite()) deadlines_.insert({deadline, id});
 }
 
 void GroupHost::Impl::TellOfChange(PartitionId id, AwakeGroup& group) {
@@ -162,7 +169,7 @@ void GroupHost::Impl::OnDurable(const LogQueue::Marks& marks) {
     AwakeGroup* group = FindAwake(id);
     if (group == nullptr) continue;
     group->hosted->core().Persisted(record, now);
-    MarkDirty(id);
+    MarkDirty(*group);
   }
 }
 
@@ -219,7 +226,7 @@ void GroupHost::Impl::OnMessage(NodeId from, std::string bytes) {
       continue;
     }
     group->hosted->core().Step(body, now);
-    MarkDirty(body.group);
+    MarkDirty(*group);
   }
 }
 
@@ -258,12 +265,12 @@ void GroupHost::Impl::OnTimer() {
   ProbeLog(now);
   liveness_->Tick(now);
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    const PartitionId id = deadlines_.begin()->second;
-    deadlines_.erase(deadlines_.begin());
-    AwakeGroup& group = *FindAwake(id);
-    group.deadline = Instant::Infinite();
+    AwakeGroup& group = *FindAwake(deadlines_.begin()->second);
+    const Instant deadline = group.hosted->next_deadline();
+    SetDeadline(group, deadline > now ? deadline : Instant::Infinite());
+    if (deadline > now) continue;
     group.hosted->core().Tick(now);
-    MarkDirty(id);
+    MarkDirty(group);
   }
   RestWhoMay(now);
   Flush();

@@ -1,6 +1,6 @@
-// The inside of GroupHost, in three files: what is asked of it (group_host.cc), what flows between
-// its groups, the log and the other nodes (group_host_flow.cc), and how groups are put to rest and
-// woken (group_host_rest.cc).
+// The inside of GroupHost, in four files: what is asked of it (group_host.cc), what flows between
+// its groups, the log and the other nodes (group_host_flow.cc), how chosen entries are applied
+// (group_host_apply.cc), and how groups are put to rest and woken (group_host_rest.cc).
 #ifndef DYNLIB_REPLICATION_GROUP_HOST_IMPL_H_
 #define DYNLIB_REPLICATION_GROUP_HOST_IMPL_H_
 
@@ -19,6 +19,7 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/time.h"
+#include "dynlib/replication/applier.h"
 #include "dynlib/replication/awake_group.h"
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/group_host.h"
@@ -92,6 +93,18 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
     Executor* apply_executor;
     RecoveredStream recovered;
   };
+  // A step of a group's state machine, and what came of it.
+  struct Apply {
+    std::shared_ptr<HostedGroup> group;
+    ApplyStep step;
+    ApplyOutcome outcome;
+  };
+  // Steps of groups whose apply executor is the same.
+  struct ApplyBatch {
+    Executor* executor;
+    std::vector<Apply> applies;
+    size_t bytes = 0;
+  };
   // Word of liveness that not all of those awake have heard yet.
   struct PeerNews {
     Liveness::Event event;
@@ -105,9 +118,11 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void MakeGroup(PartitionId id, const Unstarted& spec);
   absl::Status NotHere(PartitionId id) const;
   void MarkDirty(PartitionId id);
+  void MarkDirty(AwakeGroup& group);
   void RequestFlush();
   void Flush();
-  void TakeGroupEffects(PartitionId id, AwakeGroup& group, Instant now, LogQueue::Batch& batch);
+  void TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue::Batch& batch);
+  void SetDeadline(AwakeGroup& group, Instant deadline);
   void TellOfChange(PartitionId id, AwakeGroup& group);
   void TakeLivenessEffects(Instant now);
   void SpreadNews(Instant now);
@@ -120,6 +135,12 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void OnTimer();
   void ProbeLog(Instant now);
   void ArmTimer();
+
+  // group_host_apply.cc.
+  void AddToBatch(HostedGroup& group, ApplyStep step);
+  void PostBatch(ApplyBatch& batch);
+  static void RunBatch(std::weak_ptr<Impl> host, Executor* home, std::vector<Apply> applies);
+  void FinishApplies(std::vector<Apply> applies);
 
   // group_host_rest.cc. Find gives the group for an input, and wakes it if need be. Null: not here.
   AwakeGroup* Find(PartitionId id);
@@ -168,7 +189,8 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   absl::Status halt_status_;
   std::set<PartitionId> removing_;
   std::map<NodeId, size_t> node_uses_;  // By how many groups.
-  std::vector<PartitionId> dirty_;
+  std::vector<GroupTable::Index> dirty_;
+  std::vector<ApplyBatch> batches_;  // An executor each; sent with the flush.
   bool flush_posted_ = false;
   std::map<NodeId, NodeMessage> outbox_;
 

@@ -79,14 +79,14 @@ AwakeGroup& GroupHost::Impl::Wake(GroupTable::Index index) {
   const HostedGroup::Begin begin{.applied = rested.member.chosen,
                                  .stored_epoch = rested.member.configuration.epoch,
                                  .next_expiry = rested.next_expiry};
-  group->hosted = std::make_shared<HostedGroup>(
-      options_, std::move(core), begin, table_.StateMachineOf(index), executor_,
-      table_.ApplyExecutorOf(index), clock_, [this, id] { MarkDirty(id); });
+  group->hosted =
+      std::make_shared<HostedGroup>(options_, std::move(core), begin, table_.StateMachineOf(index),
+                                    executor_, table_.ApplyExecutorOf(index), clock_);
   if (halted_) group->hosted->Close(halt_status_);
   group->seen = AwakeGroup::See(*group->hosted);
   metrics_->Count("replication.groups_woken", 1);
   AwakeGroup& awake = SetAwake(index, std::move(group));
-  MarkDirty(id);
+  MarkDirty(awake);
   return awake;
 }
 
@@ -116,7 +116,8 @@ std::optional<RestingMember> GroupHost::Impl::RestsFromStart(
 // ---- Rest ----
 
 bool GroupHost::Impl::TryRest(AwakeGroup& group, Instant now) {
-  if (group.dirty || halted_ || stopped_ || group.deadline != Instant::Infinite()) return false;
+  if (group.dirty || halted_ || stopped_) return false;
+  if (group.hosted->next_deadline() != Instant::Infinite()) return false;
   std::optional<RestingMember> member = group.hosted->Rest(now);
   // What it posted to an executor, and was not answered yet, holds on to it.
   if (!member.has_value() || group.hosted.use_count() > 1) return false;
@@ -156,7 +157,7 @@ void GroupHost::Impl::RepeatCheckpoint(AwakeGroup& group, Instant now) {
   if (now < group.repeat_checkpoint_at || group.checkpoint_repeats == kCheckpointRepeats) return;
   group.repeat_checkpoint_at = now + kCheckpointRepeat * (2 << group.checkpoint_repeats++);
   group.hosted->Checkpointed(core.chosen());
-  MarkDirty(core.group());
+  MarkDirty(group);
 }
 
 // ---- Those whose leader was lost ----

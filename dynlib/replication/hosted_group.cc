@@ -23,113 +23,9 @@ bool SameMembers(const std::vector<Member>& a, const std::vector<Member>& b) {
 
 }  // namespace
 
-// Turns chosen entries into steps of the state machine, each command once (R10).
-struct HostedGroup::Applier {
-  StateMachine* state_machine;
-  bool deduplicate = true;
-  bool loaded = false;
-  SessionTable sessions;
-
-  ApplyOutcome Run(const ApplyStep& step);
-  // Of a log replica, which has neither effects nor sessions.
-  ApplyOutcome RunWithoutState(const ApplyStep& step);
-
- private:
-  struct Plan {
-    Slot slot;
-    ClientId client;
-    uint64_t sequence;
-    SessionTable::Decision decision;
-    size_t command;  // Index among those that are applied.
-  };
-};
-
-HostedGroup::ApplyOutcome HostedGroup::Applier::RunWithoutState(const ApplyStep& step) {
-  ApplyOutcome outcome;
-  for (const auto& [slot, payload] : step.entries) {
-    const AppliedCommand end{slot, DecodeLogged(*payload).command, /*ends=*/true};
-    std::vector<std::string> results;
-    outcome.status = state_machine->Evaluate({&end, 1}, &results);
-    if (!outcome.status.ok()) return outcome;
-  }
-  if (!step.publish) return outcome;
-  outcome.through = step.through;
-  outcome.status = state_machine->Publish(
-      {.sessions = {},
-       .through = step.through,
-       .configuration = step.configuration.has_value() ? &*step.configuration : nullptr});
-  return outcome;
-}
-
-HostedGroup::ApplyOutcome HostedGroup::Applier::Run(const ApplyStep& step) {
-  ApplyOutcome outcome{.status = absl::OkStatus(), .through = step.through, .results = {}};
-  if (!loaded) {
-    outcome.status = state_machine->LoadSessions([&](std::string_view key, std::string_view value) {
-      if (outcome.status.ok()) outcome.status = sessions.Load(key, value);
-    });
-    if (!outcome.status.ok()) return outcome;
-    loaded = true;
-  }
-  std::vector<AppliedCommand> commands;
-  std::vector<Plan> plans;
-  commands.reserve(step.entries.size());
-  plans.reserve(step.entries.size());
-  for (const auto& [slot, payload] : step.entries) {
-    const LoggedCommand logged = DecodeLogged(*payload);
-    if (logged.kind == LoggedCommand::Kind::kExpireSessions) sessions.Expire(logged.proposed);
-    const bool ends = logged.kind == LoggedCommand::Kind::kEnd;
-    if (logged.kind != LoggedCommand::Kind::kCommand && !ends) continue;
-    Plan plan{slot, logged.client, logged.sequence, sessions.Admit(logged), commands.size()};
-    if (!deduplicate && plan.decision.verdict == SessionTable::Verdict::kDuplicate)
-      plan.decision = {};
-    // The log has ended, whatever its proposer's session has come to.
-    if (ends) plan.decision = {};
-    if (plan.decision.verdict == SessionTable::Verdict::kApply)
-      commands.push_back({slot, logged.command, ends});
-    plans.push_back(std::move(plan));
-  }
-  std::vector<std::string> results;
-  results.reserve(commands.size());
-  outcome.results.reserve(plans.size());
-  if (!commands.empty()) outcome.status = state_machine->Evaluate(commands, &results);
-  if (!outcome.status.ok()) return outcome;
-  DYNLIB_CHECK(results.size() == commands.size());
-  for (const Plan& plan : plans) {
-    if (plan.decision.verdict != SessionTable::Verdict::kApply) continue;
-    DYNLIB_CHECK(results[plan.command].size() <= StateMachine::kResultBytesMax);
-    sessions.SetResult(plan.client, plan.sequence, {absl::StatusCode::kOk, results[plan.command]});
-  }
-  for (Plan& plan : plans) {
-    SessionResult result;
-    switch (plan.decision.verdict) {
-      case SessionTable::Verdict::kApply:
-        result.result = std::move(results[plan.command]);
-        break;
-      case SessionTable::Verdict::kRefused:
-        result = std::move(plan.decision.refusal);
-        break;
-      case SessionTable::Verdict::kDuplicate:
-        if (const SessionResult* known = sessions.Find(plan.client, plan.sequence)) {
-          result = *known;
-        } else {
-          result = {absl::StatusCode::kInvalidArgument,
-                    "the client acknowledged the answer already"};
-        }
-    }
-    outcome.results.emplace_back(plan.slot, std::move(result));
-  }
-  const std::vector<SessionRecord> changes = sessions.TakeChanges();
-  outcome.status = state_machine->Publish(
-      {.sessions = changes,
-       .through = step.through,
-       .configuration = step.configuration.has_value() ? &*step.configuration : nullptr});
-  return outcome;
-}
-
 HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core,
                          const Begin& begin, StateMachine* state_machine, Executor* home,
-                         Executor* apply_executor, const Clock* clock,
-                         absl::AnyInvocable<void()> changed)
+                         Executor* apply_executor, const Clock* clock)
     : options_(options),
       core_(std::move(core)),
       lost_(begin.lost),
@@ -137,9 +33,7 @@ HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> 
       home_(home),
       apply_executor_(apply_executor),
       clock_(clock),
-      changed_(std::move(changed)),
-      applier_(std::make_shared<Applier>(Applier{.state_machine = state_machine,
-                                                 .deduplicate = !options.faults.no_deduplication})),
+      applier_(state_machine, core_->kind(), !options.faults.no_deduplication),
       applied_(begin.applied),
       next_expiry_(begin.next_expiry) {}
 
@@ -305,7 +199,7 @@ void HostedGroup::Pump(Instant now) {
   blocks_.EndTurn();
   ProposeHeld();
   EndChanges();
-  StartApply();
+  if (reads_.empty()) return;
   std::deque<WaitingRead> reads;
   reads.swap(reads_);
   for (WaitingRead& read : reads) {
@@ -313,27 +207,21 @@ void HostedGroup::Pump(Instant now) {
   }
 }
 
-void HostedGroup::StartApply() {
-  if (applying_ || !failure_.ok()) return;
+std::optional<ApplyStep> HostedGroup::TakeStep() {
+  if (applying_ || !failure_.ok() || closed_.has_value()) return std::nullopt;
   const bool log = core_->kind() == MemberKind::kLog;
+  if (!log && applied_ >= core_->chosen()) return std::nullopt;
   ApplyStep step = log ? NextLogStep() : NextStep();
-  if (step.entries.empty() && !step.publish) return;
+  if (step.entries.empty() && !step.publish) return std::nullopt;
   if (step.publish) {
     const Configuration& configuration = core_->ConfigurationAt(step.through);
     if (configuration.epoch > stored_epoch_) step.configuration = configuration;
   }
   applying_ = true;
-  apply_executor_->Post(
-      [self = shared_from_this(), applier = applier_, log, step = std::move(step)]() mutable {
-        ApplyOutcome outcome = log ? applier->RunWithoutState(step) : applier->Run(step);
-        Executor* home = self->home_;
-        home->Post([self = std::move(self), outcome = std::move(outcome)]() mutable {
-          self->FinishApply(std::move(outcome));
-        });
-      });
+  return step;
 }
 
-HostedGroup::ApplyStep HostedGroup::NextStep() const {
+ApplyStep HostedGroup::NextStep() const {
   ApplyStep step{.entries = {}, .through = applied_, .configuration = {}, .publish = false};
   size_t bytes = 0;
   step.entries.reserve(std::min<size_t>(core_->chosen() - applied_, kApplyEntriesMax));
@@ -344,8 +232,7 @@ HostedGroup::ApplyStep HostedGroup::NextStep() const {
     bytes += step.entries.back().second->size();
     if (step.entries.size() >= kApplyEntriesMax || bytes >= kApplyBytesMax) break;
     const LoggedCommand logged = DecodeLogged(*step.entries.back().second);
-    if (logged.kind == LoggedCommand::Kind::kCommand &&
-        applier_->state_machine->EndsStep(logged.command)) {
+    if (logged.kind == LoggedCommand::Kind::kCommand && applier_.EndsStep(logged.command)) {
       break;
     }
   }
@@ -354,7 +241,7 @@ HostedGroup::ApplyStep HostedGroup::NextStep() const {
 
 // A log replica needs no command but the one that ends the log, and that as soon as it is chosen;
 // its position follows what the trees of the others hold (R9).
-HostedGroup::ApplyStep HostedGroup::NextLogStep() {
+ApplyStep HostedGroup::NextLogStep() {
   ApplyStep step{.entries = {},
                  .through = std::min(core_->chosen(), core_->held_by_storage()),
                  .configuration = {},
@@ -368,20 +255,19 @@ HostedGroup::ApplyStep HostedGroup::NextLogStep() {
   return step;
 }
 
-void HostedGroup::FinishApply(ApplyOutcome outcome) {
+bool HostedGroup::FinishApply(ApplyOutcome outcome, Answers& answers) {
   applying_ = false;
-  if (closed_.has_value()) return;
+  if (closed_.has_value()) return false;
   if (!outcome.status.ok()) {
     failure_ = std::move(outcome.status);
     core_->SetMayLead(false, clock_->Now());
-    changed_();
-    return;
+    return true;
   }
   applied_ = std::max(applied_, outcome.through);
   stored_epoch_ = std::max(stored_epoch_, core_->ConfigurationAt(applied_).epoch);
-  std::vector<std::pair<ProposeCallback, ProposalResult>> answers;
-  answers.reserve(outcome.results.size());
   for (auto& [slot, result] : outcome.results) {
+    // Those of another leader's time, or of before this boot, are nobody's here.
+    while (!proposals_.empty() && proposals_.front().slot < slot) proposals_.pop_front();
     if (proposals_.empty() || proposals_.front().slot != slot) continue;
     ProposalResult answer;
     if (result.code == absl::StatusCode::kOk) {
@@ -394,10 +280,7 @@ void HostedGroup::FinishApply(ApplyOutcome outcome) {
     answers.emplace_back(std::move(proposals_.front().done), std::move(answer));
     proposals_.pop_front();
   }
-  changed_();
-  // Last, since a callback may do anything, also destroy the host. This is a task of the executor
-  // already: a task more for each would be a tenth of what a commit costs its leader.
-  for (auto& [done, answer] : answers) done(std::move(answer));
+  return applied_ < core_->chosen() || !reads_.empty() || core_->kind() == MemberKind::kLog;
 }
 
 void HostedGroup::Read(absl::AnyInvocable<void()> read, ReadCallback done) {

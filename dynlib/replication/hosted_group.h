@@ -23,11 +23,11 @@
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
+#include "dynlib/replication/applier.h"
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/host_options.h"
 #include "dynlib/replication/payload_blocks.h"
 #include "dynlib/replication/resting.h"
-#include "dynlib/replication/session_table.h"
 #include "dynlib/replication/state_machine.h"
 #include "dynlib/replication/types.h"
 #include "dynlib/runtime/clock.h"
@@ -87,6 +87,8 @@ using ReadCallback = absl::AnyInvocable<void(absl::Status)>;
 
 class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
  public:
+  using Answers = std::vector<std::pair<ProposeCallback, ProposalResult>>;
+
   // Where a group goes on.
   struct Begin {
     bool lost = false;
@@ -94,11 +96,9 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
     uint64_t stored_epoch = 0;  // and the epoch of the configuration that it keeps.
     WallTime next_expiry;       // Of sessions, as of a group that was put to rest.
   };
-  // `changed` is called when work finished on the apply executor: the host looks at the group
-  // again.
   HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, const Begin& begin,
               StateMachine* state_machine, Executor* home, Executor* apply_executor,
-              const Clock* clock, absl::AnyInvocable<void()> changed);
+              const Clock* clock);
 
   GroupCore& core() { return *core_; }
   const GroupCore& core() const { return *core_; }
@@ -112,8 +112,16 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   void AddLearner(const Member& learner, Slot from, LearnerCallback done);
   void ChangeMembers(uint64_t expected_epoch, std::vector<Member> members, ChangeCallback done);
   void Read(absl::AnyInvocable<void()> read, ReadCallback done);
-  // After every input to the core: applies what is chosen, lets waiting reads through.
+  // After every input to the core: lets waiting proposals and reads through.
   void Pump(Instant now);
+  // What the state machine is to do next, if anything and if it is at nothing: to be run by
+  // applier() on the apply executor, and what came of it to be given to FinishApply.
+  std::optional<ApplyStep> TakeStep();
+  Applier& applier() { return applier_; }
+  Executor* apply_executor() const { return apply_executor_; }
+  // Adds whom to answer, and what: to be called last, since a callback may do anything, also
+  // destroy the host. True if the group is to be looked at again, as after an input to the core.
+  bool FinishApply(ApplyOutcome outcome, Answers& answers);
   void OnDeposed();
   void Checkpointed(Slot slot);
   // Everything that waits ends with `status`, and what is asked later too.
@@ -127,19 +135,6 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   static GroupStatus StatusOf(const GroupCore& core, Slot applied, Instant now);
 
  private:
-  struct Applier;  // What lives on the apply executor.
-  // What the state machine is to do next.
-  struct ApplyStep {
-    std::vector<std::pair<Slot, Payload>> entries;
-    Slot through = 0;
-    std::optional<Configuration> configuration;
-    bool publish = true;
-  };
-  struct ApplyOutcome {
-    absl::Status status;
-    Slot through = 0;  // 0: nothing was published.
-    std::vector<std::pair<Slot, SessionResult>> results;
-  };
   // Not proposed yet: the members are being changed.
   struct Held {
     Command command;
@@ -174,10 +169,8 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   void Answer(ProposeCallback done, ProposalResult result);
   void ProposeHeld();
   void EndChanges();
-  void StartApply();
   ApplyStep NextStep() const;
   ApplyStep NextLogStep();
-  void FinishApply(ApplyOutcome outcome);
   // False if the read must go on waiting.
   bool TryRead(WaitingRead& read, Instant now);
   // True if the read may begin once its point is applied.
@@ -193,9 +186,8 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   Executor* const home_;
   Executor* const apply_executor_;
   const Clock* const clock_;
-  absl::AnyInvocable<void()> changed_;
 
-  std::shared_ptr<Applier> applier_;
+  Applier applier_;  // The apply executor's.
   bool applying_ = false;
   absl::Status failure_;
   std::optional<absl::Status> closed_;

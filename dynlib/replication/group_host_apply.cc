@@ -1,0 +1,78 @@
+// How chosen entries are applied: the steps that the groups of a flush are to take go to their
+// apply executors in one task each, and come back in a few.
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "dynlib/replication/group_host_impl.h"
+
+namespace dynlib::replication {
+namespace {
+
+// A task takes steps of at most about so much, so that reads of other groups get their turn.
+constexpr size_t kBatchBytesMax = 4 << 20;
+// So many are finished at a time: who waits for the first step does not wait for the last.
+constexpr size_t kFinishedTogether = 32;
+
+size_t BytesOf(const ApplyStep& step) {
+  size_t bytes = 0;
+  for (const auto& [slot, payload] : step.entries) bytes += payload->size();
+  return bytes;
+}
+
+}  // namespace
+
+void GroupHost::Impl::AddToBatch(HostedGroup& group, ApplyStep step) {
+  Executor* const executor = group.apply_executor();
+  auto batch = std::find_if(batches_.begin(), batches_.end(),
+                            [&](const ApplyBatch& other) { return other.executor == executor; });
+  if (batch == batches_.end()) batch = batches_.insert(batch, ApplyBatch{executor, {}, 0});
+  batch->bytes += BytesOf(step);
+  batch->applies.push_back({group.shared_from_this(), std::move(step), {}});
+  if (batch->bytes >= kBatchBytesMax) PostBatch(*batch);
+}
+
+void GroupHost::Impl::PostBatch(ApplyBatch& batch) {
+  if (batch.applies.empty()) return;
+  batch.bytes = 0;
+  batch.executor->Post([host = weak_from_this(), home = executor_,
+                        applies = std::exchange(batch.applies, {})]() mutable {
+    RunBatch(std::move(host), home, std::move(applies));
+  });
+}
+
+// On the apply executor.
+void GroupHost::Impl::RunBatch(std::weak_ptr<Impl> host, Executor* home,
+                               std::vector<Apply> applies) {
+  Applier::Scratch scratch;
+  std::vector<Apply> finished;
+  const auto finish = [&] {
+    home->Post([host, finished = std::exchange(finished, {})]() mutable {
+      if (auto self = host.lock()) self->FinishApplies(std::move(finished));
+    });
+  };
+  for (Apply& apply : applies) {
+    apply.outcome = apply.group->applier().Run(apply.step, scratch);
+    apply.step = {};
+    finished.push_back(std::move(apply));
+    if (finished.size() >= kFinishedTogether) finish();
+  }
+  if (!finished.empty()) finish();
+}
+
+void GroupHost::Impl::FinishApplies(std::vector<Apply> applies) {
+  HostedGroup::Answers answers;
+  for (Apply& apply : applies) {
+    const bool again = apply.group->FinishApply(std::move(apply.outcome), answers);
+    AwakeGroup* const awake = FindAwake(apply.group->core().group());
+    // One that was removed may have a successor.
+    if (awake == nullptr || awake->hosted != apply.group) continue;
+    if (again || options_.rest_after == Duration(0)) MarkDirty(*awake);
+  }
+  applies.clear();
+  // Last, since a callback may do anything, also destroy the host. They are called from here: a
+  // task each would be a tenth of what a commit costs its leader.
+  for (auto& [done, answer] : answers) done(std::move(answer));
+}
+
+}  // namespace dynlib::replication
