@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "dynlib/base/checksum.h"
-#include "dynlib/base/coding.h"
+#include "dynlib/base/digest_coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/catalogue.h"
@@ -320,8 +320,7 @@ void MetadataNode::Impl::Status(NodeId, const wire::MetadataStatusRequest&, Rpc:
   message.set_look_ups(look_ups_);
   message.set_pushes(pushes_);
   std::string digest;
-  PutFixed64(digest, now.digest.low);
-  PutFixed64(digest, now.digest.high);
+  PutDigest(digest, now.digest);
   message.set_digest(std::move(digest));
   message.set_ready(now.ready);
   if (now.since_in_step.has_value()) {

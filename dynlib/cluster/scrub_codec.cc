@@ -1,6 +1,7 @@
 #include "dynlib/cluster/scrub_codec.h"
 
 #include "dynlib/base/coding.h"
+#include "dynlib/base/digest_coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 
@@ -8,8 +9,7 @@ namespace dynlib::cluster {
 
 std::string EncodeDigest(const Digest128& digest) {
   std::string bytes;
-  PutFixed64(bytes, digest.low);
-  PutFixed64(bytes, digest.high);
+  PutDigest(bytes, digest);
   return bytes;
 }
 
@@ -17,8 +17,8 @@ absl::StatusOr<Digest128> DecodeDigest(std::string_view bytes) {
   if (bytes.size() != 16) {
     return absl::InvalidArgumentError(Cat("a digest of ", bytes.size(), " bytes; allowed: 16"));
   }
-  return Digest128{.low = LoadFixed<uint64_t>(bytes.data()),
-                   .high = LoadFixed<uint64_t>(bytes.data() + 8)};
+  ByteReader in(bytes);
+  return ReadDigest(in);
 }
 
 void ToWire(const scrub::Request& request, wire::ScrubQuery& to) {

@@ -11,6 +11,7 @@
 #include "dynlib/base/check.h"
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/digest_coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 
@@ -30,8 +31,7 @@ absl::Status Damaged(std::string_view what) { return absl::DataLossError(Cat("sn
 std::string EncodeHeader(const Perkle& tree) {
   std::string out(kMagic);
   PutFixed64(out, tree.size());
-  PutFixed64(out, tree.digest().low);
-  PutFixed64(out, tree.digest().high);
+  PutDigest(out, tree.digest());
   PutFixed64(out, Checksum(out));
   return out;
 }
@@ -148,9 +148,7 @@ absl::StatusOr<Perkle> DecodeSnapshot(std::string_view bytes) {
   ByteReader in(bytes);
   const std::string_view magic = in.Bytes(kMagic.size());
   const uint64_t entries = in.Fixed64();
-  Digest128 digest;
-  digest.low = in.Fixed64();
-  digest.high = in.Fixed64();
+  const Digest128 digest = ReadDigest(in);
   const uint64_t checksum = in.Fixed64();
   if (!in.ok() || magic != kMagic || checksum != Checksum(bytes.substr(0, kHeaderBytes - 8))) {
     return Damaged("the header is damaged, or it is none");

@@ -2,6 +2,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/digest_coding.h"
 
 namespace dynlib::partition_map {
 namespace {
@@ -14,17 +15,6 @@ constexpr size_t kChildBytesMax = 1 + sizeof(uint64_t) + kVarintBytesMax;
 // Flags of asks and answers.
 constexpr uint8_t kList = 1;
 constexpr uint8_t kMore = 2;
-
-void Put(std::string& out, const Digest128& digest) {
-  PutFixed64(out, digest.low);
-  PutFixed64(out, digest.high);
-}
-Digest128 ReadDigest(ByteReader& in) {
-  Digest128 digest;
-  digest.low = in.Fixed64();
-  digest.high = in.Fixed64();
-  return digest;
-}
 
 void Put(std::string& out, const PerklePath& path) {
   PutVarint(out, path.nibbles);
@@ -140,7 +130,7 @@ size_t SyncBytes(const SyncAnswer& answer) {
 std::string Encode(const SyncRequest& request) {
   std::string out;
   PutFixed8(out, kFormat);
-  Put(out, request.digest);
+  PutDigest(out, request.digest);
   PutAll(out, request.entries);
   PutAll(out, request.asks);
   return out;
@@ -149,7 +139,7 @@ std::string Encode(const SyncRequest& request) {
 std::string Encode(const SyncReply& reply) {
   std::string out;
   PutFixed8(out, kFormat);
-  Put(out, reply.digest);
+  PutDigest(out, reply.digest);
   PutAll(out, reply.answers);
   return out;
 }

@@ -1,6 +1,7 @@
 #include "dynlib/store/backup_format.h"
 
 #include "dynlib/base/coding.h"
+#include "dynlib/base/digest_coding.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 
@@ -20,18 +21,6 @@ absl::StatusOr<uint32_t> ReadVersion(ByteReader& in, std::string_view magic, uin
   }
   if (version == 0) return absl::DataLossError("of an unknown version");
   return version;
-}
-
-void PutDigest(std::string& out, const Digest128& digest) {
-  PutFixed64(out, digest.low);
-  PutFixed64(out, digest.high);
-}
-
-Digest128 ReadDigest(ByteReader& in) {
-  Digest128 digest;
-  digest.low = in.Fixed64();
-  digest.high = in.Fixed64();
-  return digest;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "dynlib/store/superblock.h"
 
 #include "dynlib/base/coding.h"
+#include "dynlib/base/digest_coding.h"
 #include "dynlib/base/strings.h"
 
 namespace dynlib::store {
@@ -23,8 +24,7 @@ std::string EncodeSuperblock(const Superblock& superblock) {
   std::string block(kMagic);
   PutFixed32(block, kPageFileVersion);
   PutFixed32(block, kUnitBytes);
-  PutFixed64(block, superblock.file_id.low);
-  PutFixed64(block, superblock.file_id.high);
+  PutDigest(block, superblock.file_id);
   PutFixed64(block, superblock.generation);
   PutFixed64(block, superblock.file_units);
   size_t refs = block.size();
@@ -59,8 +59,7 @@ absl::StatusOr<Superblock> DecodeSuperblock(std::string_view block, uint64_t ind
         Cat("page file with units of ", unit_bytes, " bytes; this build reads ", kUnitBytes));
   }
   Superblock superblock;
-  superblock.file_id.low = in.Fixed64();
-  superblock.file_id.high = in.Fixed64();
+  superblock.file_id = ReadDigest(in);
   superblock.generation = in.Fixed64();
   superblock.file_units = in.Fixed64();
   superblock.directory = LoadPageRef(in.Bytes(kPageRefBytes).data());
