@@ -181,6 +181,7 @@ class GroupCore {
 
   void Step(const GroupMessage& message, Instant now);
   void Persisted(uint64_t last_record, Instant now);
+  bool all_durable() const { return persisted_index_ == record_index_; }
   void Tick(Instant now);
   // When Tick wants to be called; Infinite for a group at rest.
   Instant next_deadline() const;

@@ -56,8 +56,8 @@ void GroupHost::Impl::Flush() {
   }
   WakeSome(now);
   TakeLivenessEffects(now);  // A promise may have ended support.
+  SendOutbox();              // First: others wait for it.
   if (!batch.frames.empty()) queue_->Append(std::move(batch));
-  SendOutbox();
   for (ApplyBatch& applies : batches_) PostBatch(applies);
   ArmTimer();
 }
@@ -67,7 +67,7 @@ void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue:
   if (hosted.lost() || halted_) return;
   const PartitionId id = hosted.core().group();
   hosted.Pump(now);
-  if (std::optional<ApplyStep> step = hosted.TakeStep()) AddToBatch(hosted, *std::move(step));
+  if (std::optional<ApplyStep> step = hosted.TakeStep(now)) AddToBatch(hosted, *std::move(step));
   // Damage concerns this replica alone; who can read its other trees goes on with them.
   if (!hosted.failure().ok() && !absl::IsDataLoss(hosted.failure())) ReportFatal(hosted.failure());
   GroupCore::Effects effects = hosted.core().TakeEffects(now);

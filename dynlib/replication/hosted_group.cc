@@ -11,6 +11,10 @@ namespace {
 // One step of the state machine takes at most this much, so that reads get their turn.
 constexpr size_t kApplyEntriesMax = 1024;
 constexpr size_t kApplyBytesMax = 4 << 20;
+// A follower with records on the way to its log puts off applying until they are there, unless it
+// takes so long, or this much is to be applied.
+constexpr Duration kApplyPutOffMax = std::chrono::milliseconds(20);
+constexpr Slot kApplyLagMax = 512;
 constexpr size_t kWaitingChangesMax = 64;
 constexpr Duration kRetryMin = std::chrono::milliseconds(1);
 constexpr Duration kRetryMax = std::chrono::seconds(1);
@@ -207,8 +211,8 @@ void HostedGroup::Pump(Instant now) {
   }
 }
 
-std::optional<ApplyStep> HostedGroup::TakeStep() {
-  if (applying_ || !failure_.ok() || closed_.has_value()) return std::nullopt;
+std::optional<ApplyStep> HostedGroup::TakeStep(Instant now) {
+  if (applying_ || !failure_.ok() || closed_.has_value() || PutsOffApply(now)) return std::nullopt;
   const bool log = core_->kind() == MemberKind::kLog;
   if (!log && applied_ >= core_->chosen()) return std::nullopt;
   ApplyStep step = log ? NextLogStep() : NextStep();
@@ -219,6 +223,17 @@ std::optional<ApplyStep> HostedGroup::TakeStep() {
   }
   applying_ = true;
   return step;
+}
+
+// Somebody waits for what a follower is making durable, and nobody for what it applies.
+bool HostedGroup::PutsOffApply(Instant now) {
+  const Slot lag = core_->chosen() - applied_;
+  if (lag == 0 || lag >= kApplyLagMax || core_->all_durable() || Leads()) {
+    apply_at_ = Instant::Infinite();
+    return false;
+  }
+  apply_at_ = std::min(apply_at_, now + kApplyPutOffMax);
+  return now < apply_at_;
 }
 
 ApplyStep HostedGroup::NextStep() const {
@@ -371,7 +386,8 @@ void HostedGroup::Close(absl::Status status) {
 
 Instant HostedGroup::next_deadline() const {
   const Instant core = lost_ ? Instant::Infinite() : core_->next_deadline();
-  return reads_.empty() ? core : std::min(core, reads_.front().deadline);
+  const Instant first = std::min(core, apply_at_);
+  return reads_.empty() ? first : std::min(first, reads_.front().deadline);
 }
 
 std::optional<RestingMember> HostedGroup::Rest(Instant now) const {

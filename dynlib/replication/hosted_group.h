@@ -116,7 +116,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   void Pump(Instant now);
   // What the state machine is to do next, if anything and if it is at nothing: to be run by
   // applier() on the apply executor, and what came of it to be given to FinishApply.
-  std::optional<ApplyStep> TakeStep();
+  std::optional<ApplyStep> TakeStep(Instant now);
   Applier& applier() { return applier_; }
   Executor* apply_executor() const { return apply_executor_; }
   // Adds whom to answer, and what: to be called last, since a callback may do anything, also
@@ -169,6 +169,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   void Answer(ProposeCallback done, ProposalResult result);
   void ProposeHeld();
   void EndChanges();
+  bool PutsOffApply(Instant now);
   ApplyStep NextStep() const;
   ApplyStep NextLogStep();
   // False if the read must go on waiting.
@@ -189,6 +190,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
 
   Applier applier_;  // The apply executor's.
   bool applying_ = false;
+  Instant apply_at_ = Instant::Infinite();  // What is put off.
   absl::Status failure_;
   std::optional<absl::Status> closed_;
   Slot applied_ = 0;

@@ -201,6 +201,87 @@ TEST(MessageCodecTest, TheBytesAreThoseOfTheGeneratedClass) {
   EXPECT_EQ(parsed.SerializeAsString(), bytes);
 }
 
+GroupMessage Proposal(uint64_t group, std::vector<Payload> entries) {
+  return {.group = PartitionId{group},
+          .from = ReplicaId{1},
+          .to = ReplicaId{2},
+          .epoch = 3,
+          .ballot = Ballot(4, ReplicaId{1}),
+          .body = Accept{.first_slot = 5, .entries = std::move(entries), .chosen = 4}};
+}
+
+const std::vector<Payload>& EntriesOf(const GroupMessage& message) {
+  return std::get<Accept>(message.body).entries;
+}
+
+TEST(MessageCodecTest, EntriesThatAreMostOfAMessageShareItsBytes) {
+  DYNLIB_ASSERT_OK_AND_ASSIGN(
+      NodeMessage out,
+      DecodeNodeMessage(Encode({.groups = {Proposal(1, {Bytes(std::string(900, 'a')), Bytes(""),
+                                                        Bytes(std::string(900, 'b'))})},
+                                .liveness = {}})));
+  ASSERT_EQ(out.groups.size(), 1u);
+  const std::vector<Payload>& entries = EntriesOf(out.groups[0]);
+  ASSERT_EQ(entries.size(), 3u);
+  EXPECT_EQ(*entries[0], std::string(900, 'a'));
+  EXPECT_NE(entries[1], nullptr);
+  EXPECT_EQ(*entries[1], "");
+  EXPECT_EQ(*entries[2], std::string(900, 'b'));
+  EXPECT_EQ(entries[0].owner(), entries[2].owner());
+}
+
+// Else a small entry of a group at rest would keep the whole message in memory.
+TEST(MessageCodecTest, EntriesThatAreLittleOfAMessageAreTakenOutOfIt) {
+  DYNLIB_ASSERT_OK_AND_ASSIGN(
+      NodeMessage out,
+      DecodeNodeMessage(Encode({.groups = {Proposal(1, {Bytes("small"), Bytes("too")}),
+                                           Proposal(2, {Bytes(std::string(5000, 'x'))})},
+                                .liveness = {}})));
+  ASSERT_EQ(out.groups.size(), 2u);
+  const std::vector<Payload>& small = EntriesOf(out.groups[0]);
+  ASSERT_EQ(small.size(), 2u);
+  EXPECT_EQ(*small[0], "small");
+  EXPECT_EQ(*small[1], "too");
+  EXPECT_EQ(small[0].owner(), small[1].owner());
+  EXPECT_NE(small[0].owner(), EntriesOf(out.groups[1])[0].owner());
+}
+
+// What is read by hand is what the generated classes read.
+TEST(MessageCodecTest, ProposalsAndAnswersOfAnyShapeAreRead) {
+  const auto read_group = [](const std::string& group_bytes) {
+    std::string bytes;
+    bytes.push_back(1 << 3 | 2);
+    bytes.push_back(static_cast<char>(group_bytes.size()));
+    bytes += group_bytes;
+    return DecodeNodeMessage(bytes);
+  };
+  wire::GroupMessage group;
+  group.set_group(7);
+  group.mutable_accept()->set_first_slot(9);
+  group.mutable_accept()->add_entries("entry");
+  const std::string once = group.SerializeAsString();
+  // A body that comes twice is merged.
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage merged, read_group(once + once));
+  ASSERT_EQ(merged.groups.size(), 1u);
+  EXPECT_EQ(EntriesOf(merged.groups[0]).size(), 2u);
+  // Of two bodies the last counts.
+  wire::GroupMessage other;
+  other.mutable_accepted()->set_stable(11);
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage last, read_group(once + other.SerializeAsString()));
+  ASSERT_EQ(last.groups.size(), 1u);
+  EXPECT_EQ(std::get<Accepted>(last.groups[0].body).stable, 11u);
+  // A field that this version does not know is passed over.
+  const std::string unknown = {static_cast<char>(15 << 3 | 0), 1};
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage newer, read_group(unknown + once));
+  ASSERT_EQ(newer.groups.size(), 1u);
+  EXPECT_EQ(newer.groups[0].group, PartitionId{7});
+  EXPECT_EQ(*EntriesOf(newer.groups[0])[0], "entry");
+  // The largest numbers.
+  group.set_epoch(UINT64_MAX);
+  DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage large, read_group(group.SerializeAsString()));
+  EXPECT_EQ(large.groups[0].epoch, UINT64_MAX);
+}
+
 TEST(MessageCodecTest, NoBytesAreAnEmptyMessage) {
   DYNLIB_ASSERT_OK_AND_ASSIGN(NodeMessage out, DecodeNodeMessage(""));
   EXPECT_TRUE(out.groups.empty());

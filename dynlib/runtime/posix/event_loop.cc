@@ -210,6 +210,7 @@ class EventLoop::Impl {
   bool AwaitRole();
   void Poll();
   void RunTasks();
+  void EndTurnOfSources(Instant now);
   bool RunBlocking();
   std::optional<Executor::Task> TakeBlockingLocked();
   void FreeRoleLocked();
@@ -293,11 +294,6 @@ void EventLoop::Impl::RunLoop() {
   while (true) {
     Poll();
     RunTasks();
-    const Instant now = clock_.Now();
-    sources_wakeup_ = Instant::Infinite();
-    for (Source* source : sources_) {
-      if (source != nullptr) sources_wakeup_ = std::min(sources_wakeup_, source->EndTurn(now));
-    }
     if (!RunBlocking()) return;
     if (Ended()) return;
   }
@@ -333,6 +329,15 @@ void EventLoop::Impl::RunTasks() {
     // Those that fall due while these run wait their turn behind what was posted.
     const Instant now = clock_.Now();
     while (std::optional<Executor::Task> timer = tasks_.TakeDueTimer(now)) tasks_.Run(*timer);
+    // What these had to send does not wait for the tasks that they posted.
+    EndTurnOfSources(now);
+  }
+}
+
+void EventLoop::Impl::EndTurnOfSources(Instant now) {
+  sources_wakeup_ = Instant::Infinite();
+  for (Source* source : sources_) {
+    if (source != nullptr) sources_wakeup_ = std::min(sources_wakeup_, source->EndTurn(now));
   }
 }
 

@@ -57,8 +57,8 @@ class EventLoop {
     virtual ~Source() = default;
     // Something of epoll_fd() with this token is ready; perhaps of a socket that is closed by now.
     virtual void OnReady(uint64_t token, uint32_t events) = 0;
-    // The turn's tasks have run: what they sent may go out. Returns when it wants to be called
-    // though nothing happens, Infinite for never.
+    // The tasks that were posted have run: what they sent may go out, before those that they
+    // posted. Returns when it wants to be called though nothing happens, Infinite for never.
     virtual Instant EndTurn(Instant now) = 0;
   };
 

@@ -167,5 +167,29 @@ TEST(EventLoop, ASourceIsCalledAtTheEndOfEachTurnAndWhenItAsks) {
   loop.RemoveSource(&source);  // Of a loop that has ended: returns.
 }
 
+// What a task sends goes out before the tasks that it posted have run.
+TEST(EventLoop, ASourceIsCalledBetweenATaskAndThoseThatItPosts) {
+  class TestSource final : public EventLoop::Source {
+   public:
+    void OnReady(uint64_t, uint32_t) override {}
+    Instant EndTurn(Instant) override {
+      ++turns;
+      return Instant::Infinite();
+    }
+    int turns = 0;  // The loop's.
+  };
+  TestSource source;
+  EventLoop loop;
+  loop.AddSource(&source);
+  int before = 0;
+  std::promise<int> after;
+  loop.executor()->Post([&] {
+    before = source.turns;
+    loop.executor()->Post([&] { after.set_value(source.turns); });
+  });
+  EXPECT_GT(after.get_future().get(), before);
+  loop.RemoveSource(&source);
+}
+
 }  // namespace
 }  // namespace dynlib
