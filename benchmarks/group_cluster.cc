@@ -27,6 +27,9 @@ namespace {
 
 constexpr uint64_t kStartLimitNs = 30'000'000'000;
 constexpr Duration kPutTimeout = std::chrono::seconds(5);
+// A follower that was slower to start is fed what was written meanwhile after the first heartbeats
+// of its node: by then, and not in a run.
+constexpr auto kSettle = std::chrono::milliseconds(300);
 // More than any node writes.
 constexpr double kBytesASecond = 250e6;
 
@@ -115,7 +118,10 @@ class Client {
                     .first_client = 1'000'000 + NowNs() % 1'000'000'000,
                     .groups = {PartitionId{1}}},
                    put);
-      if (once.PutOne().ok()) return client;
+      if (once.PutOne().ok()) {
+        std::this_thread::sleep_for(kSettle);
+        return client;
+      }
       if (NowNs() > limit_ns) return LimitReached("no leader");
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
@@ -212,7 +218,10 @@ class LocalNodes {
         led_[i] = answer.get_future().get();
         led += led_[i].size();
       }
-      if (led == static_cast<size_t>(groups)) return absl::OkStatus();
+      if (led == static_cast<size_t>(groups)) {
+        std::this_thread::sleep_for(kSettle);
+        return absl::OkStatus();
+      }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     return LimitReached("no leaders");

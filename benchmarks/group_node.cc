@@ -103,7 +103,7 @@ absl::Status GroupNode::Open(const std::filesystem::path& folder, const Options&
   log_options.spare_segments = spares;
   if (segments <= kSparesMax) {  // All that there will be.
     log_options.max_segments = spares + 1;
-    log_options.copy_forward_above = 1;
+    log_options.copy_forward_above = spares - 2;
   }
   store::NodeLog::Recovery recovery;
   DYNLIB_ASSIGN_OR_RETURN(

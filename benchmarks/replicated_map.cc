@@ -25,6 +25,7 @@ void ReplicatedMap::Grow(size_t bytes) {
 }
 
 void ReplicatedMap::PutCommand(std::string& out, std::string_view key, std::string_view value) {
+  out.reserve(out.size() + kVarintBytesMax + key.size() + value.size());
   PutLengthPrefixed(out, key);
   out.append(value);
 }
