@@ -212,7 +212,7 @@ void HostedGroup::Pump(Instant now) {
 }
 
 std::optional<ApplyStep> HostedGroup::TakeStep(Instant now) {
-  if (applying_ || !failure_.ok() || closed_.has_value() || PutsOffApply(now)) return std::nullopt;
+  if (PutsOffApply(now) || applying_ || !failure_.ok() || closed_.has_value()) return std::nullopt;
   const bool log = core_->kind() == MemberKind::kLog;
   if (!log && applied_ >= core_->chosen()) return std::nullopt;
   ApplyStep step = log ? NextLogStep() : NextStep();
@@ -228,12 +228,11 @@ std::optional<ApplyStep> HostedGroup::TakeStep(Instant now) {
 // Somebody waits for what a follower is making durable, and nobody for what it applies.
 bool HostedGroup::PutsOffApply(Instant now) {
   const Slot lag = core_->chosen() - applied_;
-  if (lag == 0 || lag >= kApplyLagMax || core_->all_durable() || Leads()) {
-    apply_at_ = Instant::Infinite();
-    return false;
-  }
-  apply_at_ = std::min(apply_at_, now + kApplyPutOffMax);
-  return now < apply_at_;
+  const bool may = lag > 0 && lag < kApplyLagMax && !core_->all_durable() && !Leads();
+  if (may) apply_at_ = std::min(apply_at_, now + kApplyPutOffMax);
+  if (may && now < apply_at_) return true;
+  apply_at_ = Instant::Infinite();
+  return false;
 }
 
 ApplyStep HostedGroup::NextStep() const {

@@ -587,6 +587,19 @@ TEST_F(GroupHostTest, WhoIsFullSaysWhenToTryAgain) {
   EXPECT_GT(leader.Status().unchosen_bytes, 4000u);
 }
 
+// It puts off applying for the sake of its log, but not for ever.
+TEST_F(GroupHostTest, AFollowerWhoseLogHangsAppliesWhatIsChosen) {
+  Boot(3);
+  MustPropose(1, "a");
+  ASSERT_TRUE(AllApplied(1));
+  Server& follower = *servers_[LeaderId() % 3 + 1];
+  follower.log.hang = true;
+  MustPropose(2, "b");
+  world_.RunFor(milliseconds(100));
+  EXPECT_FALSE(follower.log.hung.empty());
+  EXPECT_EQ(follower.journal.commands, (std::vector<std::string>{"a", "b"}));
+}
+
 TEST_F(GroupHostTest, WaitingReadsAndProposalsAreBounded) {
   options_.waiting_reads_max = 2;
   options_.waiting_proposals_max = 2;
