@@ -282,6 +282,7 @@ Instant GroupCore::next_deadline() const {
 GroupCore::Effects GroupCore::TakeEffects(Instant now) {
   if (role_ == Role::kLeader) Flush(now);
   effects_.last_record = record_index_;
+  last_records_ = effects_.records.size();
   return std::exchange(effects_, {});
 }
 
@@ -334,6 +335,8 @@ void GroupCore::PersistState() {
 void GroupCore::PersistEntry(Slot slot) {
   ++record_index_;
   SlotLog::Cell* cell = log_.Find(slot);
+  // Under load there will be about as many as in the turn before.
+  if (effects_.records.empty()) effects_.records.reserve(last_records_);
   effects_.records.push_back({.is_state = false,
                               .slot = slot,
                               .ballot = cell->ballot,

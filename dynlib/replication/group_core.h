@@ -501,6 +501,7 @@ class GroupCore {
   };
   std::deque<HeldMessage> held_messages_;
   Effects effects_;
+  size_t last_records_ = 0;  // Of the last ones taken.
 };
 
 }  // namespace dynlib::replication

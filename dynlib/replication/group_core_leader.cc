@@ -205,6 +205,8 @@ void GroupCore::SendEntries(Peer& peer, Instant now) {
   while (peer.next <= proposed_ && peer.in_flight < options_.peer_window_bytes_max &&
          peer.next - peer.match <= options_.peer_window_entries_max) {
     Accept accept = MakeAccept(peer.next);
+    accept.entries.reserve(
+        std::min<size_t>(proposed_ - peer.next + 1, options_.peer_window_entries_max));
     size_t bytes = 0;
     while (peer.next <= proposed_ && bytes < options_.message_bytes_max &&
            peer.next - peer.match <= options_.peer_window_entries_max) {

@@ -28,6 +28,7 @@ void LogQueue::Append(Batch batch) {
   last_append_ = clock_->Now();
   const size_t bytes_max = log_->append_bytes_max();
   Batch part;
+  part.frames.reserve(batch.frames.size());
   size_t bytes = 0;
   for (LogFrame& frame : batch.frames) {
     const size_t size = ReplicaLog::kFrameOverheadBytes + frame.header.size() +
