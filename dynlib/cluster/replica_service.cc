@@ -339,6 +339,9 @@ void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
   to.set_role(std::string(replication::RoleName(status->role)));
   if (status->leader.has_value()) to.set_leader_node(ToUint(status->leader->node));
   to.set_leads(status->supported);
+  // Whoever plans by this is to know soon who leads a group that is idle.
+  if (status->role == replication::Role::kLeader && !status->supported)
+    parts_.host->CheckLead(replica.partition);
   to.set_failed(to.failed() || status->failed);
   to.set_chosen(status->chosen);
   to.set_applied(status->applied);

@@ -9,6 +9,7 @@
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/node_log_adapter.h"
+#include "dynlib/cluster/service.h"
 #include "dynlib/cluster/table_state_machine.h"
 #include "dynlib/replication/types.h"
 #include "dynlib/store/tree.h"
@@ -105,7 +106,7 @@ absl::Status ReplicaSet::MakeDurable(std::string description) {
 absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
   recovery_ = std::move(recovery);
   for (const auto& [partition, replica] : replicas_) {
-    const absl::Status added = AddGroup(replica);
+    const absl::Status added = AddGroup(replica, /*booting=*/true);
     // Something is wrong with the replica, and the node has others.
     if (absl::IsInvalidArgument(added)) {
       replica->failed = added;
@@ -117,13 +118,18 @@ absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
   return absl::OkStatus();
 }
 
-absl::Status ReplicaSet::AddGroup(const std::shared_ptr<Replica>& replica) {
+// When the node starts nobody waits for most of them: they cost little, and elect their leaders,
+// until their turn comes or something is asked of them. The catalogue's leader has work to do.
+absl::Status ReplicaSet::AddGroup(const std::shared_ptr<Replica>& replica, bool booting) {
   EnableEnd(*replica);
+  const bool at_rest = booting && replica->partition != kCataloguePartition;
   const replication::GroupSetup setup{
       .configuration = replica->configuration,
       .self = replica->self,
       .kind = replica->kind,
       .ended = replica->ended.has_value() && replica->tree->position() >= replica->ended->slot(),
+      .at_rest = at_rest,
+      .wake_in_turn = at_rest,
       .learner = replica->learner};
   return parts_.host->AddGroup(replica->partition, setup, &replica->state_machine,
                                parts_.apply_executor, TakeStream(recovery_, replica->partition));

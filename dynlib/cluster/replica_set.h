@@ -104,7 +104,7 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   absl::Status FinishCreate(absl::StatusOr<std::shared_ptr<Replica>> made, PartitionId partition);
   void StartCopy(std::shared_ptr<Replica> replica);
   void FinishCopy(std::shared_ptr<Replica> replica, absl::StatusOr<uint64_t> position);
-  absl::Status AddGroup(const std::shared_ptr<Replica>& replica);
+  absl::Status AddGroup(const std::shared_ptr<Replica>& replica, bool booting = false);
   void AddLoaded(absl::StatusOr<std::shared_ptr<Replica>> replica, PartitionId partition);
   void EnableEnd(Replica& replica);
   void OnEnded(PartitionId partition, wire::EndRecord record);

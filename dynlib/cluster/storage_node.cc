@@ -353,8 +353,10 @@ absl::StatusOr<store::Tree*> StorageNode::Impl::WholeTree(PartitionId partition)
 }
 
 bool StorageNode::Impl::LeadsCatalogue() const {
+  if (stopping_) return false;
+  host_->CheckLead(kCataloguePartition);
   const std::optional<replication::GroupStatus> status = host_->Status(kCataloguePartition);
-  return !stopping_ && status.has_value() && status->supported;
+  return status.has_value() && status->supported;
 }
 
 // A role, a leader, a configuration, an end: whoever keeps track of such things is told.

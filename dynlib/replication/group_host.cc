@@ -97,7 +97,9 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
   if (std::optional<RestingMember> rests = RestsFromStart(setup, applied, recovered)) {
     UseNodes(NodesOf(rests->configuration), clock_->Now());
     table_.Rest(table_.Add(id, state_machine, apply_executor),
-                {.self = setup.self, .member = *std::move(rests), .next_expiry = {}});
+                {.self = setup.self, .member = *std::move(rests), .next_expiry = {}},
+                setup.wake_in_turn);
+    if (setup.wake_in_turn && liveness_ != nullptr) RequestFlush();
     return absl::OkStatus();
   }
   Unstarted spec{setup, state_machine, apply_executor, recovered};
@@ -365,6 +367,10 @@ void GroupHost::OnChange(absl::AnyInvocable<void(PartitionId)> callback) {
 void GroupHost::Read(PartitionId group, absl::AnyInvocable<void()> read, ReadCallback done) {
   impl_->CheckOnExecutor();
   impl_->Read(group, std::move(read), std::move(done));
+}
+void GroupHost::CheckLead(PartitionId group) {
+  impl_->CheckOnExecutor();
+  impl_->CheckLead(group);
 }
 void GroupHost::Checkpointed(PartitionId group, Slot slot) {
   impl_->CheckOnExecutor();

@@ -88,6 +88,10 @@ struct GroupSetup {
   // asking. Heeded only if the log holds nothing that is to be settled; OnChange says nothing of
   // such a group before it is woken.
   bool at_rest = false;
+  // With at_rest: it is woken unasked too, in its turn, as if the node of its leader had been lost.
+  // So a node that starts with many groups has them all led soon, and makes a core of as many at a
+  // time as HostOptions::wakes_at_once says.
+  bool wake_in_turn = false;
   // `self` need not be in the configuration: it is fed by the leader and has no vote until a
   // configuration names it. May stay set over restarts.
   bool learner = false;
@@ -174,6 +178,11 @@ class GroupHost {
   // On the leader: gives leadership up, so that the others elect one of theirs at once. What is in
   // flight ends with kUnknown.
   void TransferLeadership(PartitionId group);
+
+  // A leader at rest is not woken when support for its node ends and begins anew: its status then
+  // says that it has none, though it may lead still, until something is asked of it. This wakes it
+  // to find out. For who looks at statuses to learn who leads; costs nothing for any other group.
+  void CheckLead(PartitionId group);
 
   // The group's state machine holds everything up to `slot` durably; the log is released behind it.
   void Checkpointed(PartitionId group, Slot slot);

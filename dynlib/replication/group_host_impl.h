@@ -71,6 +71,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
                      ChangeCallback done);
   void TransferLeadership(PartitionId id);
   void Read(PartitionId id, absl::AnyInvocable<void()> read, ReadCallback done);
+  void CheckLead(PartitionId id);
   void Checkpointed(PartitionId id, Slot slot);
   std::optional<GroupStatus> Status(PartitionId id) const;
   std::vector<GroupStatus> AllStatus() const;

@@ -90,6 +90,15 @@ AwakeGroup& GroupHost::Impl::Wake(GroupTable::Index index) {
   return awake;
 }
 
+void GroupHost::Impl::CheckLead(PartitionId id) {
+  const GroupTable::Index group = table_.Find(id);
+  if (group == GroupTable::kNone || liveness_ == nullptr || stopped_ || halted_) return;
+  if (table_.Awake(group) != nullptr) return;
+  const GroupTable::Rested rested = table_.Look(group);
+  const Instant now = clock_->Now();
+  if (rested.member.leads && !CoreOf(id, rested, now)->HasSupport(now)) Wake(group);
+}
+
 // What Wake would make a core of is what GroupCore would make of the log. That it holds entries
 // which others may lack, or anything unknown, or a position beyond the tree, is for GroupCore.
 std::optional<RestingMember> GroupHost::Impl::RestsFromStart(

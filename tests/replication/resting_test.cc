@@ -120,13 +120,13 @@ class RestingTest : public testing::Test {
   ~RestingTest() override { world_.CrashAll(); }
 
   // Groups 1 to `groups`, of which group i is led by node i % 3 + 1 when it is asked.
-  void Boot(uint64_t groups, bool at_rest) {
+  void Boot(uint64_t groups, bool at_rest, bool wake_in_turn = false) {
     for (uint64_t id = 1; id <= kNodes; ++id) {
       world_.AddNode(NodeId{id});
       servers_[id] = std::make_unique<Server>(world_.node(NodeId{id}), options_, groups);
       std::vector<GroupSetup> setups;
       for (uint64_t first = 0; first < kNodes; ++first) {
-        GroupSetup setup{.at_rest = at_rest};
+        GroupSetup setup{.at_rest = at_rest, .wake_in_turn = wake_in_turn};
         for (uint64_t i = 0; i < kNodes; ++i) {
           setup.configuration.members.push_back({ReplicaId{i + 1}, NodeId{(first + i) % 3 + 1}});
         }
@@ -140,7 +140,7 @@ class RestingTest : public testing::Test {
       }
       At(id).Start({}, [](absl::Status status) { DYNLIB_EXPECT_OK(status); });
     }
-    world_.RunFor(seconds(1));
+    if (!wake_in_turn) world_.RunFor(seconds(1));
   }
   GroupHost& At(uint64_t id) { return *servers_.at(id)->host; }
   // As a task of the node would.
@@ -233,6 +233,30 @@ TEST_F(RestingTest, AHundredThousandIdleGroupsSendNothingWaitForNothingAndTakeLi
     EXPECT_EQ(RoleAt(LeaderOf(group), group), Role::kLeader);
   }
   EXPECT_LE(Awake(), 3 * 11u);  // The others slept on.
+}
+
+TEST_F(RestingTest, ThoseThatAreToWakeInTurnAreAllLedAFewAtATime) {
+  constexpr uint64_t kGroups = 120;
+  options_.wakes_at_once = 8;
+  Boot(kGroups, /*at_rest=*/true, /*wake_in_turn=*/true);
+  size_t unled_most = 0;
+  const bool all_led = world_.RunUntil(
+      [&] {
+        size_t leads = 0;
+        for (const auto& [id, server] : servers_) {
+          const HostStatus host = At(id).Status();
+          leads += host.leads;
+          size_t led = 0;
+          for (const GroupStatus& status : At(id).AllStatus()) led += status.leader.has_value();
+          unled_most = std::max(unled_most, host.awake - std::min(host.awake, led));
+        }
+        return leads == kGroups;
+      },
+      seconds(20));
+  EXPECT_TRUE(all_led);
+  EXPECT_GT(unled_most, 0u);
+  // Those in their turn, and those that another member's turn woke.
+  EXPECT_LE(unled_most, kNodes * options_.wakes_at_once);
 }
 
 TEST_F(RestingTest, AGroupRestsOnceItsLogIsInAllTreesAndNotBefore) {
@@ -377,6 +401,34 @@ TEST_F(RestingTest, ALeaderThatRestartedIsNotTakenForOneThatLeads) {
   EXPECT_TRUE(world_.RunUntil(
       [&] { return RoleAt(2, group) == Role::kLeader || RoleAt(3, group) == Role::kLeader; },
       seconds(3)));
+}
+
+// Followers that miss their leader for a moment, and hear it again before they ask for it, support
+// it in a new epoch, which nobody tells a group that is at rest.
+TEST_F(RestingTest, ALeaderWhoseSupportBeganAnewFindsOutThatItLeads) {
+  BootOne();
+  const auto supported = [&](uint64_t group) {
+    size_t count = 0;
+    for (uint64_t id = 1; id <= kNodes; ++id) count += At(id).Status(PartitionId{group})->supported;
+    return count;
+  };
+  size_t unsupported = 0;
+  for (int cut_ms = 500; cut_ms < 800; cut_ms += 10) {
+    const auto cut = world_.network().Partition({NodeId{1}}, {NodeId{2}, NodeId{3}});
+    world_.RunFor(milliseconds(cut_ms));
+    world_.network().EndPartition(cut);
+    world_.RunFor(seconds(3));
+    for (uint64_t group = 1; group <= 3; ++group) unsupported += supported(group) == 0;
+    for (uint64_t id = 1; id <= kNodes; ++id) {
+      for (uint64_t group = 1; group <= 3; ++group)
+        On(id, [&](GroupHost& host) { host.CheckLead(PartitionId{group}); });
+    }
+    world_.RunFor(milliseconds(500));
+    for (uint64_t group = 1; group <= 3; ++group) EXPECT_EQ(supported(group), 1u) << cut_ms;
+    CheckpointAll();
+    ASSERT_TRUE(AllRest());
+  }
+  EXPECT_GT(unsupported, 0u);
 }
 
 TEST_F(RestingTest, OptionsAreChecked) {
