@@ -3,8 +3,8 @@
 //   absl::Status status = ThrottledError("partition 20 is over its write capacity", 12ms);
 //   if (std::optional<Duration> wait = RetryAfter(status)) Sleep(*wait);
 //
-// A kResourceExhausted without it means another bound than capacity, of which nobody knows when it
-// ends. Over rpc the time travels with the status, in microseconds.
+// A kResourceExhausted without it means a bound of which nobody knows when it ends. Over rpc the
+// time travels with the status, in microseconds.
 //
 // Threads: pure functions.
 #ifndef DYNLIB_CLUSTER_RETRY_AFTER_H_

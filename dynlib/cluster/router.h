@@ -24,7 +24,7 @@
 //  - kNotFound: no such table; nothing changed
 //  - kResourceExhausted: max_in_flight requests are under way here, and nothing was sent; or, when
 //    RetryAfter (retry_after.h) says when to come back, the table or the partition has no capacity
-//    left, and nothing changed
+//    left, or too much is under way in the partition for as long as `timeout`; nothing changed
 //  - kDeadlineExceeded: `timeout` passed. Not known whether it was applied, or whether it will yet
 //    be, unless the message says that nothing was sent. Also of a write that had no answer once and
 //    found no capacity from then on

@@ -241,7 +241,7 @@ void RouterEngine::OnOutcome(Request& request, const RouterOperation::Reply& rep
     case absl::StatusCode::kDataLoss:
       return OnDamage(request, outcome);
     case absl::StatusCode::kResourceExhausted:
-      return OnExhausted(request, outcome);
+      return OnExhausted(request, reply);
     default:
       request.uncertain = true;
       route.Unable(node);
@@ -262,13 +262,16 @@ void RouterEngine::OnDamage(Request& request, const absl::Status& outcome) {
   Attempt(request.id);
 }
 
-// Want of capacity is for the caller to know; another bound is this router's to wait out. So is
-// want of capacity when an earlier attempt may have been applied: the caller is promised that
-// nothing changed, and replicas ask for capacity before they look into the exactly-once table.
-void RouterEngine::OnExhausted(Request& request, const absl::Status& outcome) {
-  const std::optional<Duration> retry_after = RetryAfter(outcome);
+// Want of capacity is for the caller to know; another bound is this router's to wait out, as long
+// as the caller has time. So is want of capacity when an earlier attempt may have been applied: the
+// caller is promised that nothing changed, and replicas ask for capacity before they look into the
+// exactly-once table.
+void RouterEngine::OnExhausted(Request& request, const RouterOperation::Reply& reply) {
+  const std::optional<Duration> retry_after = RetryAfter(reply.outcome);
   const bool may_be_applied = request.operation->method() == kWrite && request.uncertain;
-  if (retry_after.has_value() && !may_be_applied) return Finish(request, outcome);
+  const bool in_time =
+      reply.full && clock_->Now() + retry_after.value_or(Duration(0)) < request.deadline;
+  if (retry_after.has_value() && !in_time && !may_be_applied) return Finish(request, reply.outcome);
   Retry(request, retry_after.value_or(Duration(0)));
 }
 

@@ -125,7 +125,7 @@ class RouterEngine : public std::enable_shared_from_this<RouterEngine> {
   void OnNoReply(Request& request, const absl::Status& why);
   void OnOutcome(Request& request, const RouterOperation::Reply& reply);
   void OnDamage(Request& request, const absl::Status& outcome);
-  void OnExhausted(Request& request, const absl::Status& outcome);
+  void OnExhausted(Request& request, const RouterOperation::Reply& reply);
   // After a while, which is `delay_min` at the least.
   void Retry(Request& request, Duration delay_min = Duration(0));
   void AttemptAt(Request& request, Instant when);

@@ -24,7 +24,8 @@ std::optional<Reply> ToReply(const wire::Outcome& outcome) {
   Reply reply{.outcome = absl::Status(code, outcome.message()),
               .leader_hint = NodeId{outcome.leader_node()},
               .newest = outcome.newest(),
-              .consumed_milliunits = outcome.consumed_milliunits()};
+              .consumed_milliunits = outcome.consumed_milliunits(),
+              .full = outcome.full()};
   if (code == absl::StatusCode::kResourceExhausted && outcome.retry_after_us() > 0) {
     constexpr uint64_t kHour = 3'600'000'000;
     reply.outcome = ThrottledError(

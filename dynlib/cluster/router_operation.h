@@ -44,6 +44,7 @@ class RouterOperation {
     NodeId leader_hint{};  // 0: none
     std::string newest;    // an encoded partition_map::PartitionRecord; empty: none
     uint64_t consumed_milliunits = 0;
+    bool full = false;  // kResourceExhausted, and it passes: worth another attempt when it says
   };
 
   RouterOperation(std::string table, Rpc::Method method, bool strong)

@@ -11,7 +11,8 @@
 //   OUT_OF_RANGE         all                the key or range lies outside the partition
 //   INVALID_ARGUMENT     all                the request does not parse or is past a limit
 //   RESOURCE_EXHAUSTED   all                a bound was reached; nothing was logged: later. With
-//                                           retry_after_us: throttled, and the caller is told
+//                                           retry_after_us: throttled, and the caller is told; with
+//                                           `full` besides: so is a caller who has no more time
 //   UNAVAILABLE          strong reads       no lease now: again
 //   UNKNOWN              Write              may be applied or not: again with the same client and
 //                                           sequence

@@ -229,7 +229,13 @@ void StorageService::Write(const std::string& bytes, Rpc::Reply reply) {
                    } else {
                      cost = admitted.Finish();
                    }
-                   Send(reply, wire::WriteReply(), result.status, leader, {}, cost);
+                   wire::WriteReply message;
+                   if (absl::IsResourceExhausted(result.status) && result.retry_after.has_value()) {
+                     result.status = ThrottledError(std::string(ToStd(result.status.message())),
+                                                    *result.retry_after);
+                     message.mutable_outcome()->set_full(true);
+                   }
+                   Send(reply, std::move(message), result.status, leader, {}, cost);
                  });
 }
 

@@ -43,6 +43,7 @@ struct FakeRequest {
 struct FakeFault {
   absl::StatusCode code = absl::StatusCode::kOk;  // not OK: it answers this, and does nothing
   uint64_t retry_after_us = 0;
+  bool full = false;
   bool lose_request = false;
   bool lose_reply = false;  // it does what was asked
   bool garble_reply = false;
@@ -165,6 +166,7 @@ class FakeStorage {
       outcome.set_code(static_cast<int>(fault.code));
       outcome.set_message("as the test wants");
       outcome.set_retry_after_us(fault.retry_after_us);
+      outcome.set_full(fault.full);
     } else if (!IsMember(partition, node)) {
       outcome.set_code(static_cast<int>(absl::StatusCode::kNotFound));
       if (auto newest = map_->Find(TableId{request.table()}, KeyOf(request)))

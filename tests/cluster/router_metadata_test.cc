@@ -472,6 +472,28 @@ TEST_F(RouterMetadataTest, AThrottledRequestEndsAndSaysWhenToComeBack) {
   EXPECT_EQ(storage_.writes().back().acknowledged(), 1u);
 }
 
+TEST_F(RouterMetadataTest, AFullGroupIsTriedAgainWhenItSaysAndTheCallerIsToldWhenThereIsNoTime) {
+  const std::string low = CategoryIn(kLow);
+  int refusals = 2;
+  storage_.SetHook([&](const FakeRequest&) {
+    if (refusals-- <= 0) return FakeFault();
+    return FakeFault{
+        .code = absl::StatusCode::kResourceExhausted, .retry_after_us = 300'000, .full = true};
+  });
+  const Instant begun = world_.Now();
+  DYNLIB_ASSERT_OK(Put(Letter(low, "a")));
+  EXPECT_EQ(Attempts(), 3u);
+  EXPECT_GE(world_.Now() - begun, milliseconds(600));
+
+  refusals = 1'000'000;
+  const absl::Status status = Put(Letter(low, "b"));
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(RetryAfter(status), milliseconds(300));
+  refusals = 0;
+  DYNLIB_ASSERT_OK(Put(Letter(low, "c")));
+  EXPECT_EQ(storage_.writes().back().acknowledged(), 2u);  // It was never logged.
+}
+
 TEST_F(RouterMetadataTest, AWriteThatMayBeAppliedIsNotThrottledButSentAgainWhenThereIsCapacity) {
   const std::string low = CategoryIn(kLow);
   int n = 0;
