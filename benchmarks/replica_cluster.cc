@@ -96,6 +96,38 @@ absl::Status ReplicaCluster::AwaitCaughtUp(size_t node, PartitionId group, doubl
   return absl::DeadlineExceededError(Cat("node ", node + 1, " does not catch up"));
 }
 
+void ReplicaCluster::Checkpoint(PartitionId group) {
+  for (size_t node = 0; node < nodes_.size(); ++node) {
+    const std::shared_ptr<ReplicaNode> at = At(node);
+    if (at == nullptr) continue;
+    at->executor()->Post([host = &at->host(), group] {
+      if (const auto status = host->Status(group)) host->Checkpointed(group, status->applied);
+    });
+  }
+}
+
+std::string ReplicaCluster::Elections() {
+  std::string text;
+  for (size_t node = 0; node < nodes_.size(); ++node) {
+    const std::shared_ptr<ReplicaNode> at = At(node);
+    if (at == nullptr) continue;
+    replication::HostStatus status;
+    at->Run([&] { status = at->host().Status(); });
+    for (size_t cause = 0; cause < replication::kElectionCauses; ++cause) {
+      if (status.elections[cause] == 0) continue;
+      text += Cat(" ", status.elections[cause], " on node ", node + 1, ": ",
+                  replication::CauseName(static_cast<replication::ElectionCause>(cause)), ";");
+    }
+  }
+  for (const char* name :
+       {"event replication.log_overdue", "event replication.log_closed", "replication.log_full",
+        "event replication.peer_lost", "event replication.released", "transport.dropped"}) {
+    const int64_t count = metrics_.Of(name);
+    if (count > 0) text += Cat(" ", count, " ", name, ";");
+  }
+  return text;
+}
+
 replication::ProposalResult ReplicaCluster::Propose(size_t node, PartitionId group,
                                                     replication::Command command,
                                                     milliseconds timeout) {

@@ -44,6 +44,11 @@ class ReplicaCluster {
   absl::StatusOr<size_t> AwaitLeader(PartitionId group, double seconds = 20);
   // Until the node follows and holds all that was chosen when it was asked.
   absl::Status AwaitCaughtUp(size_t node, PartitionId group, double seconds = 20);
+  // As if every node had just made its state machine durable: the log up to there is released.
+  void Checkpoint(PartitionId group);
+  // Elections of all groups by cause, those that were, and events of nodes' logs: for who finds
+  // more than there should be.
+  std::string Elections();
 
   // Waits for the answer, but not for ever: kDeadlineExceeded after `timeout`.
   replication::ProposalResult Propose(size_t node, PartitionId group, replication::Command command,

@@ -5,6 +5,7 @@
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
 #include "dynlib/replication/message_codec.h"
 
 namespace dynlib::bench {
@@ -103,6 +104,10 @@ void CountingMetrics::Count(std::string_view name, int64_t delta) {
   auto at = counts_.find(name);
   if (at == counts_.end()) at = counts_.emplace(name, 0).first;
   at->second += delta;
+}
+
+void CountingMetrics::Event(std::string_view name, std::span<const EventField>) {
+  Count(Cat("event ", name), 1);
 }
 
 int64_t CountingMetrics::Of(const std::string& name) const {

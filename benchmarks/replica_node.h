@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -55,10 +56,11 @@ class PositionMachine final : public replication::StateMachine {
   Slot applied_ = 0;
 };
 
-// Counts by name.
+// Counts by name; events as "event NAME".
 class CountingMetrics final : public MetricsSink {
  public:
   void Count(std::string_view name, int64_t delta) override;
+  void Event(std::string_view name, std::span<const EventField> fields) override;
   int64_t Of(const std::string& name) const;
 
  private:

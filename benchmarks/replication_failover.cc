@@ -223,8 +223,10 @@ class Proposer {
     return static_cast<double>(done_.load()) / seconds;
   }
 
-  absl::Status Sustain(double rate, double seconds) {
+  // Calls `every_second` as often, from here.
+  absl::Status Sustain(double rate, double seconds, const std::function<void()>& every_second) {
     const uint64_t began_ns = NowNs();
+    uint64_t next_ns = began_ns;
     end_ns_ = began_ns + static_cast<uint64_t>(seconds * 1e9);
     double proposed = 0;
     for (uint64_t now_ns = NowNs(); now_ns < end_ns_ && !failed_; now_ns = NowNs()) {
@@ -234,6 +236,10 @@ class Proposer {
       node_->executor()->Post([this, count] {
         for (int i = 0; i < count; ++i) ProposeOne();
       });
+      if (now_ns >= next_ns) {
+        every_second();
+        next_ns += 1'000'000'000;
+      }
       Sleep(milliseconds(1));
     }
     AwaitNone(0);
@@ -284,8 +290,13 @@ absl::StatusOr<double> ElectionsAtLoad(const std::filesystem::path& folder, doub
   Proposer proposer(&cluster.Node(leader));
   DYNLIB_ASSIGN_OR_RETURN(const double rate, proposer.RateOf(64, 2));
   const int64_t before = cluster.metrics().Of("replication.election_started");
-  DYNLIB_RETURN_IF_ERROR(proposer.Sustain(kLoad * rate, seconds));
-  return static_cast<double>(cluster.metrics().Of("replication.election_started") - before);
+  const absl::Status sustained =
+      proposer.Sustain(kLoad * rate, seconds, [&] { cluster.Checkpoint(kGroup); });
+  const int64_t elections = cluster.metrics().Of("replication.election_started") - before;
+  if (elections > 0 || !sustained.ok())
+    std::fprintf(stderr, "elections since the start:%s\n", cluster.Elections().c_str());
+  DYNLIB_RETURN_IF_ERROR(sustained);
+  return static_cast<double>(elections);
 }
 
 // ---- A measurement in a folder of its own, reported or failed ----
