@@ -4,14 +4,12 @@
 #include <future>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "benchmarks/cleanup.h"
 #include "benchmarks/dynlib_member.h"
 #include "benchmarks/load.h"
 #include "benchmarks/member_processes.h"
@@ -33,7 +31,6 @@
 namespace dynlib::bench {
 namespace {
 
-constexpr uint64_t kStartLimitNs = 30'000'000'000;
 constexpr char kTable[] = "bench";
 constexpr char kKey[] = "key";
 constexpr char kValue[] = "value";
@@ -154,51 +151,6 @@ class Client {
   Done done_;
 };
 
-class MemberProcesses {
- public:
-  absl::Status Start(const std::filesystem::path& folder, const std::vector<int>& ports) {
-    folder_ = folder;
-    for (uint64_t id = 1; id <= kDynlibMembers; ++id) {
-      const std::vector<std::string> arguments =
-          MemberArguments(NodeId{id}, folder / Cat("node-", id), ports);
-      DYNLIB_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Start(arguments, Output(id)));
-      processes_.push_back(std::move(process));
-    }
-    for (uint64_t id = 1; id <= kDynlibMembers; ++id) DYNLIB_RETURN_IF_ERROR(AwaitReady(id));
-    return absl::OkStatus();
-  }
-
-  // What a member that ended had to say, or else `status`: a cluster that lost one is not the one
-  // that was to be measured.
-  absl::Status CheckAll(const absl::Status& status) {
-    for (uint64_t id = 1; id <= kDynlibMembers; ++id) {
-      if (!processes_[id - 1].Running()) return Ended(id);
-    }
-    return status;
-  }
-
- private:
-  std::string Output(uint64_t id) const { return (folder_ / Cat("node-", id, ".out")).string(); }
-
-  absl::Status Ended(uint64_t id) const {
-    return absl::UnavailableError(Cat("node ", id, " ended: ", Tail(Output(id))));
-  }
-
-  absl::Status AwaitReady(uint64_t id) {
-    const uint64_t limit_ns = NowNs() + kStartLimitNs;
-    while (Tail(Output(id)).find(kMemberReady) == std::string::npos) {
-      if (!processes_[id - 1].Running()) return Ended(id);
-      if (NowNs() > limit_ns)
-        return absl::DeadlineExceededError(Cat("node ", id, " does not start"));
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    return absl::OkStatus();
-  }
-
-  std::filesystem::path folder_;
-  std::vector<ChildProcess> processes_;
-};
-
 absl::StatusOr<RunResult> PrepareAndRun(Client& client, double seconds) {
   DYNLIB_RETURN_IF_ERROR(client.Prepare());
   return client.Run(seconds);
@@ -209,8 +161,11 @@ absl::StatusOr<RunResult> PrepareAndRun(Client& client, double seconds) {
 Runner DynlibPuts(int clients, size_t value_bytes) {
   return [=](const RunContext& context) -> absl::StatusOr<RunResult> {
     DYNLIB_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(kDynlibMembers + 1));
+    std::vector<std::vector<std::string>> commands;
+    for (uint64_t id = 1; id <= kDynlibMembers; ++id)
+      commands.push_back(MemberArguments(NodeId{id}, context.folder / Cat("node-", id), ports));
     MemberProcesses members;
-    DYNLIB_RETURN_IF_ERROR(members.Start(context.folder, ports));
+    DYNLIB_RETURN_IF_ERROR(members.Start(context.folder, commands));
     DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
                             LoopbackTransport(kDynlibClient, ports));
     Client client(std::move(transport), clients, value_bytes);

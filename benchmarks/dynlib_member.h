@@ -56,8 +56,6 @@ absl::StatusOr<std::unique_ptr<TcpTransport>> LoopbackTransport(NodeId self,
 // The command line that makes this program a member: for ChildProcess.
 std::vector<std::string> MemberArguments(NodeId id, const std::filesystem::path& folder,
                                          const std::vector<int>& ports);
-// What a member prints once it serves.
-inline constexpr char kMemberReady[] = "ready\n";
 
 // First in main: if this process was started with MemberArguments, serves until it is killed and
 // never returns.

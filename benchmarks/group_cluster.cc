@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "benchmarks/cleanup.h"
 #include "benchmarks/group_load.h"
 #include "benchmarks/group_node.h"
 #include "benchmarks/load.h"
@@ -42,52 +41,18 @@ absl::Status LimitReached(std::string_view what) {
   return absl::DeadlineExceededError(Cat("nodes: ", what, " within 30 s"));
 }
 
-// Three processes.
-class NodeProcesses {
- public:
-  absl::Status Start(const std::filesystem::path& folder, uint64_t prepared_bytes,
-                     const std::vector<int>& ports) {
-    folder_ = folder;
-    for (uint64_t id = 1; id <= kGroupNodes; ++id) {
-      const std::filesystem::path node_folder = folder / Cat("node-", id);
-      std::filesystem::create_directory(node_folder);
-      DYNLIB_ASSIGN_OR_RETURN(
-          ChildProcess process,
-          ChildProcess::Start(GroupNodeArguments(NodeId{id}, node_folder, prepared_bytes, ports),
-                              Output(id)));
-      processes_.push_back(std::move(process));
-    }
-    for (uint64_t id = 1; id <= kGroupNodes; ++id) DYNLIB_RETURN_IF_ERROR(AwaitReady(id));
-    return absl::OkStatus();
+// The command line of each of three processes, with a folder of its own.
+std::vector<std::vector<std::string>> NodeCommands(const std::filesystem::path& folder,
+                                                   uint64_t prepared_bytes,
+                                                   const std::vector<int>& ports) {
+  std::vector<std::vector<std::string>> commands;
+  for (uint64_t id = 1; id <= kGroupNodes; ++id) {
+    const std::filesystem::path node_folder = folder / Cat("node-", id);
+    std::filesystem::create_directory(node_folder);
+    commands.push_back(GroupNodeArguments(NodeId{id}, node_folder, prepared_bytes, ports));
   }
-
-  // What a node that ended had to say, or else `status`: nodes of which one is lost are not those
-  // that were to be measured.
-  absl::Status CheckAll(const absl::Status& status) {
-    for (uint64_t id = 1; id <= kGroupNodes; ++id) {
-      if (!processes_[id - 1].Running()) return Ended(id);
-    }
-    return status;
-  }
-
- private:
-  std::string Output(uint64_t id) const { return (folder_ / Cat("node-", id, ".out")).string(); }
-  absl::Status Ended(uint64_t id) const {
-    return absl::UnavailableError(Cat("node ", id, " ended: ", Tail(Output(id))));
-  }
-  absl::Status AwaitReady(uint64_t id) {
-    const uint64_t limit_ns = NowNs() + kStartLimitNs;
-    while (Tail(Output(id)).find(kGroupNodeReady) == std::string::npos) {
-      if (!processes_[id - 1].Running()) return Ended(id);
-      if (NowNs() > limit_ns) return LimitReached("no start");
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    return absl::OkStatus();
-  }
-
-  std::filesystem::path folder_;
-  std::vector<ChildProcess> processes_;
-};
+  return commands;
+}
 
 // The client of three processes: puts by rpc to whoever leads.
 class Client {
@@ -326,8 +291,9 @@ absl::StatusOr<Result> WithClient(const RunContext& context, int runs, int calle
                                   size_t value_bytes,
                                   const std::function<absl::StatusOr<Result>(PutLoad&)>& measure) {
   DYNLIB_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(kGroupNodes + 1));
-  NodeProcesses nodes;
-  DYNLIB_RETURN_IF_ERROR(nodes.Start(context.folder, PreparedBytes(runs * context.seconds), ports));
+  MemberProcesses nodes;
+  DYNLIB_RETURN_IF_ERROR(nodes.Start(
+      context.folder, NodeCommands(context.folder, PreparedBytes(runs * context.seconds), ports)));
   DYNLIB_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                           Client::Start(ports, callers, value_bytes));
   absl::StatusOr<Result> result = measure(client->load());

@@ -194,7 +194,7 @@ void ServeIfGroupNode(int argc, char** argv) {
       id, argv[3], {.groups = 1, .prepared_bytes = std::strtoull(argv[4], nullptr, 10)},
       [&](EventLoop* loop) { return GroupTransport(id, ports, loop); });
   if (!node.ok()) Fail(node.status());
-  std::fputs(kGroupNodeReady, stdout);
+  std::fputs(kMemberReady, stdout);
   std::fflush(stdout);
   while (true) pause();
 }

@@ -102,8 +102,6 @@ absl::StatusOr<std::unique_ptr<Transport>> GroupTransport(NodeId self,
 // The command line that makes this program a node of one group: for ChildProcess.
 std::vector<std::string> GroupNodeArguments(NodeId id, const std::filesystem::path& folder,
                                             uint64_t prepared_bytes, const std::vector<int>& ports);
-// What a node prints once it serves.
-inline constexpr char kGroupNodeReady[] = "ready\n";
 // First in main: if this process was started with GroupNodeArguments, serves until it is killed and
 // never returns.
 void ServeIfGroupNode(int argc, char** argv);

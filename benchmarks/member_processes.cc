@@ -7,14 +7,23 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <thread>
+#include <utility>
 
-#include "absl/status/status.h"
+#include "benchmarks/load.h"
+#include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 
 namespace dynlib::bench {
+namespace {
+
+constexpr uint64_t kStartLimitNs = 30'000'000'000;
+
+}  // namespace
 
 absl::StatusOr<std::vector<int>> FreePorts(int count) {
   std::vector<int> sockets;
@@ -45,6 +54,45 @@ std::string Tail(const std::filesystem::path& path) {
   contents << stream.rdbuf();
   const std::string text = contents.str();
   return text.substr(text.size() - std::min<size_t>(text.size(), 2000));
+}
+
+absl::Status MemberProcesses::Start(const std::filesystem::path& folder,
+                                    const std::vector<std::vector<std::string>>& commands) {
+  folder_ = folder;
+  for (const std::vector<std::string>& command : commands) {
+    DYNLIB_ASSIGN_OR_RETURN(ChildProcess process,
+                            ChildProcess::Start(command, Output(processes_.size())));
+    processes_.push_back(std::move(process));
+  }
+  for (size_t member = 0; member < processes_.size(); ++member)
+    DYNLIB_RETURN_IF_ERROR(AwaitReady(member));
+  return absl::OkStatus();
+}
+
+absl::Status MemberProcesses::CheckAll(const absl::Status& status) {
+  for (size_t member = 0; member < processes_.size(); ++member) {
+    if (!processes_[member].Running()) return Ended(member);
+  }
+  return status;
+}
+
+std::filesystem::path MemberProcesses::Output(size_t member) const {
+  return folder_ / Cat("node-", member + 1, ".out");
+}
+
+absl::Status MemberProcesses::Ended(size_t member) const {
+  return absl::UnavailableError(Cat("node ", member + 1, " ended: ", Tail(Output(member))));
+}
+
+absl::Status MemberProcesses::AwaitReady(size_t member) {
+  const uint64_t limit_ns = NowNs() + kStartLimitNs;
+  while (Tail(Output(member)).find(kMemberReady) == std::string::npos) {
+    if (!processes_[member].Running()) return Ended(member);
+    if (NowNs() > limit_ns)
+      return absl::DeadlineExceededError(Cat("node ", member + 1, " does not start within 30 s"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace dynlib::bench
