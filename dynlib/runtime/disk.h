@@ -57,6 +57,20 @@ class File {
     absl::Status status = WriteAt(offset, data);
     return status.ok() ? Sync() : status;
   }
+  // WriteDurably in two halves, for who has something else to do meanwhile: `data` stays as it is,
+  // and no other write or Sync of the file begins, until the second half has returned, which
+  // follows each Start that returned OK.
+  virtual absl::Status StartWriteDurably(uint64_t offset, std::string_view data) {
+    return WriteAt(offset, data);
+  }
+  virtual absl::Status FinishWriteDurably() { return Sync(); }
+  // WriteAt that hands the bytes to the device, where the disk can, before it returns: past its
+  // cache if `data`, its length and `offset` are multiples of kDirectAlignment. No more durable
+  // than any write; but the Sync to come finds little to do, so that who writes much in pieces lets
+  // others have the device in between.
+  virtual absl::Status WriteDirect(uint64_t offset, std::string_view data) {
+    return WriteAt(offset, data);
+  }
   // Reserves space for [offset, offset + length), extending the file with zeros; existing bytes
   // stay. Once it is OK, writes there do not run out of space.
   virtual absl::Status Allocate(uint64_t offset, uint64_t length) = 0;

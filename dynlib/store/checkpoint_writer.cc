@@ -1,6 +1,7 @@
 #include "dynlib/store/checkpoint_writer.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "dynlib/base/status_macros.h"
 
@@ -61,9 +62,8 @@ absl::StatusOr<PageRef> CheckpointWriter::WriteBlob(const PageBytes& page) {
 absl::StatusOr<Extent> CheckpointWriter::Reserve(size_t length) {
   uint64_t units = PageRef{.length = static_cast<uint32_t>(length)}.extent().count;
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, nodes_->Allocate(units));
-  bool adjoins = extent.first == first_unit_ + buffer_.size() / kUnitBytes;
-  uint64_t bytes_max = std::min(pace_.write_bytes_max, sync_bytes_ - unsynced_);
-  if (!adjoins || buffer_.size() + units * kUnitBytes > bytes_max) {
+  bool adjoins = extent.first == first_unit_ + buffered_ / kUnitBytes;
+  if (!adjoins || buffered_ + units * kUnitBytes > write_bytes_) {
     absl::Status flushed = Flush();
     if (!flushed.ok()) {
       nodes_->allocator().Release(extent);
@@ -75,36 +75,39 @@ absl::StatusOr<Extent> CheckpointWriter::Reserve(size_t length) {
 }
 
 PageRef CheckpointWriter::Append(std::string_view page, Extent extent, const NodeContent* content) {
-  const size_t start = buffer_.size();
-  buffer_.append(page);
-  if (content != nullptr) PutChildren(*content, buffer_.data() + start);
-  const std::string_view bytes(buffer_.data() + start, page.size());
-  const PageRef ref{extent.first, static_cast<uint32_t>(page.size()),
-                    PageChecksum(bytes, extent.first)};
-  buffer_.resize(start + extent.count * kUnitBytes);
-  return ref;
+  const uint64_t bytes = extent.count * kUnitBytes;
+  // Only what is buffered alone may be larger than that.
+  char* const to = buffer_.Get(std::max(pace_.write_bytes_max, bytes)) + buffered_;
+  std::memcpy(to, page.data(), page.size());
+  if (content != nullptr) PutChildren(*content, to);
+  std::memset(to + page.size(), 0, bytes - page.size());
+  buffered_ += bytes;
+  return {extent.first, static_cast<uint32_t>(page.size()),
+          PageChecksum(std::string_view(to, page.size()), extent.first)};
 }
 
 absl::Status CheckpointWriter::Flush() {
-  if (buffer_.empty()) return absl::OkStatus();
-  absl::Status written = nodes_->file().WriteAt(first_unit_ * kUnitBytes, buffer_);
+  if (buffered_ == 0) return absl::OkStatus();
+  absl::Status written = nodes_->file().WriteDirect(first_unit_ * kUnitBytes,
+                                                    std::string_view(buffer_.Get(0), buffered_));
   if (!written.ok()) {
     TakeBack();
     return written;
   }
   nodes_->counters().pages_written.fetch_add(gathered_.size(), std::memory_order_relaxed);
-  nodes_->counters().bytes_written.fetch_add(buffer_.size(), std::memory_order_relaxed);
+  nodes_->counters().bytes_written.fetch_add(buffered_, std::memory_order_relaxed);
   nodes_->metrics()->Count("store.checkpoint_pages", static_cast<int64_t>(gathered_.size()));
-  nodes_->metrics()->Count("store.checkpoint_bytes", static_cast<int64_t>(buffer_.size()));
+  nodes_->metrics()->Count("store.checkpoint_bytes", static_cast<int64_t>(buffered_));
   for (const Gathered& page : gathered_) {
     if (page.of_checkpoint) tree_units_->Add(page.extent);
     if (page.expanded_length > 0) CountCompressed(page);
     nodes_->WrittenToDisk(*page.node);
   }
-  unsynced_ += buffer_.size();
   gathered_.clear();
-  buffer_.clear();
-  return unsynced_ < sync_bytes_ ? absl::OkStatus() : SyncPortion();
+  buffered_ = 0;
+  write_bytes_ = pace_.write_bytes_max;
+  if (pace_.busy()) write_bytes_ = std::min(write_bytes_, pace_.busy_write_bytes);
+  return absl::OkStatus();
 }
 
 void CheckpointWriter::CountCompressed(const Gathered& page) {
@@ -114,21 +117,13 @@ void CheckpointWriter::CountCompressed(const Gathered& page) {
   counters.compression_saved_units.fetch_add(units - page.extent.count, std::memory_order_relaxed);
 }
 
-absl::Status CheckpointWriter::SyncPortion() {
-  DYNLIB_RETURN_IF_ERROR(NeverRetried(nodes_->file().Sync()));
-  unsynced_ = 0;
-  sync_bytes_ =
-      pace_.hurried() ? pace_.sync_bytes_min : std::min(2 * sync_bytes_, pace_.sync_bytes_max);
-  return absl::OkStatus();
-}
-
 void CheckpointWriter::TakeBack() {
   for (const Gathered& page : gathered_) {
     page.node->set_address(PageRef{});
     nodes_->allocator().Release(page.extent);
   }
   gathered_.clear();
-  buffer_.clear();
+  buffered_ = 0;
 }
 
 }  // namespace dynlib::store

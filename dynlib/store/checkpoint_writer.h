@@ -1,8 +1,8 @@
 // Writes the pages of a checkpoint that are not on disk yet, children before parents, into free
 // space, in few large writes; compressed, if the file's options say so.
 //
-// What was written is synced in portions: the smallest while `hurried` says that others need the
-// device, twice the last otherwise.
+// Each write goes to the device before the next is begun, small ones while `busy` says that others
+// need it: so whoever syncs a log waits for one write at most.
 //
 // A node counts as written, and has an address, once the write that holds it has succeeded; when
 // one fails, the nodes in it are as before and their space is free again.
@@ -11,6 +11,7 @@
 #ifndef DYNLIB_STORE_CHECKPOINT_WRITER_H_
 #define DYNLIB_STORE_CHECKPOINT_WRITER_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -21,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/store/aligned_buffer.h"
 #include "dynlib/store/extent_allocator.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/node_store.h"
@@ -28,16 +30,15 @@
 
 namespace dynlib::store {
 
-// Once something was synced nothing is retried (rule L3), whatever the error says.
+// What a failed sync of a checkpoint is: nothing is retried (rule L3), whatever the error says.
 absl::Status NeverRetried(const absl::Status& status);
 
 class CheckpointWriter {
  public:
   struct Pace {
     uint64_t write_bytes_max;
-    uint64_t sync_bytes_min;
-    uint64_t sync_bytes_max;
-    std::function<bool()> hurried;  // asked after each sync
+    uint64_t busy_write_bytes;
+    std::function<bool()> busy;  // asked after each write
   };
 
   // Units of tree pages are added to `tree_units` as they are written.
@@ -46,7 +47,7 @@ class CheckpointWriter {
         pace_(std::move(pace)),
         generation_(PageRef::Generation(generation)),
         tree_units_(tree_units),
-        sync_bytes_(pace_.sync_bytes_min) {}
+        write_bytes_(std::min(pace_.busy_write_bytes, pace_.write_bytes_max)) {}
   ~CheckpointWriter() { TakeBack(); }
 
   // `root` and all below it. The caller keeps the tree alive.
@@ -73,16 +74,15 @@ class CheckpointWriter {
   static void PutChildren(const NodeContent& content, char* page);
   void CountCompressed(const Gathered& page);
   void TakeBack();
-  absl::Status SyncPortion();
 
   NodeStore* const nodes_;
   const Pace pace_;
   const uint32_t generation_;
   UnitSet* const tree_units_;
   uint64_t first_unit_ = 0;  // of buffer_
-  std::string buffer_;       // whole units
-  uint64_t sync_bytes_;      // of the portion that is being written
-  uint64_t unsynced_ = 0;    // written bytes of it
+  AlignedBuffer buffer_;
+  size_t buffered_ = 0;   // whole units
+  uint64_t write_bytes_;  // of the next write, at most
   std::vector<Gathered> gathered_;
   std::string whole_;          // a page with the addresses of its children, to be compressed
   std::string compressed_;     // what came of it

@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<LocalStore>> LocalStore::Open(std::string_view pa
                                        .apply = &local->apply_,
                                        .checkpoint = &local->checkpoint_,
                                        .read = &local->read_,
-                                       .sync = &local->sync_},
+                                       .answer = &local->answer_},
                                       &local->clock_, metrics, found));
   return local;
 }
@@ -41,8 +41,8 @@ LocalStore::~LocalStore() {
   log_.ShutDown();
   checkpoint_.ShutDown();
   read_.ShutDown();
-  sync_.ShutDown();
   apply_.ShutDown();
+  answer_.ShutDown();
 }
 
 absl::Status LocalStore::Close() {

@@ -4,9 +4,9 @@
 //   DYNLIB_RETURN_IF_ERROR((*store)->Put("k", "v"));
 //   DYNLIB_ASSIGN_OR_RETURN(std::optional<std::string> value, (*store)->Get("k"));
 //
-// Five threads: two sync and apply writes, in turns; one writes what nobody waits for to the log,
-// and makes its segments; one makes checkpoints; one reads for GetAsync. Give callbacks an executor
-// of your own.
+// Five threads: one syncs and applies the writes of many; one answers them; one writes what nobody
+// waits for to the log, and makes its segments; one makes checkpoints; one reads for GetAsync. Give
+// callbacks an executor of your own.
 //
 // Its destructor closes the store: what was answered is there at the next Open, and so is what was
 // written without waiting for the disk.
@@ -46,7 +46,7 @@ class LocalStore {
   std::unique_ptr<PosixDisk> disk_;
   // Ended in the reverse order: what one posts to the next still runs.
   ThreadExecutor apply_{{.name = "store-apply"}};
-  ThreadExecutor sync_{{.name = "store-sync"}};
+  ThreadExecutor answer_{{.name = "store-answer"}};
   ThreadExecutor read_{{.name = "store-read"}};
   ThreadExecutor checkpoint_{{.name = "store-checkpt"}};
   ThreadExecutor log_{{.name = "store-log"}};

@@ -101,7 +101,16 @@ absl::Status NodeLog::AppendAndWait(std::vector<LogRecord> records) {
   DYNLIB_RETURN_IF_ERROR(Append(std::move(records), &append));
   return append.Wait();
 }
-absl::Status NodeLog::PendingAppend::Wait() { return log_->Wait(batch_); }
+absl::Status NodeLog::AppendAndWait(std::vector<LogRecord> records,
+                                    absl::FunctionRef<void()> meanwhile) {
+  PendingAppend append;
+  Meanwhile once(meanwhile);
+  const absl::Status refused = Append(std::move(records), &append);
+  if (refused.ok()) return append.log_->Wait(append.batch_, &once);
+  once.Run();
+  return refused;
+}
+absl::Status NodeLog::PendingAppend::Wait() { return log_->Wait(batch_, nullptr); }
 void NodeLog::Release(StreamId stream, uint64_t through_slot) {
   impl_->Release(stream, through_slot);
 }

@@ -74,6 +74,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/metrics.h"
@@ -88,6 +89,7 @@ namespace dynlib::store {
 class NodeLog {
   class Impl;
   struct Batch;
+  class Meanwhile;
 
  public:
   struct Options {
@@ -177,6 +179,11 @@ class NodeLog {
 
   // As Append, and waits for the answer, which it returns.
   absl::Status AppendAndWait(std::vector<LogRecord> records);
+  // The same, for who has something else to do that takes about as long as a write of the disk:
+  // `meanwhile` is called once, on this thread, while the bytes are on their way, if that is
+  // possible, and before this returns in any case. If others wait for the same batch, so do they
+  // for `meanwhile`. It may call the log, but not wait for it.
+  absl::Status AppendAndWait(std::vector<LogRecord> records, absl::FunctionRef<void()> meanwhile);
 
   class PendingAppend;
   // Hears of appends a batch at a time.

@@ -143,7 +143,7 @@ absl::Status NodeLog::Impl::LogLosses(const RecoveredLog& recovered) {
 // Writing, with the role.
 
 // The batch at the front of the queue, with what the index has to say; or that alone.
-NodeLog::Impl::Wrote NodeLog::Impl::WriteQueued(bool inline_leader) {
+NodeLog::Impl::Wrote NodeLog::Impl::WriteQueued(bool inline_leader, Meanwhile* meanwhile) {
   BatchRef batch;
   {
     std::lock_guard lock(mutex_);
@@ -162,7 +162,7 @@ NodeLog::Impl::Wrote NodeLog::Impl::WriteQueued(bool inline_leader) {
     Unplan(plan);
     return Wrote::kNeedsTask;
   }
-  const absl::Status status = Write(plan);
+  const absl::Status status = Write(plan, meanwhile);
   if (status.ok()) return Wrote::kSomething;
   if (status.code() == absl::StatusCode::kUnknown) return Wrote::kNothing;
   Unplan(plan);
@@ -241,9 +241,9 @@ void NodeLog::Impl::NoteIndexLocked() const {
 
 // OK: durable and settled. kUnknown: the log is closed for good, all is settled. Else nothing was
 // written and the plan stands.
-absl::Status NodeLog::Impl::Write(Plan& plan) {
+absl::Status NodeLog::Impl::Write(Plan& plan, Meanwhile* meanwhile) {
   DYNLIB_RETURN_IF_ERROR(MakeRoom(plan));
-  return WriteHere(plan);
+  return WriteHere(plan, meanwhile);
 }
 
 bool NodeLog::Impl::HasRoom(const Plan& plan) const {
@@ -310,7 +310,7 @@ void NodeLog::Impl::BeginSegment(SegmentFiles::Segment segment, Plan& plan) {
   plan.rests.insert(plan.rests.begin(), opening.size(), std::string_view());
 }
 
-absl::Status NodeLog::Impl::WriteHere(Plan& plan) {
+absl::Status NodeLog::Impl::WriteHere(Plan& plan, Meanwhile* meanwhile) {
   const SegmentLife life = {options_.identity, active_.number, active_.generation};
   // The segment's header goes with its first batch, in one write.
   const uint64_t before = active_.begun ? 0 : options_.block_bytes;
@@ -333,7 +333,7 @@ absl::Status NodeLog::Impl::WriteHere(Plan& plan) {
   EncodeBatch(header, plan.payloads, active_.offset, options_.block_bytes, bytes + before,
               plan.rests);
   const absl::Status status =
-      WriteAndSync(active_.offset - before, std::string_view(bytes, length));
+      WriteAndSync(active_.offset - before, std::string_view(bytes, length), meanwhile);
   if (!status.ok()) {
     CloseForGood(plan, status);
     return absl::UnknownError(status.message());
@@ -342,9 +342,16 @@ absl::Status NodeLog::Impl::WriteHere(Plan& plan) {
   return absl::OkStatus();
 }
 
-absl::Status NodeLog::Impl::WriteAndSync(uint64_t offset, std::string_view bytes) {
+absl::Status NodeLog::Impl::WriteAndSync(uint64_t offset, std::string_view bytes,
+                                         Meanwhile* meanwhile) {
   const Instant start = clock_->Now();
-  DYNLIB_RETURN_IF_ERROR(active_.file->WriteDurably(offset, bytes));
+  if (meanwhile == nullptr) {
+    DYNLIB_RETURN_IF_ERROR(active_.file->WriteDurably(offset, bytes));
+  } else {
+    DYNLIB_RETURN_IF_ERROR(active_.file->StartWriteDurably(offset, bytes));
+    meanwhile->Run();
+    DYNLIB_RETURN_IF_ERROR(active_.file->FinishWriteDurably());
+  }
   metrics_->Observe("log.sync_us", ToMicros(clock_->Now() - start));
   metrics_->Observe("log.batch_bytes", static_cast<int64_t>(bytes.size()));
   return absl::OkStatus();

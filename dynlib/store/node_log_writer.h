@@ -33,6 +33,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/metrics.h"
@@ -79,6 +80,19 @@ struct NodeLog::Batch {
   std::atomic<uint32_t> lead{kWait};
 };
 
+// What a thread that waits for an append does while the bytes are on their way, once.
+class NodeLog::Meanwhile {
+ public:
+  explicit Meanwhile(absl::FunctionRef<void()> work) : work_(work) {}
+  void Run() {
+    if (!std::exchange(ran_, true)) work_();
+  }
+
+ private:
+  const absl::FunctionRef<void()> work_;
+  bool ran_ = false;
+};
+
 class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
  public:
   using Done = absl::AnyInvocable<void(absl::Status)>;
@@ -94,7 +108,8 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   // The methods of NodeLog. Any thread.
   void Append(std::vector<LogRecord> records, Executor* executor, Done done);
   absl::Status Append(std::vector<LogRecord> records, PendingAppend* append);
-  absl::Status Wait(const std::shared_ptr<Batch>& batch);
+  // `meanwhile`: null, or to be run before this returns.
+  absl::Status Wait(const std::shared_ptr<Batch>& batch, Meanwhile* meanwhile);
   void Release(StreamId stream, uint64_t through_slot);
   void Drop(StreamId stream);
   void ReleaseSpace();
@@ -154,7 +169,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   // Appends: node_log_appends.cc.
   absl::Status Enqueue(Pending& pending, uint64_t bytes);
   absl::Status CheckUnarchived(const std::vector<LogRecord>& records);
-  void LeadInline();
+  void LeadInline(Meanwhile* meanwhile);
   void ReleaseRole();
   void AnswerSettled();
   void AnswerBatch(Batch& batch);
@@ -173,18 +188,18 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
 
   // With the role: node_log_writer.cc.
   enum class Wrote { kSomething, kNothing, kNeedsTask };
-  Wrote WriteQueued(bool inline_leader);
+  Wrote WriteQueued(bool inline_leader, Meanwhile* meanwhile = nullptr);
   BatchRef TakeBatchLocked();
   Plan PlanBatch(BatchRef batch);
   void PlanMarksLocked(Plan& plan, size_t max_frames);  // With index_mutex_ held.
-  absl::Status Write(Plan& plan);
+  absl::Status Write(Plan& plan, Meanwhile* meanwhile = nullptr);
   bool HasRoom(const Plan& plan) const;
   bool MakeRoomNow(Plan& plan);
   absl::Status MakeRoom(Plan& plan);
   absl::Status NameHolder(const absl::Status& why) const;
   void BeginSegment(SegmentFiles::Segment segment, Plan& plan);
-  absl::Status WriteHere(Plan& plan);
-  absl::Status WriteAndSync(uint64_t offset, std::string_view bytes);
+  absl::Status WriteHere(Plan& plan, Meanwhile* meanwhile = nullptr);
+  absl::Status WriteAndSync(uint64_t offset, std::string_view bytes, Meanwhile* meanwhile);
   void Written(Plan& plan, BatchHeader header);
   bool FreeSomething();
   void Unplan(Plan& plan);

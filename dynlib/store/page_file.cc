@@ -28,9 +28,8 @@ absl::Status CheckOptions(const PageFile::Options& options) {
       CheckBytes("growth_bytes_max", options.growth_bytes_max, options.growth_bytes_min, kMax));
   DYNLIB_RETURN_IF_ERROR(
       CheckBytes("write_bytes_max", options.write_bytes_max, kUnitBytes, 16 << 20));
-  DYNLIB_RETURN_IF_ERROR(CheckBytes("sync_bytes_min", options.sync_bytes_min, kUnitBytes, kMax));
   DYNLIB_RETURN_IF_ERROR(
-      CheckBytes("sync_bytes_max", options.sync_bytes_max, options.sync_bytes_min, kMax));
+      CheckBytes("busy_write_bytes", options.busy_write_bytes, kUnitBytes, 16 << 20));
   if (options.compression_level < 1 || options.compression_level > 19) {
     return absl::InvalidArgumentError(Cat("PageFile::Options.compression_level is ",
                                           options.compression_level, "; from 1 to 19"));
@@ -381,10 +380,9 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(
     for (const CapturedTree& tree : trees) now += tree.tree->position();
     return std::exchange(positions, now) != now;
   };
-  CheckpointWriter writer(
-      nodes_.get(),
-      {options_.write_bytes_max, options_.sync_bytes_min, options_.sync_bytes_max, trees_moved},
-      generation, &tree_units_);
+  CheckpointWriter writer(nodes_.get(),
+                          {options_.write_bytes_max, options_.busy_write_bytes, trees_moved},
+                          generation, &tree_units_);
   for (const CapturedTree& tree : trees) {
     record.trees.push_back({tree.tree->id(), tree.version.position(), {}});
     if (tree.version.empty()) continue;

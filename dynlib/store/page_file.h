@@ -15,9 +15,9 @@
 // Splitting and joining trees moves whole subtrees from root to root: a tree of any size is split
 // by building the pages along the cut anew, and no item is copied.
 //
-// Pace: a checkpoint syncs what it writes in small portions as long as trees are being written, so
-// that whoever syncs a log beside it waits for one portion at most: the device has little in its
-// queue at any time. With nobody at work the portions grow.
+// Pace: a checkpoint has one write at a time on its way to the device, a small one as long as trees
+// are being written, so that whoever syncs a log beside it waits for that at most. With nobody at
+// work the writes are large.
 //
 // Durability: Checkpoint alone. After a crash Open finds the newest checkpoint that was durable, or
 // the one that was being written: for each tree the version that Checkpoint captured, and its
@@ -78,13 +78,11 @@ class PageFile {
     // 4,096, from 64 KiB to 1 GiB), or by what one page needs.
     uint64_t growth_bytes_min = 1 << 20;
     uint64_t growth_bytes_max = 64 << 20;
-    // Bytes gathered into one write of a checkpoint; 4,096 to 16 MiB.
+    // Bytes gathered into one write of a checkpoint; each 4,096 to 16 MiB. The second bounds them
+    // too while trees are being written: the sync of a log on the same device waits behind one such
+    // write at most.
     uint64_t write_bytes_max = 1 << 20;
-    // A checkpoint syncs after this many bytes while trees are being written, so that the sync of
-    // a log on the same device never waits behind much more than these; and after up to
-    // sync_bytes_max when nobody is at work. Each a multiple of 4,096, from 4,096 to 1 GiB.
-    uint64_t sync_bytes_min = 64 << 10;
-    uint64_t sync_bytes_max = 4 << 20;
+    uint64_t busy_write_bytes = 64 << 10;
     // Of pages in memory, for all trees together: clean pages are evicted to stay below it. From 1
     // MiB to 16 TiB. Pages that no checkpoint has written yet cannot be evicted: when they come to
     // an eighth of this a checkpoint is due, and at a half writers are to wait (see WhenRoom).

@@ -39,9 +39,9 @@
 // is not in memory is read by the caller, or for GetAsync by the `read` executor.
 //
 // Ownership: disk, clock, executors and metrics outlive the store and the last task it has on the
-// executors; drain log, checkpoint, read and apply, in this order, before they go. Destroying a
-// store without Close is like a crash: answers that are due still come. No blocking call may be
-// running then.
+// executors; drain log, checkpoint, read, apply and answer, in this order, before they go.
+// Destroying a store without Close is like a crash: answers that are due still come. No blocking
+// call may be running then.
 #ifndef DYNLIB_STORE_STORE_H_
 #define DYNLIB_STORE_STORE_H_
 
@@ -105,7 +105,7 @@ class Store {
     uint64_t max_pending_bytes = 64 << 20;
     // Where the good copy of a damaged page comes from, when a write meets one: a replica, say.
     // Null: such a write is answered with kUnknown, and no more are taken. Called by whoever
-    // applies writes: a thread of `apply` or `sync`, or one that writes.
+    // applies writes: the thread of `apply`, or one that writes.
     FetchRows fetch_rows = nullptr;
   };
 
@@ -115,10 +115,11 @@ class Store {
     Executor* apply = nullptr;
     Executor* checkpoint = nullptr;
     Executor* read = nullptr;  // of GetAsync; null: `checkpoint`
-    // A second thread like that of `apply`, which may wait for its own writes to the disk: of the
-    // two, one syncs a group of writes while the other makes its pages. Both are threads of their
-    // own. Null, as in a simulation: the log's executor syncs, and nothing waits.
-    Executor* sync = nullptr;
+    // Wakes up those whose writes are done, and hands callbacks to their executors. Then `apply`,
+    // which is a thread of its own, syncs the log itself, makes a group's pages meanwhile, and has
+    // the next group on its way to the disk while the last one's threads wake up. Null, as in a
+    // simulation: the log's executor syncs, and `apply` answers.
+    Executor* answer = nullptr;
   };
 
   struct Recovery {

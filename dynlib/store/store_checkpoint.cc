@@ -99,8 +99,10 @@ bool Store::Impl::CloseIfIdleLocked() {
       logging_ > 0) {
     return false;
   }
-  log_->Close(executors_.apply, [self = shared_from_this(), executor = closing_->executor,
-                                 done = std::move(closing_->done)](absl::Status status) mutable {
+  // Behind all answers that are due.
+  Executor* const on = executors_.answer != nullptr ? executors_.answer : executors_.apply;
+  log_->Close(on, [self = shared_from_this(), executor = closing_->executor,
+                   done = std::move(closing_->done)](absl::Status status) mutable {
     executor->Post([done = std::move(done), status = std::move(status)]() mutable {
       std::move(done)(std::move(status));
     });

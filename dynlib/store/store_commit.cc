@@ -30,10 +30,6 @@ absl::Status CheckLimits(const WriteBatch& batch) {
   return absl::OkStatus();
 }
 
-// From here on it pays to make a group's pages on one thread while another syncs: about 16 writes
-// of 900 bytes. Below, handing over costs more than it saves.
-constexpr uint64_t kOverlapFromBytes = 16 << 10;
-
 }  // namespace
 
 // What anybody may do with the queue.
@@ -141,7 +137,7 @@ void Store::Impl::TryAndWait(Request& request) {
     group = EnqueueLocked(&request);
     lead = TakeLeadLocked();
   }
-  if (lead) Drive(group.get(), nullptr);
+  if (lead) Drive(group.get());
   group->answered.Wait();
 }
 
@@ -182,14 +178,12 @@ std::shared_ptr<NodeLog> Store::Impl::Log() const {
 // What follows is done by whoever leads.
 
 void Store::Impl::PostDrive() {
-  executors_.apply->Post(
-      [self = shared_from_this()] { self->Drive(nullptr, self->executors_.sync); });
+  executors_.apply->Post([self = shared_from_this()] { self->Drive(nullptr); });
 }
 
 // Moves things along until there is nothing to do but wait. `own`: the group of a thread that
-// waits; it is led to its answer, and no further. `other`: of the two threads that take turns, the
-// one that this is not; null when it is neither.
-void Store::Impl::Drive(const Group* own, Executor* other) {
+// waits; it is led to its answer, and no further.
+void Store::Impl::Drive(const Group* own) {
   bool own_done = false;
   while (true) {
     GroupPtr next;
@@ -203,16 +197,15 @@ void Store::Impl::Drive(const Group* own, Executor* other) {
         // The next step.
       } else if (CanTakeLocked()) {
         if (own_done) return PostDrive();
-        const bool room = pages_->HasRoom() || !refused_.ok() || pages_full_;
-        wait_for_pages = !room && applied_.empty();
+        wait_for_pages = !pages_->HasRoom() && refused_.ok() && !pages_full_;
         if (wait_for_pages) {
           waiting_for_pages_ = true;
           leading_ = false;
-        } else if (room) {
+        } else {
           next = std::move(queue_.front());
           queue_.pop_front();
         }
-      } else if (applied_.empty()) {
+      } else {
         if (CloseIfIdleLocked()) return;
         leading_ = false;
         return;
@@ -220,13 +213,11 @@ void Store::Impl::Drive(const Group* own, Executor* other) {
     }
     if (wait_for_pages) return WaitForPages();
     if (logged.has_value()) {
-      HandleLogged(*logged);
-    } else if (next != nullptr) {
+      HandleLogged(*logged, /*own=*/false);
+    } else {
       own_done = own != nullptr;
       const bool mine = next.get() == own;
-      Start(std::move(next), mine, other);
-    } else {
-      AnswerApplied();
+      Start(std::move(next), mine);
     }
   }
 }
@@ -247,7 +238,7 @@ void Store::Impl::WaitForPages() {
   CheckpointIfDue(false);
 }
 
-void Store::Impl::Start(GroupPtr group, bool own, Executor* other) {
+void Store::Impl::Start(GroupPtr group, bool own) {
   absl::Status refused;
   std::shared_ptr<NodeLog> log;
   {
@@ -277,50 +268,26 @@ void Store::Impl::Start(GroupPtr group, bool own, Executor* other) {
   const uint64_t bytes = std::exchange(group->bytes, 0);
   const bool alone = to_log_.empty() && log != nullptr;
   to_log_.push_back({std::move(record), bytes, group});
-  if (alone && (own || (other != nullptr && bytes < kOverlapFromBytes))) {
-    AnswerApplied();
-    logging_ = 1;
-    std::vector<LogRecord> records;
-    records.push_back(std::move(to_log_.front().record));
-    HandleLogged(log->AppendAndWait(std::move(records)));
-    if (own) AnswerApplied();
-    return;
-  }
-  if (alone && other != nullptr) {
-    SyncOn(*other, *log);
-  } else {
-    PumpLog();
-  }
-  AnswerApplied();
-  const bool refused_at_once = to_log_.empty() || to_log_.back().group != group;
-  if (other == nullptr || group->ordered || refused_at_once) return;
-  // Its pages are made while the log syncs. What goes wrong goes wrong again when it is applied.
-  if (auto prepared = PrepareTrees(*group); prepared.ok()) group->prepared = *std::move(prepared);
-}
-
-void Store::Impl::SyncOn(Executor& other, NodeLog& log) {
+  if (!alone || !(own || executors_.answer != nullptr)) return PumpLog();
   logging_ = 1;
   std::vector<LogRecord> records;
   records.push_back(std::move(to_log_.front().record));
-  auto append = std::make_shared<NodeLog::PendingAppend>();
-  if (absl::Status refused = log.Append(std::move(records), append.get()); !refused.ok()) {
-    return HandleLogged(refused);
-  }
-  Executor* const self = &other == executors_.sync ? executors_.apply : executors_.sync;
-  other.Post([impl = shared_from_this(), append = std::move(append), self] {
-    impl->Logged(append->Wait(), self);
-  });
+  // The pages of one write take less time than it costs to make them meanwhile.
+  const absl::Status logged =
+      own ? log->AppendAndWait(std::move(records))
+          : log->AppendAndWait(std::move(records), [&] { PreparePages(*group); });
+  HandleLogged(logged, own);
 }
 
 // The log has answered. Whoever leads sees to it; if nobody does, this thread leads.
-void Store::Impl::Logged(absl::Status status, Executor* other) {
+void Store::Impl::Logged(absl::Status status) {
   {
     std::lock_guard lock(mutex_);
     logged_ = std::move(status);
     if (leading_) return;
     leading_ = true;
   }
-  Drive(nullptr, other);
+  Drive(nullptr);
 }
 
 // Of each request: do its conditions hold, and its place in the order. True if there is something
@@ -367,7 +334,7 @@ void Store::Impl::PumpLog() {
   const std::shared_ptr<NodeLog> log = Log();
   if (log == nullptr) {
     logging_ = to_log_.size();
-    return HandleLogged(absl::CancelledError("the store was destroyed first"));
+    return HandleLogged(absl::CancelledError("the store was destroyed first"), /*own=*/false);
   }
   std::vector<LogRecord> records;
   uint64_t bytes = 0;
@@ -378,13 +345,12 @@ void Store::Impl::PumpLog() {
     records.push_back(next.group == nullptr ? next.record : std::move(next.record));
   }
   logging_ = records.size();
-  log->Append(std::move(records), executors_.apply,
-              [self = shared_from_this()](absl::Status status) {
-                self->Logged(std::move(status), self->executors_.sync);
-              });
+  log->Append(
+      std::move(records), executors_.apply,
+      [self = shared_from_this()](absl::Status status) { self->Logged(std::move(status)); });
 }
 
-void Store::Impl::HandleLogged(const absl::Status& status) {
+void Store::Impl::HandleLogged(const absl::Status& status, bool own) {
   const bool full = status.code() == absl::StatusCode::kResourceExhausted;
   std::vector<GroupPtr> ready;
   uint64_t bytes = 0;
@@ -419,23 +385,30 @@ void Store::Impl::HandleLogged(const absl::Status& status) {
     if (full && !ready.empty()) CheckpointIfDue(true);
     return;
   }
-  // The log goes on with the next group while this one is applied; or, where its pages are there
-  // already, while it is answered.
-  if (to_log_.empty() && executors_.sync == nullptr) {
-    if (GroupPtr next = TakeBehind()) Start(std::move(next), false, nullptr);
+  // The log goes on with the next group while this one is applied.
+  if (to_log_.empty() && executors_.answer == nullptr) {
+    if (GroupPtr next = TakeBehind()) Start(std::move(next), /*own=*/false);
   } else {
     PumpLog();
   }
-  for (GroupPtr& group : ready) {
-    Apply(*group);
-    applied_.push_back(std::move(group));
-  }
-  if (executors_.sync == nullptr) AnswerApplied();
+  for (const GroupPtr& group : ready) Apply(*group);
+  AnswerAll(std::move(ready), own);
   CheckpointIfDue(false);
 }
 
-void Store::Impl::AnswerApplied() {
-  for (const GroupPtr& group : std::exchange(applied_, {})) Answer(*group);
+// Those of one's own, if no callbacks are among them, which would overtake others.
+void Store::Impl::AnswerAll(std::vector<GroupPtr> groups, bool own) {
+  const bool here = executors_.answer == nullptr ||
+                    (own && std::all_of(groups.begin(), groups.end(), [](const GroupPtr& group) {
+                       return group->owned.empty();
+                     }));
+  if (here) {
+    for (const GroupPtr& group : groups) Answer(*group);
+    return;
+  }
+  executors_.answer->Post([self = shared_from_this(), groups = std::move(groups)] {
+    for (const GroupPtr& group : groups) self->Answer(*group);
+  });
 }
 
 // A group that may be logged before what was logged is applied.
@@ -475,6 +448,12 @@ absl::StatusOr<PageFile::Prepared> Store::Impl::PrepareTrees(const Group& group)
     }
   }
   return pages_->Prepare(batches, group.last_sequence);
+}
+
+// While its record is on its way. What goes wrong goes wrong again when it is applied.
+void Store::Impl::PreparePages(Group& group) {
+  if (group.ordered) return;
+  if (auto prepared = PrepareTrees(group); prepared.ok()) group.prepared = *std::move(prepared);
 }
 
 absl::Status Store::Impl::ApplyToTrees(Group& group) {

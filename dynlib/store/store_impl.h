@@ -7,12 +7,15 @@
 //
 // moved along by whoever leads, one thread at a time. A thread that writes while nobody leads, and
 // nothing is in the log's hands, leads its own group to the end, log and all, without waking
-// anybody: that is a lone writer's whole path. All else is led by tasks of two threads, the apply
-// and the sync executor: the one that leads hands a group's record to the other, answers the group
-// before, and makes the pages of this one while the other syncs. Who is through last publishes
-// them and leads on. A small group is synced by whoever leads. A group with conditions, or that
-// makes or drops trees, waits until all before it is applied. A group that need not be durable is
-// applied and answered first, and logged then.
+// anybody: that is a lone writer's whole path. All else is led by tasks of the apply executor.
+// Either makes a group's pages while its record is on its way to the disk, and publishes them when
+// it is durable. The answers of the apply executor are given by another, so that waking up many
+// threads does not keep the next group from the disk. A group with conditions, or that makes or
+// drops trees, waits until all before it is applied. A group that need not be durable is applied
+// and answered first, and logged then.
+//
+// Without an answer executor, as in a simulation, nothing waits: the log answers through the apply
+// executor, and has the next group before the last one is applied.
 //
 // Order: groups are prepared, logged and applied in the order of the queue, and there is one append
 // at a time in the log's hands, so that one that is refused lets none behind it get past.
@@ -160,22 +163,22 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void RetryLog();
   bool TakeRetry();
   void PostDrive();
-  void Drive(const Group* own, Executor* other);
+  void Drive(const Group* own);
   bool CanTakeLocked() const { return !queue_.empty() && !durable_in_log_ && !waiting_for_pages_; }
   void WaitForPages();
-  void Start(GroupPtr group, bool own, Executor* other);
-  void SyncOn(Executor& other, NodeLog& log);
-  void Logged(absl::Status status, Executor* other);
+  void Start(GroupPtr group, bool own);
+  void Logged(absl::Status status);
   bool Prepare(Group& group);
   absl::Status PrepareRequest(Group& group, size_t index);
   void PumpLog();
-  void HandleLogged(const absl::Status& status);
+  void HandleLogged(const absl::Status& status, bool own);
+  void AnswerAll(std::vector<GroupPtr> groups, bool own);
   GroupPtr TakeBehind();
   void Apply(Group& group);
   absl::StatusOr<PageFile::Prepared> PrepareTrees(const Group& group);
+  void PreparePages(Group& group);
   absl::Status ApplyToTrees(Group& group);
   void Answer(Group& group);
-  void AnswerApplied();
   void Count(const Group& group);
   static bool Alone(const Request& request) {
     return request.change.has_value() || request.task != nullptr;
@@ -285,8 +288,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   uint64_t last_sequence_ = 0;
   GroupEncoder encoder_;
   std::deque<ToLog> to_log_;
-  size_t logging_ = 0;             // how many of to_log_ are in the log's hands
-  std::vector<GroupPtr> applied_;  // and not answered
+  size_t logging_ = 0;  // how many of to_log_ are in the log's hands
   uint64_t next_tree_id_ = kFirstNamedTree;
   // By hash of tree and key, the newest sequence that may have written it; made when first asked
   // for.

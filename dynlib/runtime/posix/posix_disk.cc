@@ -101,7 +101,7 @@ absl::StatusOr<std::unique_ptr<File>> PosixDisk::Open(std::string_view path, Ope
                         OpenFlags(mode) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
   if (fd < 0) return StatusFromErrno("open", Show(path));
   // From here on the file closes the descriptor.
-  auto file = std::make_unique<PosixFile>(Show(path), fd, mode != OpenMode::kRead);
+  auto file = std::make_unique<PosixFile>(Show(path), fd, mode != OpenMode::kRead, async_);
   struct stat info;
   if (fstat(fd, &info) != 0) return StatusFromErrno("stat", Show(path));
   if (!S_ISREG(info.st_mode)) {

@@ -22,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/disk.h"
+#include "dynlib/runtime/posix/async_write.h"
 
 namespace dynlib {
 
@@ -51,6 +52,7 @@ class PosixDisk final : public Disk {
 
   const std::string root_;
   const int root_fd_;
+  const std::shared_ptr<AsyncWritePool> async_ = std::make_shared<AsyncWritePool>();
 };
 
 }  // namespace dynlib

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,20 +13,26 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/disk.h"
+#include "dynlib/runtime/posix/async_write.h"
 
 namespace dynlib {
 
 class PosixFile final : public File {
  public:
   // Takes over `fd`. `name` is what messages call it.
-  PosixFile(std::string name, int fd, bool writable)
-      : name_(std::move(name)), fd_(fd), writable_(writable) {}
+  // `async`, if it is not null, has what StartWriteDurably needs.
+  PosixFile(std::string name, int fd, bool writable,
+            std::shared_ptr<AsyncWritePool> async = nullptr)
+      : name_(std::move(name)), fd_(fd), writable_(writable), async_(std::move(async)) {}
   ~PosixFile() override;
 
   absl::Status ReadAt(uint64_t offset, std::span<char> out) override;
   absl::Status WriteAt(uint64_t offset, std::string_view data) override;
   absl::Status Sync() override;
   absl::Status WriteDurably(uint64_t offset, std::string_view data) override;
+  absl::Status StartWriteDurably(uint64_t offset, std::string_view data) override;
+  absl::Status FinishWriteDurably() override;
+  absl::Status WriteDirect(uint64_t offset, std::string_view data) override;
   absl::Status Allocate(uint64_t offset, uint64_t length) override;
   absl::Status Truncate(uint64_t size) override;
   absl::Status Discard(uint64_t offset, uint64_t length) override;
@@ -37,16 +44,30 @@ class PosixFile final : public File {
   absl::Status CheckWritable(std::string_view operation) const;
   absl::Status WriteWhole(uint64_t offset, std::string_view data);
   absl::Status AllocateByWriting(uint64_t offset, uint64_t length);
-  bool OpenDirect();
+  // The same file past the kernel's cache; opened when first wanted.
+  struct Direct {
+    enum class State { kNotTried, kOpen, kNone };
+    State state = State::kNotTried;
+    int fd = -1;
+  };
+  bool OpenDirect(Direct& direct, int flags);
+  static bool IsAligned(uint64_t offset, std::string_view data);
+  ssize_t PutDirect(Direct& direct, int flags, uint64_t offset, std::string_view data);
 
   const std::string name_;
   const int fd_;
   const bool writable_;
   std::atomic<bool> sync_failed_{false};  // rule L3
-  // The same file past the kernel's cache, each write synced; opened when first wanted.
-  enum class Direct { kNotTried, kOpen, kNone };
-  Direct direct_ = Direct::kNotTried;
-  int direct_fd_ = -1;
+  Direct direct_;
+  Direct durable_;  // each write synced
+  // Of StartWriteDurably, until it is finished.
+  struct Started {
+    std::unique_ptr<AsyncWrite> write;
+    uint64_t offset = 0;
+    std::string_view data;
+  };
+  const std::shared_ptr<AsyncWritePool> async_;
+  Started started_;
 };
 
 }  // namespace dynlib
