@@ -151,7 +151,7 @@ class Cursor::Impl {
     const PageView view = leaf.page.view();
     const auto index = static_cast<uint32_t>(leaf.index);
     const int64_t ahead = leaf.index + direction * kCellsAhead;
-    if (ahead >= 0 && ahead < view.count()) view.AskForRow(static_cast<uint32_t>(ahead));
+    if (ahead >= 0 && ahead < view.count()) LeafRows(view).Ask(static_cast<uint32_t>(ahead));
     key_.assign(view.prefix());
     key_.append(view.suffix(index));
     if (!range_.below_end(key_) || key_ < range_.start) return Stop();

@@ -32,6 +32,7 @@
 #include <string_view>
 #include <utility>
 
+#include "dynlib/base/prefetch.h"
 #include "dynlib/store/page.h"
 
 namespace dynlib::store {
@@ -164,7 +165,7 @@ class Node {
     auto* content = reinterpret_cast<NodeContent*>(tagged & ~kLinesMask);
     const char* line = reinterpret_cast<const char*>(content);
     for (uintptr_t lines = tagged & kLinesMask; lines > 0; --lines, line += kLineBytes) {
-      __builtin_prefetch(line);
+      Prefetch(line);
     }
     return content;
   }

@@ -181,20 +181,19 @@ absl::StatusOr<OpenPage> NodeStore::OpenChild(const OpenPage& parent, uint32_t i
   }
   Node& child = *parent.content()->child(index);
   DYNLIB_ASSIGN_OR_RETURN(OpenPage page, Open(child, expect, mode));
-  // A page that was never written was not read either: its level is right, and it has no address.
-  if (child.on_disk()) DYNLIB_RETURN_IF_ERROR(CheckLevel(view, page.view(), child.address()));
+  // A page that was never written, and has no address, was not read either: its level is right.
+  DYNLIB_RETURN_IF_ERROR(CheckLevel(view, page.view(), child.address()));
   return page;
 }
 
-void NodeStore::AskForRowsOfChild(const OpenPage& parent, uint32_t index, uint32_t rows,
-                                  bool last) {
-  if (parent.content() == nullptr) return;
-  Epochs::Guard guard(epochs_);
-  const NodeContent* content = parent.content()->child(index)->content();
-  if (content == nullptr) return;
-  const PageView leaf = content->view();
-  const uint32_t count = leaf.count();
-  for (uint32_t i = 0; i < std::min(rows, count); ++i) leaf.AskForRow(last ? count - 1 - i : i);
+std::optional<OpenPage> NodeStore::OpenChildInMemory(const OpenPage& parent, uint32_t index,
+                                                     ReadMode mode) {
+  if (parent.content() == nullptr || mode == ReadMode::kFromDisk) return std::nullopt;
+  ContentRef content = PinContent(*parent.content()->child(index));
+  // One at a level where it cannot be is OpenChild's to report.
+  const uint32_t level = parent.view().level();
+  if (!content || (level > 0 && content->view().level() != level - 1)) return std::nullopt;
+  return OpenPage(std::move(content));
 }
 
 absl::StatusOr<Extent> NodeStore::Allocate(uint64_t units) {

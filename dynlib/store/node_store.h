@@ -18,6 +18,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -105,12 +106,12 @@ class NodeStore {
   // The same for passes, in any mode.
   absl::StatusOr<OpenPage> Open(Node& node, Expect expect, ReadMode mode);
   absl::StatusOr<OpenPage> OpenChild(const OpenPage& parent, uint32_t index, ReadMode mode);
-  // Asks the processor for the slots of a child that is in memory and comes next; then, when they
-  // are there, for its first rows, or its last.
+  // Asks the processor for the slots of a child that is in memory and comes soon.
   void AskForChild(const OpenPage& parent, uint32_t index) {
     if (parent.content() != nullptr) parent.content()->child(index)->content_with_slots();
   }
-  void AskForRowsOfChild(const OpenPage& parent, uint32_t index, uint32_t rows, bool last);
+  // A child that is in memory, where that is what the mode wants.
+  std::optional<OpenPage> OpenChildInMemory(const OpenPage& parent, uint32_t index, ReadMode mode);
   // Of the page that is child `index`, read or not.
   uint32_t ChildLength(const OpenPage& parent, uint32_t index);
   uint32_t Length(Node& node);
@@ -185,7 +186,8 @@ class NodeStore {
   std::atomic<uint64_t> looks_in_vain_{0};  // of the evictor, since it last found something
 
   std::mutex limbo_mutex_;
-  std::deque<Limbo> limbo_;  // tags ascend
+  std::deque<Limbo> limbo_;                 // tags ascend
+  std::atomic<bool> limbo_is_empty_{true};  // so that who looks in vain takes no lock
 };
 
 }  // namespace dynlib::store

@@ -108,11 +108,13 @@ void NodeStore::Put(Limbo limbo) {
     std::lock_guard lock(limbo_mutex_);
     limbo.tag = epochs_.Advance();
     limbo_.push_back(std::move(limbo));
+    limbo_is_empty_.store(false, std::memory_order_relaxed);
   }
   Reclaim();
 }
 
 void NodeStore::Reclaim() {
+  if (limbo_is_empty_.load(std::memory_order_relaxed)) return;
   std::vector<Limbo> quiet;
   {
     std::lock_guard lock(limbo_mutex_);
@@ -122,6 +124,7 @@ void NodeStore::Reclaim() {
       quiet.push_back(std::move(limbo_.front()));
       limbo_.pop_front();
     }
+    limbo_is_empty_.store(limbo_.empty(), std::memory_order_relaxed);
   }
   for (const Limbo& limbo : quiet) {
     for (const auto& [content, retired_at] : limbo.contents) FreeContent(content, retired_at);

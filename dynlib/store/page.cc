@@ -6,6 +6,7 @@
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/checksum.h"
+#include "dynlib/base/prefetch.h"
 #include "dynlib/base/strings.h"
 
 namespace dynlib::store {
@@ -174,12 +175,9 @@ void PageView::AskForCell(uint32_t i, Ask ask) const {
   constexpr ptrdiff_t kAtMost = 1024;
   const char* at = cell(i);
   const char* end = i + 1 < count() ? cell(i + 1) : page_ + length();
-  if (ask == Ask::kEnds) {
-    __builtin_prefetch(at);
-    __builtin_prefetch(end - 1);
-    return;
-  }
-  for (end = std::min(end, at + kAtMost); at < end; at += kLine) __builtin_prefetch(at);
+  Prefetch(end - 1);
+  if (ask == Ask::kEnds) return Prefetch(at);
+  for (end = std::min(end, at + kAtMost); at < end; at += kLine) Prefetch(at);
 }
 
 PageView::Position PageView::FindSuffix(std::string_view suffix_searched, Ask ask) const {

@@ -22,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/prefetch.h"
 
 namespace dynlib::store {
 
@@ -113,10 +114,12 @@ struct LeafValue {
 };
 
 class PageChanger;
+class LeafRows;
 
 // Reads a page that CheckPage passed, or that was built here. The bytes outlive the view.
 class PageView {
  public:
+  friend class LeafRows;
   friend class PageChanger;
 
   explicit PageView(const char* page) : page_(page) {}
@@ -147,9 +150,6 @@ class PageView {
   uint32_t CellBytes(uint32_t i) const {
     return static_cast<uint32_t>(kLeafCellBytes + suffix(i).size() + value(i).inlined.size());
   }
-  // Asks for what a scan looks at of row i, which is hardly in the processor's cache: all of a
-  // short one, of a long one the key and the ends of the value.
-  void AskForRow(uint32_t i) const;
   // Of a page of one payload.
   std::string_view payload() const {
     return {page_ + kPageHeaderBytes, length() - kPageHeaderBytes};
@@ -176,10 +176,6 @@ class PageView {
   }
   enum class Ask { kNothing, kCell, kEnds };
 
-  static void AskFor(const char* at, const char* end) {
-    constexpr ptrdiff_t kLineBytes = 64;
-    for (; at < end; at += kLineBytes) __builtin_prefetch(at);
-  }
   Position Find(std::string_view key, Ask ask) const;
   Position FindSuffix(std::string_view suffix, Ask ask) const;
   void AskForCell(uint32_t i, Ask ask) const;
@@ -187,25 +183,62 @@ class PageView {
   const char* page_;
 };
 
-inline void PageView::AskForRow(uint32_t i) const {
-  constexpr ptrdiff_t kShort = 256;
-  constexpr ptrdiff_t kKey = 48;
-  const char* at = cell(i);
-  const char* end = i + 1 < count() ? cell(i + 1) : page_ + length();
-  if (end - at <= kShort) return AskFor(at, end);
-  AskFor(at, at + kKey + 1);
-  __builtin_prefetch(at + kKey);
-  __builtin_prefetch(end - 1);
-}
+// The rows of a leaf, for a pass over them: with what PageView looks up for each at hand.
+class LeafRows {
+ public:
+  explicit LeafRows(PageView leaf)
+      : page_(leaf.page_),
+        slots_(leaf.slots()),
+        end_(leaf.page_ + leaf.length()),
+        count_(leaf.count()) {}
 
-inline LeafValue PageView::value(uint32_t i) const {
-  const char* at = cell(i);
-  const uint16_t suffix = LoadFixed<uint16_t>(at);
-  const uint16_t child = LoadFixed<uint16_t>(at + 2);
-  const uint32_t length = LoadFixed<uint32_t>(at + 4);
-  if (child == kInlinedValue) return {{at + kLeafCellBytes + suffix, length}, length, false, 0};
-  return {{}, length, true, child};
-}
+  struct Row {
+    std::string_view suffix;  // of the key
+    LeafValue value;
+  };
+  Row row(uint32_t i) const {
+    const char* at = cell(i);
+    // Length of the suffix, child, length of the value: one load.
+    const auto head = LoadFixed<uint64_t>(at);
+    const auto suffix = static_cast<uint16_t>(head);
+    const auto child = static_cast<uint16_t>(head >> 16);
+    const auto length = static_cast<uint32_t>(head >> 32);
+    at += kLeafCellBytes;
+    if (child != kInlinedValue) return {{at, suffix}, {{}, length, true, child}};
+    return {{at, suffix}, {{at + suffix, length}, length, false, 0}};
+  }
+
+  // Asks for what a pass looks at of row i, which is hardly in the processor's cache: all of a
+  // short one, of a long one the key and the ends of the value.
+  void Ask(uint32_t i) const {
+    constexpr ptrdiff_t kShort = 256;
+    constexpr ptrdiff_t kKey = 32;
+    constexpr uintptr_t kLineBytes = 64;
+    const char* at = cell(i);
+    const char* end = i + 1 < count_ ? cell(i + 1) : end_;
+    if (end - at <= kShort) {
+      // The line in which it begins is that in which its neighbour ends.
+      if (i > 0) at += -reinterpret_cast<uintptr_t>(at) % kLineBytes;
+      for (; at < end; at += kLineBytes) Prefetch(at);
+    } else {
+      Prefetch(at);
+      Prefetch(at + kKey);
+      Prefetch(end - 1);
+    }
+  }
+
+ private:
+  const char* cell(uint32_t i) const {
+    return page_ + LoadFixed<uint32_t>(slots_ + kSlotBytes * i + 4);
+  }
+
+  const char* page_;
+  const char* slots_;
+  const char* end_;
+  uint32_t count_;
+};
+
+inline LeafValue PageView::value(uint32_t i) const { return LeafRows(*this).row(i).value; }
 
 // OK when every offset, length and count of a tree page or blob is in bounds and its keys ascend:
 // then a PageView cannot go astray. kDataLoss otherwise, saying what is wrong.

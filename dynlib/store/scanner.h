@@ -5,7 +5,9 @@
 #ifndef DYNLIB_STORE_SCANNER_H_
 #define DYNLIB_STORE_SCANNER_H_
 
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -38,7 +40,7 @@ class Scanner {
 
   absl::Status Run(Node& root);
   // As Run, but `unreadable` hears of all keys that a page may hold, in [start, end) or not.
-  absl::Status RunUnclipped(Node& root) { return RunIn(root, {}); }
+  absl::Status RunUnclipped(Node& root);
 
  private:
   // Of the keys below a page that the scan is for; no bound above when `end` is empty. Followed
@@ -48,21 +50,80 @@ class Scanner {
     std::string end;
   };
 
-  // The leaf behind the one that is visited.
-  struct Next {
-    const OpenPage* parent = nullptr;  // null: not known
-    uint32_t index = 0;
+  // Which ends of the scan may lie in what a page holds.
+  struct Ends {
+    bool start = true;
+    bool end = true;
+  };
+  // Slots of a page, or children, that the scan is for: [first, last).
+  struct Part {
+    uint32_t first = 0;
+    uint32_t last = 0;
+
+    uint32_t size() const { return std::max(first, last) - first; }
+  };
+  // A leaf, and how many of its rows were asked for: see VisitLeaves.
+  struct Leaf {
+    OpenPage page;
+    LeafRows rows;
+    Part part;
+    uint32_t asked = 0;
+  };
+  // The leaf after one that is visited: child At(children, place) of its parent, if there is one.
+  struct NextLeaf {
+    const OpenPage* parent = nullptr;
+    Ends ends;  // of the parent
+    Part children;
+    uint32_t place = 0;
+    bool tried = false;  // to open it
+    std::optional<Leaf> leaf;
   };
 
-  absl::Status RunIn(Node& root, const Range& all);
-  // Each is false when a visitor has had enough.
-  absl::StatusOr<bool> Visit(const OpenPage& page, const Range& range, const Next& next);
-  absl::StatusOr<bool> VisitLeaf(const OpenPage& page, uint32_t first, uint32_t last,
-                                 const Next& next);
-  std::string_view Key(std::string_view suffix);
-  absl::StatusOr<bool> VisitOverflow(const OpenPage& page, uint32_t child);
+  // The key that is visited: the prefix of a leaf, which stays, and a suffix.
+  class KeyBuffer {
+   public:
+    void SetPrefix(std::string_view prefix) {
+      Reserve(prefix.size());
+      std::copy(prefix.begin(), prefix.end(), data_);
+      prefix_ = prefix.size();
+    }
+    // Until the next one.
+    std::string_view WithSuffix(std::string_view suffix);
+
+   private:
+    void Reserve(size_t bytes) {
+      if (bytes > bytes_) [[unlikely]]
+        Grow(bytes);
+    }
+    void Grow(size_t bytes);
+
+    char* data_ = short_;
+    size_t bytes_ = sizeof(short_);
+    size_t prefix_ = 0;
+    std::string long_;
+    char short_[64];
+  };
+
+  absl::Status RunIn(Node& root, const Range* all);
+  // Each is false when a visitor has had enough. `range` is null without `unreadable_`.
+  absl::StatusOr<bool> Visit(OpenPage page, const Range* range, Ends ends);
+  absl::StatusOr<bool> VisitChildren(const OpenPage& page, const Range* range, Ends ends,
+                                     Part children);
+  absl::StatusOr<bool> VisitLeaves(const OpenPage& parent, Ends ends, Part children);
+  absl::StatusOr<bool> VisitLeaf(Leaf& leaf, NextLeaf& next);
+  absl::StatusOr<bool> VisitOverflow(const OpenPage& page, std::string_view key, uint32_t child);
+
+  Part PartOf(const PageView& page, Ends ends) const;
+  Ends EndsOfChild(Ends ends, Part children, uint32_t index) const {
+    return {ends.start && index == children.first, ends.end && index + 1 == children.last};
+  }
+  // The i-th on the way.
+  uint32_t At(Part part, uint32_t i) const { return reverse_ ? part.last - 1 - i : part.first + i; }
+  Leaf MakeLeaf(OpenPage page, Ends ends) const;
+  void AskForRowOf(NextLeaf& next);
+  void Open(NextLeaf& next);
   // The page that has what is in `range` could not be had.
-  absl::StatusOr<bool> Missing(const absl::Status& status, const Range& range);
+  absl::StatusOr<bool> Missing(const absl::Status& status, const Range* range);
   Range RangeOfChild(const PageView& branch, uint32_t index, const Range& range) const;
 
   NodeStore* const nodes_;
@@ -72,8 +133,7 @@ class Scanner {
   const Visitor visit_;
   const UnreadableVisitor* const unreadable_;
   const ReadMode mode_;
-  std::string key_;
-  size_t prefix_ = 0;  // of key_, that of the leaf
+  KeyBuffer key_;
 };
 
 }  // namespace dynlib::store

@@ -100,12 +100,11 @@ absl::StatusOr<bool> Snapshot::GetInto(std::string_view key, std::string& value,
 }
 
 template <typename Use>
-absl::StatusOr<bool> Tree::Find(std::string_view key, ReadMode mode, Use use) const {
+absl::StatusOr<bool> Tree::Find(std::string_view key, ReadMode mode, bool copied, Use use) const {
   if (FromMemory(mode)) {
     Epochs::Guard guard(nodes_->epochs());
     guard.CountRead();
-    const Found found = FindInMemory(root_.load(std::memory_order_seq_cst), key,
-                                     /*copied=*/true, use);
+    const Found found = FindInMemory(root_.load(std::memory_order_seq_cst), key, copied, use);
     if (found != Found::kNotInMemory) return found == Found::kYes;
   }
   const Snapshot now = snapshot();
@@ -115,12 +114,13 @@ absl::StatusOr<bool> Tree::Find(std::string_view key, ReadMode mode, Use use) co
 
 absl::StatusOr<std::optional<std::string>> Tree::Get(std::string_view key, ReadMode mode) const {
   std::optional<std::string> value;
-  DYNLIB_RETURN_IF_ERROR(Find(key, mode, CopyTo(value)).status());
+  DYNLIB_RETURN_IF_ERROR(Find(key, mode, /*copied=*/true, CopyTo(value)).status());
   return value;
 }
 
 absl::StatusOr<bool> Tree::GetInto(std::string_view key, std::string& value, ReadMode mode) const {
-  return Find(key, mode, [&value](std::string_view found) { value.assign(found); });
+  return Find(key, mode, /*copied=*/true,
+              [&value](std::string_view found) { value.assign(found); });
 }
 
 absl::StatusOr<bool> Tree::Pin(std::string_view key, PinnedValue& value, ReadMode mode) const {
@@ -142,7 +142,7 @@ absl::StatusOr<bool> Tree::Pin(std::string_view key, PinnedValue& value, ReadMod
 absl::StatusOr<bool> Tree::View(std::string_view key,
                                 absl::FunctionRef<void(std::string_view)> view,
                                 ReadMode mode) const {
-  return Find(key, mode, view);
+  return Find(key, mode, /*copied=*/false, view);
 }
 
 absl::Status Snapshot::Scan(std::string_view start, std::string_view end, ScanOrder order,

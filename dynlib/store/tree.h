@@ -255,7 +255,7 @@ class Tree {
        uint64_t position);
 
   template <typename Use>
-  absl::StatusOr<bool> Find(std::string_view key, ReadMode mode, Use use) const;
+  absl::StatusOr<bool> Find(std::string_view key, ReadMode mode, bool copied, Use use) const;
 
   // The root that a writer begins with. Errors as Apply's.
   absl::StatusOr<Node*> Begin(const WriteBatch& batch, uint64_t position) const;

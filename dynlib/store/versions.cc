@@ -19,7 +19,13 @@ std::shared_ptr<const VersionPin> Versions::PinLocked(const std::shared_ptr<Node
   auto pin = std::make_shared<VersionPin>(nodes, tree, root, tree->version, position);
   pin->self_ = pin;
   tree->pins.push_back(pin.get());
-  pinned_.insert(tree.get());
+  if (tree->pins.size() > 1) return pin;
+  if (spare_.empty()) {
+    pinned_.insert(tree.get());
+  } else {
+    spare_.value() = tree.get();
+    pinned_.insert(std::move(spare_));
+  }
   return pin;
 }
 
@@ -87,7 +93,7 @@ void Versions::BorrowerGoneLocked(uint64_t retired_at) {
 void Versions::Release(VersionPin& pin, std::vector<Node*>& free) {
   std::lock_guard lock(mutex_);
   std::erase(pin.tree->pins, &pin);
-  if (pin.tree->pins.empty()) pinned_.erase(pin.tree.get());
+  if (pin.tree->pins.empty()) spare_ = pinned_.extract(pin.tree.get());
   for (VersionPin::Held& held : pin.held_) {
     VersionPin* holder = HolderOf(*held.node, *held.tree, nullptr);
     if (holder != nullptr) {

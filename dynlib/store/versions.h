@@ -145,7 +145,9 @@ class Versions {
 
   mutable std::mutex mutex_;
   uint64_t newest_ = 0;
-  std::set<TreeVersions*, ByAge> pinned_;  // trees that have pins
+  using Trees = std::set<TreeVersions*, ByAge>;
+  Trees pinned_;            // trees that have pins
+  Trees::node_type spare_;  // so that a snapshot for each read allocates none
   // Since the last capture: pages that were on disk when they left, and those that the running
   // checkpoint may be giving an address.
   std::vector<Extent> left_on_disk_;

@@ -143,6 +143,39 @@ TEST_F(TreeTest, ScansHonourTheirBounds) {
   EXPECT_TRUE(Keys("9990", "", ScanOrder::kForward).empty());
 }
 
+TEST_F(TreeTest, ScansGoFromLeafToLeafWhateverTheLengths) {
+  Model rows;
+  WriteBatch batch;
+  for (int i = 0; i < 900; ++i) {
+    // Now and then a long key, and a value in an extent of its own.
+    const std::string key = std::to_string(1000 + i) + std::string(i % 70 == 0 ? 300 : i % 37, 'k');
+    const std::string value(i % 50 == 0 ? 3000 : i * 7 % 1000, static_cast<char>('a' + i % 26));
+    rows[key] = value;
+    batch.Put(key, value);
+  }
+  Apply(batch);
+  CheckpointAndVerify();
+  using Rows = std::vector<std::pair<std::string, std::string>>;
+  for (const bool in_memory : {true, false}) {
+    for (const auto& [start, end] : Rows{{"", ""}, {"1003", "1890"}, {"1500", ""}, {"", "1207"}}) {
+      const auto last = end.empty() ? rows.end() : rows.lower_bound(end);
+      const Rows expected(rows.lower_bound(start), last);
+      for (const ScanOrder order : {ScanOrder::kForward, ScanOrder::kReverse}) {
+        if (!in_memory) Reopen();
+        Rows found;
+        const absl::Status status = tree_->snapshot().Scan(
+            start, end, order, [&found](std::string_view key, std::string_view value) {
+              found.emplace_back(key, value);
+              return true;
+            });
+        EXPECT_TRUE(status.ok()) << status;
+        if (order == ScanOrder::kReverse) std::reverse(found.begin(), found.end());
+        EXPECT_EQ(found, expected) << start << " to " << end;
+      }
+    }
+  }
+}
+
 TEST_F(TreeTest, ASnapshotNeverChanges) {
   Put("a", "1");
   Snapshot before = tree_->snapshot();
