@@ -353,10 +353,14 @@ absl::StatusOr<store::Tree*> StorageNode::Impl::WholeTree(PartitionId partition)
 }
 
 bool StorageNode::Impl::LeadsCatalogue() const {
-  if (stopping_) return false;
-  host_->CheckLead(kCataloguePartition);
   const std::optional<replication::GroupStatus> status = host_->Status(kCataloguePartition);
-  return status.has_value() && status->supported;
+  if (stopping_ || !status.has_value()) return false;
+  if (status->role == replication::Role::kLeader && !status->supported) {
+    env_.executor->Post([self = shared_from_this()] {
+      if (!self->stopping_) self->host_->CheckLead(kCataloguePartition);
+    });
+  }
+  return status->supported;
 }
 
 // A role, a leader, a configuration, an end: whoever keeps track of such things is told.
