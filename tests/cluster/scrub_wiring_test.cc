@@ -569,11 +569,14 @@ TEST_F(ScrubTest, RepairsAndWritesDoNotHurtEachOther) {
   ExpectItems();
 }
 
-// An hour of simulated time, or as many minutes as wanted: writes, splits, nodes that die and heal,
-// and scrubs all the time. No difference is ever found, since there is none.
-TEST(ScrubLongTest, NoFalseAlarms) {
+// An hour of simulated time in four runs, or as many minutes each as wanted, over tables of growing
+// size: writes, splits, nodes that die and heal, and scrubs all the time. No difference is ever
+// found, since there is none.
+class ScrubLongTest : public testing::TestWithParam<uint64_t> {};
+
+TEST_P(ScrubLongTest, NoFalseAlarms) {
   const char* wanted = std::getenv("DYNLIB_SCRUB_MINUTES");
-  const int minutes = wanted == nullptr ? 60 : std::atoi(wanted);
+  const int minutes = wanted == nullptr ? 15 : std::atoi(wanted);
   SimCluster cluster(9);
   cluster.options().scrubber.interval = seconds(20);
   cluster.options().scrubber.bytes_per_second = 64 << 10;
@@ -581,7 +584,8 @@ TEST(ScrubLongTest, NoFalseAlarms) {
   DYNLIB_ASSERT_OK(cluster.Boot());
   DYNLIB_ASSERT_OK(cluster.CreateTable("users", 3));
   const TableId table = cluster.Table("users")->id;
-  Random random(1);
+  Random random(GetParam());
+  const uint64_t items_min = 1000 + 2000 * (GetParam() - 1);
   uint64_t written = 0;
   std::map<std::string, std::string> items;
   const Instant end = cluster.world().Now() + std::chrono::minutes(minutes);
@@ -590,7 +594,7 @@ TEST(ScrubLongTest, NoFalseAlarms) {
     std::map<std::string, std::string> some;
     for (int i = 0; i < 60; ++i) {
       const std::string id =
-          Id(static_cast<int>(random.Below(1000 + 5 * static_cast<uint64_t>(round))));
+          Id(static_cast<int>(random.Below(items_min + 5 * static_cast<uint64_t>(round))));
       items[id] = some[id] = Cat("r", round, std::string(random.Below(600), 'x'));
     }
     DYNLIB_ASSERT_OK(cluster.PutMany("users", some));
@@ -618,6 +622,8 @@ TEST(ScrubLongTest, NoFalseAlarms) {
   EXPECT_EQ(counts["scrub.vanished"], 0);
   for (const auto& [id, value] : items) ASSERT_EQ(cluster.Get("users", id), value) << id;
 }
+
+INSTANTIATE_TEST_SUITE_P(Runs, ScrubLongTest, testing::Range<uint64_t>(1, 5));
 
 // By themselves, in turn.
 TEST_F(ScrubTest, EveryPartitionHasItsTurn) {
