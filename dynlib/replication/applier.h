@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/replication/session_table.h"
@@ -26,7 +27,8 @@ namespace dynlib::replication {
 
 // What the state machine is to do next.
 struct ApplyStep {
-  std::vector<std::pair<Slot, Payload>> entries;
+  // A group among many has one at a time.
+  absl::InlinedVector<std::pair<Slot, Payload>, 1> entries;
   Slot through = 0;
   std::optional<Configuration> configuration;  // in force from `through` on, if it is a new one
   bool publish = true;
@@ -35,7 +37,7 @@ struct ApplyStep {
 struct ApplyOutcome {
   absl::Status status;
   Slot through = 0;  // 0: nothing was published.
-  std::vector<std::pair<Slot, SessionResult>> results;
+  absl::InlinedVector<std::pair<Slot, SessionResult>, 1> results;
 };
 
 class Applier {

@@ -1,5 +1,5 @@
 // How chosen entries are applied: the steps that the groups of a flush are to take go to their
-// apply executors in one task each, and come back in a few.
+// apply executors, and come back, many in a task.
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -9,10 +9,10 @@
 namespace dynlib::replication {
 namespace {
 
-// A task takes steps of at most about so much, so that reads of other groups get their turn.
+// A task takes steps of at most about so much, so that reads of other groups get their turn, and of
+// so many groups, so that who waits for the first does not wait for the last.
 constexpr size_t kBatchBytesMax = 4 << 20;
-// So many are finished at a time: who waits for the first step does not wait for the last.
-constexpr size_t kFinishedTogether = 32;
+constexpr size_t kBatchGroupsMax = 32;
 
 size_t BytesOf(const ApplyStep& step) {
   size_t bytes = 0;
@@ -28,8 +28,9 @@ void GroupHost::Impl::AddToBatch(HostedGroup& group, ApplyStep step) {
                             [&](const ApplyBatch& other) { return other.executor == executor; });
   if (batch == batches_.end()) batch = batches_.insert(batch, ApplyBatch{executor, {}, 0});
   batch->bytes += BytesOf(step);
+  if (batch->applies.empty()) batch->applies.reserve(std::min(flushing_, kBatchGroupsMax));
   batch->applies.push_back({group.shared_from_this(), std::move(step), {}});
-  if (batch->bytes >= kBatchBytesMax) PostBatch(*batch);
+  if (batch->bytes >= kBatchBytesMax || batch->applies.size() >= kBatchGroupsMax) PostBatch(*batch);
 }
 
 void GroupHost::Impl::PostBatch(ApplyBatch& batch) {
@@ -45,23 +46,18 @@ void GroupHost::Impl::PostBatch(ApplyBatch& batch) {
 void GroupHost::Impl::RunBatch(std::weak_ptr<Impl> host, Executor* home,
                                std::vector<Apply> applies) {
   Applier::Scratch scratch;
-  std::vector<Apply> finished;
-  const auto finish = [&] {
-    home->Post([host, finished = std::exchange(finished, {})]() mutable {
-      if (auto self = host.lock()) self->FinishApplies(std::move(finished));
-    });
-  };
   for (Apply& apply : applies) {
     apply.outcome = apply.group->applier().Run(apply.step, scratch);
     apply.step = {};
-    finished.push_back(std::move(apply));
-    if (finished.size() >= kFinishedTogether) finish();
   }
-  if (!finished.empty()) finish();
+  home->Post([host = std::move(host), applies = std::move(applies)]() mutable {
+    if (auto self = host.lock()) self->FinishApplies(std::move(applies));
+  });
 }
 
 void GroupHost::Impl::FinishApplies(std::vector<Apply> applies) {
   HostedGroup::Answers answers;
+  answers.reserve(applies.size());
   for (Apply& apply : applies) {
     const bool again = apply.group->FinishApply(std::move(apply.outcome), answers);
     AwakeGroup* const awake = FindAwake(apply.group->core().group());

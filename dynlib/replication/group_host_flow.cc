@@ -47,6 +47,7 @@ void GroupHost::Impl::Flush() {
   // another in its place.
   std::vector<GroupTable::Index> dirty;
   dirty.swap(dirty_);
+  flushing_ = dirty.size();
   for (const GroupTable::Index index : dirty) {
     AwakeGroup* group = table_.Awake(index);
     if (group == nullptr || !std::exchange(group->dirty, false)) continue;

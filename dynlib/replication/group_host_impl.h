@@ -191,6 +191,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   std::set<PartitionId> removing_;
   std::map<NodeId, size_t> node_uses_;  // By how many groups.
   std::vector<GroupTable::Index> dirty_;
+  size_t flushing_ = 0;              // Groups that this flush looks at.
   std::vector<ApplyBatch> batches_;  // An executor each; sent with the flush.
   bool flush_posted_ = false;
   std::map<NodeId, NodeMessage> outbox_;
