@@ -251,13 +251,13 @@ void Store::Impl::Start(GroupPtr group, bool own) {
               ToStd(last_checkpoint_.message())));
     }
   }
-  if (!refused.ok()) return Refuse(*group, refused);
-  if (!Prepare(*group)) return Answer(*group);
+  if (!refused.ok()) return Refuse(group, refused, own);
+  if (!Prepare(*group)) return AnswerAll({group}, own);
   LogRecord record = {kStoreStream, RecordKind::kEntry, group->last_sequence, 0, encoder_.Take()};
   if (!group->durable) {
     const uint64_t bytes = std::exchange(group->bytes, 0);
     Apply(*group);
-    Answer(*group);
+    AnswerAll({group}, own);
     to_log_.push_back({std::move(record), bytes, nullptr});
     return PumpLog();
   }
@@ -380,7 +380,7 @@ void Store::Impl::HandleLogged(const absl::Status& status, bool own) {
     }
   }
   if (!status.ok()) {
-    for (const GroupPtr& group : ready) Refuse(*group, status);
+    for (const GroupPtr& group : ready) Refuse(group, status, own);
     // Not for what is merely owed: that is tried again by each checkpoint.
     if (full && !ready.empty()) CheckpointIfDue(true);
     return;
@@ -396,7 +396,8 @@ void Store::Impl::HandleLogged(const absl::Status& status, bool own) {
   CheckpointIfDue(false);
 }
 
-// Those of one's own, if no callbacks are among them, which would overtake others.
+// In their order. What one's own thread waits for needs nobody else, if no callbacks are among it,
+// which would overtake others.
 void Store::Impl::AnswerAll(std::vector<GroupPtr> groups, bool own) {
   const bool here = executors_.answer == nullptr ||
                     (own && std::all_of(groups.begin(), groups.end(), [](const GroupPtr& group) {
@@ -473,12 +474,12 @@ absl::Status Store::Impl::ApplyToTrees(Group& group) {
   return absl::OkStatus();
 }
 
-void Store::Impl::Refuse(Group& group, const absl::Status& why) {
-  group.prepared = {};  // At once: who waits for the group may keep it for a while.
-  for (Request* request : group.requests) {
+void Store::Impl::Refuse(const GroupPtr& group, const absl::Status& why, bool own) {
+  group->prepared = {};  // At once: who waits for the group may keep it for a while.
+  for (Request* request : group->requests) {
     if (request->result.status.ok()) request->result = {.status = why};
   }
-  Answer(group);
+  AnswerAll({group}, own);
 }
 
 void Store::Impl::Count(const Group& group) {

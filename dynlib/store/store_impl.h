@@ -183,7 +183,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   static bool Alone(const Request& request) {
     return request.change.has_value() || request.task != nullptr;
   }
-  void Refuse(Group& group, const absl::Status& why);
+  void Refuse(const GroupPtr& group, const absl::Status& why, bool own);
   void GiveBackLocked(uint64_t bytes);
   void FailLocked(const absl::Status& why);
   bool CloseIfIdleLocked();

@@ -72,6 +72,32 @@ TEST(NodeLogWaitTest, WhoWaitsWritesWhatWasAppendedBeforeToo) {
   EXPECT_THAT(order, ElementsAre(1));
 }
 
+// While the bytes are on their way, not before and not after; once, whatever becomes of the append.
+TEST(NodeLogWaitTest, WhatIsDoneMeanwhileIsDoneOnce) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  int calls = 0;
+  auto count = [&] { ++calls; };
+  const uint64_t batches = h.log->GetStats().batches;
+  DYNLIB_EXPECT_OK(h.log->AppendAndWait({Entry(1, 1, 1, "one")}, [&] {
+    ++calls;
+    EXPECT_TRUE(h.log->OldestPendingSince().has_value());
+    EXPECT_EQ(h.log->GetStats().batches, batches);
+  }));
+  EXPECT_EQ(calls, 1);
+  EXPECT_THAT(h.log->AppendAndWait({}, count), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(calls, 2);
+  disk.PowerOff(sim::UnsyncedFate::kAllLost);
+  EXPECT_FALSE(h.log->AppendAndWait({Entry(1, 2, 1, "two")}, count).ok());
+  EXPECT_EQ(calls, 3);
+  EXPECT_FALSE(h.log->AppendAndWait({Entry(1, 3, 1, "three")}, count).ok());
+  EXPECT_EQ(calls, 4);
+  disk.Restart();
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_THAT(h.found.streams.at(StreamId{1}).entries, ElementsAre(Entry(1, 1, 1, "one")));
+}
+
 TEST(NodeLogWaitTest, RefusedAtTheDoor) {
   SimDisk disk(1);
   LogHarness h(&disk);
@@ -138,7 +164,11 @@ TEST_F(WaitTest, ManyThreadsOfBothKinds) {
       for (uint64_t slot = 1; slot <= kAppends; ++slot) {
         std::vector<LogRecord> records = {Entry(t, slot, 1, std::string(t * 20, 'x'))};
         if (slot % 8 == 0) records.push_back(State(t, slot, 0, std::to_string(slot)));
-        if (t % 2 == 0) {
+        if (t % 4 == 2) {
+          int calls = 0;
+          DYNLIB_EXPECT_OK(log_->AppendAndWait(std::move(records), [&] { ++calls; }));
+          EXPECT_EQ(calls, 1);
+        } else if (t % 2 == 0) {
           DYNLIB_EXPECT_OK(log_->AppendAndWait(std::move(records)));
         } else {
           std::promise<absl::Status> answer;

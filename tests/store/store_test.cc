@@ -1,6 +1,7 @@
 #include "dynlib/store/store.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -16,7 +17,10 @@
 #include "absl/status/status.h"
 #include "dynlib/base/random.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/base/time.h"
 #include "dynlib/runtime/disk.h"
+#include "dynlib/runtime/posix/thread_executor.h"
+#include "dynlib/runtime/signal.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/sim/file_image.h"
 #include "dynlib/store/local_store.h"
@@ -384,6 +388,53 @@ TEST(StorePosixTest, ThreadsWriteAndReadOnRealFiles) {
     EXPECT_EQ(all.rows, 180u * (round + 1));
     DYNLIB_ASSERT_OK(local->Close());
   }
+  std::filesystem::remove_all(root);
+}
+
+// Threads that wait lead groups of their own, with others' callbacks in them, between those that
+// the store's thread leads.
+TEST(StorePosixTest, CallbacksComeInTheOrderOfTheWritesAndBeforeTheEndOfClose) {
+  const std::string root = testing::TempDir() + "/store_order_test";
+  std::filesystem::remove_all(root);
+  ThreadExecutor callbacks{{.name = "callbacks"}};
+  std::vector<uint64_t> sequences;  // of the callbacks' thread, until that has ended
+  constexpr int kCallbacks = 3000;
+  {
+    DYNLIB_ASSERT_OK_AND_ASSIGN(std::unique_ptr<LocalStore> local,
+                                LocalStore::Open(root + "/db", {.rest_after = Duration::max()}));
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t] {
+        while (!stop) DYNLIB_EXPECT_OK((*local)->Put(std::to_string(t), "waited for"));
+      });
+    }
+    for (int i = 0; i < kCallbacks; ++i) {
+      StoreBatch batch;
+      batch.Put("callback", std::to_string(i));
+      const WriteOptions options = {.durable = i % 5 != 0};
+      (*local)->Write(std::move(batch), options, &callbacks, [&](WriteResult result) {
+        DYNLIB_EXPECT_OK(result.status);
+        sequences.push_back(result.sequence);
+      });
+      if (i % 32 == 0) {
+        DYNLIB_EXPECT_OK((*local)->Put("x", "y"));
+      }
+    }
+    stop = true;
+    for (std::thread& thread : threads) thread.join();
+    size_t answered = 0;
+    Signal closed;
+    (*local)->Close(&callbacks, [&](absl::Status status) {
+      DYNLIB_EXPECT_OK(status);
+      answered = sequences.size();
+      closed.Set();
+    });
+    closed.Wait();
+    EXPECT_EQ(answered, size_t{kCallbacks});
+  }
+  callbacks.ShutDown();
+  EXPECT_TRUE(std::is_sorted(sequences.begin(), sequences.end()));
   std::filesystem::remove_all(root);
 }
 

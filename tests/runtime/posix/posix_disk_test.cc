@@ -14,6 +14,9 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
+#include "dynlib/base/status_macros.h"
+#include "dynlib/runtime/disk.h"
 #include "dynlib/runtime/posix/posix_file.h"
 #include "dynlib/runtime/posix/posix_status.h"
 #include "dynlib/testing/disk_conformance.h"
@@ -145,7 +148,27 @@ TEST(PosixDisk, OutOfSpaceIsResourceExhaustedAndNamesTheFile) {
 
 // Past the cache where it can, through it where it must: readers see the same, in any mixture, also
 // after the file was renamed.
-TEST(PosixDisk, DurableWritesAndOthersAreOneFile) {
+using PutBytes = absl::Status (*)(File& file, uint64_t offset, std::string_view data);
+
+absl::Status InTwoHalves(File& file, uint64_t offset, std::string_view data) {
+  DYNLIB_RETURN_IF_ERROR(file.StartWriteDurably(offset, data));
+  return file.FinishWriteDurably();
+}
+
+class PosixDiskWrites : public testing::TestWithParam<PutBytes> {};
+
+INSTANTIATE_TEST_SUITE_P(, PosixDiskWrites,
+                         testing::Values(
+                             +[](File& file, uint64_t offset, std::string_view data) {
+                               return file.WriteDurably(offset, data);
+                             },
+                             &InTwoHalves,
+                             +[](File& file, uint64_t offset, std::string_view data) {
+                               return file.WriteDirect(offset, data);
+                             }));
+
+TEST_P(PosixDiskWrites, PastTheCacheAndOthersAreOneFile) {
+  const PutBytes put = GetParam();
   constexpr size_t kUnit = File::kDirectAlignment;
   ScratchFolder folder;
   const auto disk = OpenDisk(folder.path());
@@ -167,7 +190,7 @@ TEST(PosixDisk, DurableWritesAndOthersAreOneFile) {
   for (const Write& write : writes) {
     const std::string_view data(aligned + write.memory_offset, write.length);
     std::fill(aligned, aligned + 5 * kUnit, fill++);
-    DYNLIB_ASSERT_OK(file->WriteDurably(write.offset, data));
+    DYNLIB_ASSERT_OK(put(*file, write.offset, data));
     expected.resize(std::max(expected.size(), write.offset + write.length));
     expected.replace(write.offset, write.length, data);
     DYNLIB_ASSERT_OK(file->WriteAt(write.offset, data.substr(0, 10)));
@@ -175,9 +198,9 @@ TEST(PosixDisk, DurableWritesAndOthersAreOneFile) {
     DYNLIB_ASSERT_OK(file->ReadAt(0, found));
     EXPECT_TRUE(found == expected) << "after " << fill;
   }
-  DYNLIB_EXPECT_OK(file->WriteDurably(0, ""));
+  DYNLIB_EXPECT_OK(put(*file, 0, ""));
   DYNLIB_ASSERT_OK_AND_ASSIGN(const auto reader, disk->Open("g", OpenMode::kRead));
-  EXPECT_THAT(reader->WriteDurably(0, std::string_view(aligned, kUnit)),
+  EXPECT_THAT(put(*reader, 0, std::string_view(aligned, kUnit)),
               StatusIs(absl::StatusCode::kPermissionDenied));
 }
 
@@ -198,6 +221,33 @@ TEST(PosixFile, AFailedSyncIsForGood) {
   EXPECT_THAT(file.WriteAt(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(file.Allocate(0, 1), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(file.WriteDurably(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(file.StartWriteDurably(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(file.WriteDirect(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+// Two writes under way at once, of two files of one disk, finished in the other order.
+TEST(PosixDisk, HalvesOfTwoFilesOverlap) {
+  constexpr size_t kUnit = File::kDirectAlignment;
+  ScratchFolder folder;
+  const auto disk = OpenDisk(folder.path());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto one, disk->Open("one", OpenMode::kCreate));
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto two, disk->Open("two", OpenMode::kCreate));
+  std::string memory(4 * kUnit, '\0');
+  const size_t misaligned = reinterpret_cast<uintptr_t>(memory.data()) % kUnit;
+  char* const aligned = memory.data() + (misaligned == 0 ? 0 : kUnit - misaligned);
+  std::fill_n(aligned, kUnit, '1');
+  std::fill_n(aligned + kUnit, kUnit, '2');
+  for (int round = 0; round < 3; ++round) {
+    DYNLIB_ASSERT_OK(one->StartWriteDurably(0, std::string_view(aligned, kUnit)));
+    DYNLIB_ASSERT_OK(two->StartWriteDurably(kUnit, std::string_view(aligned + kUnit, kUnit)));
+    DYNLIB_ASSERT_OK(two->FinishWriteDurably());
+    DYNLIB_ASSERT_OK(one->FinishWriteDurably());
+  }
+  std::string found(kUnit, '\0');
+  DYNLIB_ASSERT_OK(one->ReadAt(0, found));
+  EXPECT_EQ(found, std::string(kUnit, '1'));
+  DYNLIB_ASSERT_OK(two->ReadAt(kUnit, found));
+  EXPECT_EQ(found, std::string(kUnit, '2'));
 }
 
 TEST(PosixStatus, ErrnoMapsToTheCodesThatDiskPromises) {
