@@ -174,8 +174,8 @@ TEST_F(PageFileSpaceTest, PowerLostAfterAReleaseLosesNothing) {
   }
 }
 
-// Each call that writes or syncs moves a tree on: then a checkpoint syncs in small portions, and
-// in growing ones with nobody at work.
+// Each call that writes or syncs moves a tree on: then a checkpoint's writes are small, and large
+// with nobody at work.
 TEST_F(PageFileSpaceTest, ACheckpointWritesSmallPortionsWhileTreesAreWritten) {
   auto calls = [this](bool busy) {
     HookedDisk hooked(&disk_);
