@@ -23,8 +23,8 @@
 #include "dynlib/cluster/table_admin.h"
 #include "dynlib/cluster/table_schema.h"
 #include "dynlib/runtime/local/local_network.h"
+#include "dynlib/runtime/posix/event_loop.h"
 #include "dynlib/runtime/posix/system_clock.h"
-#include "dynlib/runtime/posix/thread_executor.h"
 #include "dynlib/runtime/rpc.h"
 #include "dynlib/runtime/transport.h"
 
@@ -38,22 +38,26 @@ constexpr char kValue[] = "value";
 // A router on a transport of its own, and puts in flight: each that ends begins the next.
 class Client {
  public:
-  Client(std::unique_ptr<Transport> transport, int clients, size_t value_bytes)
-      : clients_(clients), transport_(std::move(transport)), stream_(0, value_bytes) {
+  Client(int clients, size_t value_bytes) : clients_(clients), stream_(0, value_bytes) {}
+  // First: with a transport on this client's loop.
+  void Start(std::unique_ptr<Transport> transport) {
+    transport_ = std::move(transport);
     RunThere([this] {
       rpc_ = std::make_unique<Rpc>(Rpc::Options{}, transport_.get(), cluster::kRpcChannel,
-                                   &executor_, &clock_);
+                                   loop_.executor(), &clock_);
       cluster::RouterOptions options;
       options.catalogue_nodes = DynlibConfig().catalogue_nodes;
       options.client = ClientId{1};
       options.attempt_timeout = std::chrono::milliseconds(300);
       admin_ = std::make_unique<cluster::TableAdmin>(DynlibConfig(), options, rpc_.get(),
-                                                     &executor_, &clock_);
+                                                     loop_.executor(), &clock_);
       options.client = ClientId{2};
       options.attempt_timeout = std::chrono::seconds(2);
-      router_ = std::make_unique<cluster::Router>(options, rpc_.get(), &executor_, &clock_);
+      router_ = std::make_unique<cluster::Router>(options, rpc_.get(), loop_.executor(), &clock_);
     });
   }
+
+  EventLoop* loop() { return &loop_; }
 
   ~Client() {
     RunThere([this] {
@@ -61,7 +65,7 @@ class Client {
       router_ = nullptr;
       rpc_ = nullptr;
     });
-    executor_.ShutDown();
+    loop_.ShutDown();
   }
 
   // Makes the table, and puts an item: then it has a leader, and the router knows it.
@@ -98,7 +102,7 @@ class Client {
 
   absl::Status Await(absl::AnyInvocable<void(Done)> start) {
     std::promise<absl::Status> ended;
-    executor_.Post(
+    loop_.executor()->Post(
         [&] { start([&](absl::Status status) { ended.set_value(std::move(status)); }); });
     return ended.get_future().get();
   }
@@ -110,7 +114,7 @@ class Client {
     }).IgnoreError();
   }
 
-  // The rest runs on executor_.
+  // The rest runs on the loop.
 
   cluster::Item NextItem() {
     cluster::Item item;
@@ -136,8 +140,8 @@ class Client {
 
   const int clients_;
   const SystemClock clock_;
+  EventLoop loop_{{.name = "client"}};
   std::unique_ptr<Transport> transport_;
-  ThreadExecutor executor_{{.name = "client"}};
   std::unique_ptr<Rpc> rpc_;
   std::unique_ptr<cluster::TableAdmin> admin_;
   std::unique_ptr<cluster::Router> router_;
@@ -166,9 +170,10 @@ Runner DynlibPuts(int clients, size_t value_bytes) {
       commands.push_back(MemberArguments(NodeId{id}, context.folder / Cat("node-", id), ports));
     MemberProcesses members;
     DYNLIB_RETURN_IF_ERROR(members.Start(context.folder, commands));
+    Client client(clients, value_bytes);
     DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
-                            LoopbackTransport(kDynlibClient, ports));
-    Client client(std::move(transport), clients, value_bytes);
+                            LoopbackTransport(kDynlibClient, ports, client.loop()));
+    client.Start(std::move(transport));
     auto result = PrepareAndRun(client, context.seconds);
     DYNLIB_RETURN_IF_ERROR(members.CheckAll(result.status()));
     return result;
@@ -180,12 +185,16 @@ Runner DynlibLocalPuts(int clients, size_t value_bytes) {
     LocalNetwork network({});
     std::vector<std::unique_ptr<DynlibMember>> members;
     for (uint64_t id = 1; id <= kDynlibMembers; ++id) {
-      DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DynlibMember> member,
-                              DynlibMember::Start(NodeId{id}, context.folder / Cat("node-", id),
-                                                  network.Attach(NodeId{id})));
+      DYNLIB_ASSIGN_OR_RETURN(
+          std::unique_ptr<DynlibMember> member,
+          DynlibMember::Start(NodeId{id}, context.folder / Cat("node-", id),
+                              [&](EventLoop*) -> absl::StatusOr<std::unique_ptr<Transport>> {
+                                return network.Attach(NodeId{id});
+                              }));
       members.push_back(std::move(member));
     }
-    Client client(network.Attach(kDynlibClient), clients, value_bytes);
+    Client client(clients, value_bytes);
+    client.Start(network.Attach(kDynlibClient));
     return PrepareAndRun(client, context.seconds);
   };
 }

@@ -11,6 +11,7 @@
 #include "benchmarks/member_processes.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/runtime/tcp/tcp_transport.h"
 
 namespace dynlib::bench {
 namespace {
@@ -39,24 +40,25 @@ cluster::ClusterConfig DynlibConfig() {
 }
 
 absl::StatusOr<std::unique_ptr<DynlibMember>> DynlibMember::Start(
-    NodeId id, const std::filesystem::path& folder, std::unique_ptr<Transport> transport) {
-  auto member = std::unique_ptr<DynlibMember>(new DynlibMember(std::move(transport)));
+    NodeId id, const std::filesystem::path& folder, const MakeTransport& make_transport) {
+  auto member = std::unique_ptr<DynlibMember>(new DynlibMember);
+  DYNLIB_ASSIGN_OR_RETURN(member->transport_, make_transport(&member->loop_));
   DYNLIB_ASSIGN_OR_RETURN(member->disk_, PosixDisk::Open({.root = folder.string()}));
   cluster::StorageNodeOptions options;
   options.id = id;
   options.replication.seed = ToUint(id);
   options.admission.enabled = false;  // how fast it is, not how fast it may be
-  DYNLIB_ASSIGN_OR_RETURN(member->node_,
-                          cluster::StorageNode::Open(options, DynlibConfig(),
-                                                     {.disk = member->disk_.get(),
-                                                      .transport = member->transport_.get(),
-                                                      .clock = &member->clock_,
-                                                      .executor = &member->main_,
-                                                      .log_executor = &member->log_,
-                                                      .checkpoint_executor = &member->checkpoint_,
-                                                      .apply_executor = &member->apply_}));
+  DYNLIB_ASSIGN_OR_RETURN(
+      member->node_, cluster::StorageNode::Open(options, DynlibConfig(),
+                                                {.disk = member->disk_.get(),
+                                                 .transport = member->transport_.get(),
+                                                 .clock = &member->clock_,
+                                                 .executor = member->loop_.executor(),
+                                                 .log_executor = member->loop_.blocking_executor(),
+                                                 .checkpoint_executor = &member->checkpoint_,
+                                                 .apply_executor = &member->apply_}));
   std::promise<absl::Status> started;
-  member->main_.Post([&member = *member, &started] {
+  member->loop_.executor()->Post([&member = *member, &started] {
     member.node_->OnFatal(Fail);
     member.node_->Start([&](absl::Status status) { started.set_value(std::move(status)); });
   });
@@ -65,14 +67,17 @@ absl::StatusOr<std::unique_ptr<DynlibMember>> DynlibMember::Start(
 }
 
 DynlibMember::~DynlibMember() {
-  for (ThreadExecutor* executor : {&main_, &log_, &checkpoint_, &apply_}) executor->ShutDown();
+  loop_.ShutDown();
+  for (ThreadExecutor* executor : {&checkpoint_, &apply_}) executor->ShutDown();
   node_ = nullptr;  // nothing of it runs any more
 }
 
-absl::StatusOr<std::unique_ptr<TcpTransport>> LoopbackTransport(NodeId self,
-                                                                const std::vector<int>& ports) {
+absl::StatusOr<std::unique_ptr<Transport>> LoopbackTransport(NodeId self,
+                                                             const std::vector<int>& ports,
+                                                             EventLoop* loop) {
   TcpTransport::Options options;
   options.self = self;
+  options.loop = loop;
   for (size_t i = 0; i < ports.size(); ++i) {
     const std::string address = LoopbackAddress(ports[i]);
     if (PeerAt(i) == self) {
@@ -96,9 +101,8 @@ void ServeIfMember(int argc, char** argv) {
   const NodeId id{std::strtoull(argv[2], nullptr, 10)};
   std::vector<int> ports;
   for (int i = 4; i < argc; ++i) ports.push_back(std::atoi(argv[i]));
-  absl::StatusOr<std::unique_ptr<TcpTransport>> transport = LoopbackTransport(id, ports);
-  if (!transport.ok()) Fail(transport.status());
-  const auto member = DynlibMember::Start(id, argv[3], *std::move(transport));
+  const auto member = DynlibMember::Start(
+      id, argv[3], [&](EventLoop* loop) { return LoopbackTransport(id, ports, loop); });
   if (!member.ok()) Fail(member.status());
   std::fputs(kMemberReady, stdout);
   std::fflush(stdout);
