@@ -12,6 +12,8 @@
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/base/mutate.h"
+#include "tests/replication/readers_agree.h"
 
 namespace dynlib::replication {
 namespace {
@@ -308,6 +310,7 @@ TEST(MessageCodecTest, DamagedBytesAreRefusedOrReadButNeverCrash) {
       for (int flips = 0; flips < 3; ++flips)
         bytes[random.Below(bytes.size())] ^= static_cast<char>(1 << random.Below(8));
     }
+    ASSERT_TRUE(ReadersAgree(bytes)) << testing::PrintToString(bytes);
     absl::StatusOr<NodeMessage> out = DecodeNodeMessage(bytes);
     if (!out.ok()) continue;
     for (const GroupMessage& message : out->groups) {
@@ -316,6 +319,41 @@ TEST(MessageCodecTest, DamagedBytesAreRefusedOrReadButNeverCrash) {
       }
     }
   }
+}
+
+// Of commits alone, so that most is read by hand: a fixed run of what message_fuzzer does for as
+// long as one likes.
+TEST(MessageCodecTest, ReadByHandOrByTheGeneratedClassesAMessageSaysTheSame) {
+  Random random(12);
+  const auto number = [&random] { return random.Next() >> random.Below(64); };
+  size_t read = 0;
+  constexpr size_t kMessages = 100'000;
+  for (size_t i = 0; i < kMessages; ++i) {
+    NodeMessage message;
+    for (uint64_t groups = 1 + random.Below(3); groups > 0; --groups) {
+      message.groups.push_back(Make(Accepted{.granted = random.Chance(0.5),
+                                             .promised = Ballot::FromPacked(number()),
+                                             .stable = number(),
+                                             .chosen = number(),
+                                             .support_epoch = number(),
+                                             .checkpoint = number()}));
+      if (random.Chance(0.5)) continue;
+      Accept accept{.first_slot = number(),
+                    .chosen = number(),
+                    .held_by_all = number(),
+                    .held_by_storage = number()};
+      for (uint64_t entries = random.Below(4); entries > 0; --entries)
+        accept.entries.push_back(Bytes(std::string(random.Below(40), 'e')));
+      message.groups.back().body = std::move(accept);
+      message.groups.back().epoch = number();
+    }
+    std::string bytes = Encode(message);
+    for (uint64_t changes = random.Below(4); changes > 0; --changes) Mutate(random, bytes);
+    ASSERT_TRUE(ReadersAgree(bytes)) << testing::PrintToString(bytes);
+    if (DecodeNodeMessage(bytes).ok()) ++read;
+  }
+  EXPECT_GT(read, kMessages / 4);
+  EXPECT_LT(read, kMessages - kMessages / 4);
 }
 
 }  // namespace

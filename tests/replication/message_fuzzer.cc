@@ -1,14 +1,16 @@
-// For libFuzzer: bytes off the wire, into the codec and a follower and a leader.
+// For libFuzzer: bytes off the wire, into both readers of the codec, and a follower and a leader.
 //
 //   bazel run --config=clang --copt=-fsanitize=fuzzer-no-link,address
 //     --linkopt=-fsanitize=fuzzer,address //tests/replication:message_fuzzer
 //
-// hostile_test is a fixed run of the like.
+// message_codec_test and hostile_test are fixed runs of the like.
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
+#include "dynlib/base/check.h"
 #include "dynlib/replication/message_codec.h"
+#include "tests/replication/readers_agree.h"
 #include "tests/replication/solo_core.h"
 
 namespace dynlib::replication {
@@ -34,7 +36,9 @@ void Deliver(SoloCore& solo, const NodeMessage& message) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace dynlib::replication;
-  const auto message = DecodeNodeMessage(std::string(reinterpret_cast<const char*>(data), size));
+  const std::string bytes(reinterpret_cast<const char*>(data), size);
+  DYNLIB_CHECK(ReadersAgree(bytes));
+  const auto message = DecodeNodeMessage(bytes);
   if (!message.ok()) return 0;
   SoloCore follower;
   Deliver(follower, *message);

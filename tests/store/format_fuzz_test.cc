@@ -22,7 +22,7 @@
 #include "dynlib/store/superblock.h"
 #include "dynlib/store/write_batch.h"
 #include "gtest/gtest.h"
-#include "tests/store/mutate.h"
+#include "tests/base/mutate.h"
 
 namespace dynlib::store {
 namespace {

@@ -1,7 +1,7 @@
 // Changes to good bytes, such as damage and broken writers make: for tests that feed readers with
 // them, each time the same.
-#ifndef TESTS_STORE_MUTATE_H_
-#define TESTS_STORE_MUTATE_H_
+#ifndef TESTS_BASE_MUTATE_H_
+#define TESTS_BASE_MUTATE_H_
 
 #include <algorithm>
 #include <cstdint>
@@ -51,4 +51,4 @@ inline void Mutate(Random& random, std::string& bytes) {
 
 }  // namespace dynlib
 
-#endif  // TESTS_STORE_MUTATE_H_
+#endif  // TESTS_BASE_MUTATE_H_
