@@ -75,13 +75,13 @@ NodeLog::~NodeLog() { impl_->Stop(); }
 absl::StatusOr<std::unique_ptr<NodeLog>> NodeLog::Open(const Options& options, Disk* disk,
                                                        std::string dir, Executor* log_executor,
                                                        const Clock* clock, MetricsSink* metrics,
-                                                       Recovery* found) {
+                                                       Recovery* found, Entries entries) {
   DYNLIB_RETURN_IF_ERROR(Validate(options));
   *found = {};
   DYNLIB_RETURN_IF_ERROR(MakeDir(disk, dir));
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DiskLock> lock, disk->Lock(Cat(dir, "/LOCK")));
   const Instant start = clock->Now();
-  DYNLIB_ASSIGN_OR_RETURN(RecoveredLog recovered, RecoverLog(options, disk, dir, found));
+  DYNLIB_ASSIGN_OR_RETURN(RecoveredLog recovered, RecoverLog(options, disk, dir, entries, found));
   found->took = clock->Now() - start;
   auto impl = std::make_shared<Impl>(options, disk, std::move(dir), log_executor, clock, metrics,
                                      std::move(lock), std::move(recovered.index), recovered);
@@ -89,6 +89,10 @@ absl::StatusOr<std::unique_ptr<NodeLog>> NodeLog::Open(const Options& options, D
   return std::unique_ptr<NodeLog>(new NodeLog(std::move(impl)));
 }
 
+absl::Status NodeLog::ReadEntries(StreamId stream, uint64_t after_slot,
+                                  absl::FunctionRef<absl::Status(LogRecord)> take) const {
+  return impl_->ReadEntries(stream, after_slot, take);
+}
 void NodeLog::Append(std::vector<LogRecord> records, Executor* executor,
                      absl::AnyInvocable<void(absl::Status)> done) {
   impl_->Append(std::move(records), executor, std::move(done));

@@ -124,7 +124,7 @@ class NodeLog {
   struct RecoveredStream {
     std::optional<LogRecord> state;
     // In slot order, of each slot the highest ballot (of equals the latest), after what was
-    // released; a few that were released may be among them.
+    // released; a few that were released may be among them. None with Entries::kLater.
     std::vector<LogRecord> entries;
 
     // Written once, perhaps acknowledged, no longer readable. `entries` or `state` may still hold
@@ -162,17 +162,30 @@ class NodeLog {
     absl::Status DataLoss() const;
   };
 
+  // What becomes of the entries that the log has: all of them in the Recovery, or none, for who
+  // reads them with ReadEntries, so that memory does not grow with the log.
+  enum class Entries { kInRecovery, kLater };
+
   // kInvalidArgument naming the field, its value and its range: what Open says before all else.
   static absl::Status Validate(const Options& options);
 
   // Creates `dir` if needed, locks it (kAlreadyExists if another log has it), reads what is there.
   // Errors besides the disk's own: kInvalidArgument for an option, kFailedPrecondition for a
   // directory of another format version or identity. Damage is not an error here: see Recovery.
+  // Holds a segment in memory while it runs.
   static absl::StatusOr<std::unique_ptr<NodeLog>> Open(const Options& options, Disk* disk,
                                                        std::string dir, Executor* log_executor,
                                                        const Clock* clock, MetricsSink* metrics,
-                                                       Recovery* found);
+                                                       Recovery* found,
+                                                       Entries entries = Entries::kInRecovery);
   ~NodeLog();
+
+  // Calls `take` with the stream's durable entries after `after_slot`, in slot order, until it
+  // returns an error, which this returns. Reads them from disk, a quarter of a megabyte at a time;
+  // blocks. Any thread, while others append and release. kDataLoss for an entry that does not
+  // verify.
+  absl::Status ReadEntries(StreamId stream, uint64_t after_slot,
+                           absl::FunctionRef<absl::Status(LogRecord)> take) const;
 
   void Append(std::vector<LogRecord> records, Executor* executor,
               absl::AnyInvocable<void(absl::Status)> done);

@@ -82,8 +82,8 @@ absl::StatusOr<uint64_t> ReadWhole(File* file, std::span<char> out) {
 class Recoverer {
  public:
   Recoverer(const NodeLog::Options& options, Disk* disk, const std::string& dir,
-            NodeLog::Recovery* found)
-      : options_(options), disk_(disk), dir_(dir), found_(found) {}
+            NodeLog::Entries entries, NodeLog::Recovery* found)
+      : options_(options), disk_(disk), dir_(dir), entries_(entries), found_(found) {}
 
   absl::StatusOr<RecoveredLog> Run() {
     DYNLIB_RETURN_IF_ERROR(ReadFiles());
@@ -133,6 +133,7 @@ class Recoverer {
   const NodeLog::Options& options_;
   Disk* const disk_;
   const std::string& dir_;
+  const NodeLog::Entries entries_;
   NodeLog::Recovery* const found_;
 
   AlignedBuffer buffer_;
@@ -403,6 +404,7 @@ absl::Status Recoverer::ReadPayloads() {
   for (const auto& [generation, segment] : log_.index.segments()) {
     for (const LogIndex::LiveRecord& record : log_.index.LiveRecordsOf(generation)) {
       if (record.kind != FrameKind::kEntry && record.kind != FrameKind::kState) continue;
+      if (record.kind == FrameKind::kEntry && entries_ == NodeLog::Entries::kLater) continue;
       const RecordKind kind =
           record.kind == FrameKind::kEntry ? RecordKind::kEntry : RecordKind::kState;
       absl::StatusOr<std::string> payload = reader.Read(segment, record.ref);
@@ -477,8 +479,9 @@ std::string SegmentPath(const std::string& dir, uint64_t number) {
 }
 
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,
-                                        const std::string& dir, NodeLog::Recovery* found) {
-  return Recoverer(options, disk, dir, found).Run();
+                                        const std::string& dir, NodeLog::Entries entries,
+                                        NodeLog::Recovery* found) {
+  return Recoverer(options, disk, dir, entries, found).Run();
 }
 
 PayloadReader::PayloadReader(Disk* disk, std::string dir, uint64_t identity)
@@ -504,10 +507,6 @@ absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const L
     file_ = *std::move(file);
     generation_ = segment.generation;
   }
-  if (ref.offset >= window_offset_ &&
-      ref.offset + uint64_t{ref.length} <= window_offset_ + window_bytes_) {
-    return absl::OkStatus();
-  }
   const uint64_t wanted = std::max<uint64_t>(kWindowBytes, ref.length);
   const absl::StatusOr<uint64_t> whole = file_->Size();
   if (!whole.ok()) return NotThePayloads(whole.status());
@@ -528,9 +527,24 @@ absl::Status PayloadReader::FillWindow(const LogIndex::Segment& segment, const L
   return status;
 }
 
+bool PayloadReader::InWindow(const LogIndex::Segment& segment, const LogIndex::Ref& ref) const {
+  return generation_ == segment.generation && ref.offset >= window_offset_ &&
+         ref.offset + uint64_t{ref.length} <= window_offset_ + window_bytes_;
+}
+
 absl::StatusOr<std::string> PayloadReader::Read(const LogIndex::Segment& segment,
                                                 const LogIndex::Ref& ref) {
+  if (InWindow(segment, ref)) {
+    absl::StatusOr<std::string> payload = FromWindow(segment, ref);
+    // Of the segment that is being written the window may have what was there before.
+    if (payload.ok()) return payload;
+  }
   DYNLIB_RETURN_IF_ERROR(FillWindow(segment, ref));
+  return FromWindow(segment, ref);
+}
+
+absl::StatusOr<std::string> PayloadReader::FromWindow(const LogIndex::Segment& segment,
+                                                      const LogIndex::Ref& ref) {
   const std::string_view payload = std::string_view(window_.Get(window_bytes_), window_bytes_)
                                        .substr(ref.offset - window_offset_, ref.length);
   const SegmentLife life = {identity_, segment.number, segment.generation};

@@ -46,7 +46,8 @@ std::string SegmentPath(const std::string& dir, uint64_t number);
 
 // Everything that is found is durable when this returns OK.
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,
-                                        const std::string& dir, NodeLog::Recovery* found);
+                                        const std::string& dir, NodeLog::Entries entries,
+                                        NodeLog::Recovery* found);
 
 // Reads payloads, those near each other with one call of the disk.
 class PayloadReader {
@@ -57,7 +58,10 @@ class PayloadReader {
 
  private:
   static constexpr uint64_t kWindowBytes = 256 << 10;
+  bool InWindow(const LogIndex::Segment& segment, const LogIndex::Ref& ref) const;
   absl::Status FillWindow(const LogIndex::Segment& segment, const LogIndex::Ref& ref);
+  absl::StatusOr<std::string> FromWindow(const LogIndex::Segment& segment,
+                                         const LogIndex::Ref& ref);
 
   Disk* const disk_;
   const std::string dir_;

@@ -121,10 +121,19 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   uint64_t UnarchivedBytes(StreamId stream) const;
   absl::Status Health() const;
   Stats GetStats() const;
+  absl::Status ReadEntries(StreamId stream, uint64_t after_slot,
+                           absl::FunctionRef<absl::Status(LogRecord)> take) const;
 
  private:
   using Pending = Batch::Pending;
   using BatchRef = std::shared_ptr<Batch>;
+
+  struct EntryPlace {
+    uint64_t slot = 0;
+    LogIndex::Ref ref;
+    LogIndex::Segment segment;  // Its generation and number alone.
+  };
+  std::optional<EntryPlace> FindEntryAfter(StreamId stream, uint64_t after_slot) const;
 
   struct Answer {
     Executor* executor = nullptr;

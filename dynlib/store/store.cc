@@ -73,9 +73,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   // Before the log is opened, which may write.
   DYNLIB_RETURN_IF_ERROR(PageFile::CheckFormat(disk, Cat(dir, "/pages")));
   NodeLog::Recovery logged;
-  DYNLIB_ASSIGN_OR_RETURN(
-      std::unique_ptr<NodeLog> log,
-      NodeLog::Open(options.log, disk, Cat(dir, "/log"), executors.log, clock, metrics, &logged));
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<NodeLog> log,
+                          NodeLog::Open(options.log, disk, Cat(dir, "/log"), executors.log, clock,
+                                        metrics, &logged, NodeLog::Entries::kLater));
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PageFile> pages,
                           PageFile::Open(options.pages, disk, Cat(dir, "/pages"), metrics));
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kCatalogueTree));

@@ -27,7 +27,7 @@ StoreReplay::StoreReplay(PageFile* pages, NodeLog* log, NodeLog::Recovery* logge
 absl::Status StoreReplay::Run() {
   found_.clean_close = logged_.clean_close;
   found_.notes = logged_.notes;
-  NodeLog::RecoveredStream& stream = logged_.streams[kStoreStream];
+  const NodeLog::RecoveredStream& stream = logged_.streams[kStoreStream];
   if (stream.lost_batch) {
     return absl::DataLossError(Cat("a batch of the log is missing: ", FirstNote()));
   }
@@ -36,15 +36,12 @@ absl::Status StoreReplay::Run() {
   DYNLIB_ASSIGN_OR_RETURN(const Catalogue catalogue, ReadCatalogue(catalogue_.snapshot()));
   for (const auto& [name, id] : catalogue.trees) names_[id] = name;
   uint64_t last = catalogue_.position();
-  for (const LogRecord& entry : stream.entries) {
-    last = std::max(last, entry.slot);
-    if (entry.slot <= catalogue_.position()) continue;
-    if (entry.slot >= cut) {
-      ++found_.cut_batches;
-      continue;
-    }
-    DYNLIB_RETURN_IF_ERROR(ApplyEntry(entry));
-  }
+  DYNLIB_RETURN_IF_ERROR(log_.ReadEntries(kStoreStream, last, [&](const LogRecord& entry) {
+    last = entry.slot;
+    if (entry.slot < cut) return ApplyEntry(entry);
+    ++found_.cut_batches;
+    return absl::OkStatus();
+  }));
   DYNLIB_RETURN_IF_ERROR(Flush());
   DYNLIB_RETURN_IF_ERROR(DropOrphans());
   for (const auto& unknown : stream.unknown) last = std::max(last, unknown.slot);

@@ -36,7 +36,9 @@ std::vector<std::string> Examples(const std::string& path, bool offsets) {
     std::string& bytes = blocks.back();
     std::istringstream words(line.substr(0, line.find("   ")));
     std::string word;
-    if (offsets && words >> word) EXPECT_EQ(std::stoul(word, nullptr, 16), bytes.size()) << line;
+    if (offsets && words >> word) {
+      EXPECT_EQ(std::stoul(word, nullptr, 16), bytes.size()) << line;
+    }
     while (words >> word) {
       if (word == "×") {
         size_t times = 0;

@@ -94,7 +94,7 @@ class LogHarness {
 
   absl::Status Open() {
     auto opened = NodeLog::Open(options, disk_, "node/log", &log_executor, &clock,
-                                MetricsSink::None(), &found);
+                                MetricsSink::None(), &found, entries);
     if (opened.ok()) log = *std::move(opened);
     return opened.status();
   }
@@ -132,6 +132,7 @@ class LogHarness {
   }
 
   NodeLog::Options options;
+  NodeLog::Entries entries = NodeLog::Entries::kInRecovery;
   ManualExecutor log_executor;
   ManualExecutor caller;
   ManualClock clock;

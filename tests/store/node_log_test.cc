@@ -5,14 +5,17 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/random.h"
+#include "dynlib/base/status_macros.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/sim/faults.h"
@@ -41,6 +44,14 @@ const NodeLog::RecoveredStream& Stream(const LogHarness& h, uint64_t id) {
   static const NodeLog::RecoveredStream none;
   auto it = h.found.streams.find(StreamId{id});
   return it == h.found.streams.end() ? none : it->second;
+}
+
+absl::StatusOr<std::string> Contents(Disk* disk, const std::string& path) {
+  DYNLIB_ASSIGN_OR_RETURN(const std::unique_ptr<File> file, disk->Open(path, OpenMode::kRead));
+  DYNLIB_ASSIGN_OR_RETURN(const uint64_t size, file->Size());
+  std::string bytes(size, '\0');
+  DYNLIB_RETURN_IF_ERROR(file->ReadAt(0, std::span<char>(bytes)));
+  return bytes;
 }
 
 // --- What comes back
@@ -469,6 +480,98 @@ TEST(NodeLogTest, ALaggardHoldsNobodyBack) {
   EXPECT_GT(h.log->GetStats().copied_forward_records, 0u);
   DYNLIB_ASSERT_OK(h.Reopen());
   EXPECT_EQ(Stream(h, 2).entries, laggard);
+}
+
+TEST(NodeLogTest, EntriesAreReadBackOneAfterTheOther) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  h.entries = NodeLog::Entries::kLater;
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 5, "one"), State(1, 0, 5, "vote")}));
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 3, 5, "three"), Entry(2, 1, 1, "other")}));
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 2, 5, std::string(3000, 'x'))}));
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 3, 6, "higher")}));
+  const auto read = [&h](uint64_t after) {
+    std::vector<LogRecord> entries;
+    DYNLIB_EXPECT_OK(h.log->ReadEntries(StreamId{1}, after, [&](LogRecord entry) {
+      entries.push_back(std::move(entry));
+      return absl::OkStatus();
+    }));
+    return entries;
+  };
+  const std::vector<LogRecord> all = {Entry(1, 1, 5, "one"), Entry(1, 2, 5, std::string(3000, 'x')),
+                                      Entry(1, 3, 6, "higher")};
+  EXPECT_EQ(read(0), all);
+  DYNLIB_ASSERT_OK(h.Reopen());
+  EXPECT_THAT(Stream(h, 1).entries, IsEmpty());
+  EXPECT_EQ(Stream(h, 1).state, State(1, 0, 5, "vote"));
+  EXPECT_EQ(read(0), all);
+  EXPECT_THAT(read(1), ElementsAre(all[1], all[2]));
+  EXPECT_THAT(read(3), IsEmpty());
+  int calls = 0;
+  EXPECT_THAT(h.log->ReadEntries(StreamId{1}, 0,
+                                 [&](const LogRecord&) {
+                                   ++calls;
+                                   return absl::AbortedError("enough");
+                                 }),
+              StatusIs(absl::StatusCode::kAborted));
+  EXPECT_EQ(calls, 1);
+  h.log->Release(StreamId{1}, 2);
+  EXPECT_THAT(read(0), ElementsAre(all[2]));
+  DYNLIB_EXPECT_OK(h.log->ReadEntries(StreamId{9}, 0, [](const LogRecord&) {
+    return absl::InternalError("there is no such stream");
+  }));
+}
+
+// While entries are read those to come are copied forward, and their segments are written anew.
+TEST(NodeLogTest, EntriesAreReadBackWhileTheyMove) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  uint64_t slot = 0;
+  const auto busy = [&](int appends) {
+    for (; appends > 0; --appends) {
+      ++slot;
+      DYNLIB_ASSERT_OK(h.Append({Entry(1, slot, 1, std::string(1500, 'x'))}));
+      if (slot > 10) h.log->Release(StreamId{1}, slot - 10);
+    }
+  };
+  std::vector<LogRecord> slow;
+  for (uint64_t i = 1; i <= 40; ++i) {
+    slow.push_back(Entry(2, i, 1, "slow" + std::to_string(i)));
+    DYNLIB_ASSERT_OK(h.Append({slow.back()}));
+    busy(5);
+  }
+  const uint64_t moved = h.log->GetStats().copied_forward_records;
+  std::vector<LogRecord> read;
+  DYNLIB_ASSERT_OK(h.log->ReadEntries(StreamId{2}, 0, [&](LogRecord entry) {
+    read.push_back(std::move(entry));
+    busy(60);
+    return absl::OkStatus();
+  }));
+  EXPECT_EQ(read, slow);
+  EXPECT_GT(h.log->GetStats().copied_forward_records, moved + 40);
+}
+
+TEST(NodeLogTest, AnEntryThatIsDamagedWhereItLiesIsDataLoss) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 5, "good")}));
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 2, 5, "to be damaged")}));
+  const std::string path = "node/log/00000001.seg";
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const std::string bytes, Contents(&disk, path));
+  const size_t at = bytes.find("to be damaged");
+  ASSERT_NE(at, std::string::npos);
+  disk.FlipBit(path, 8 * at);
+  std::vector<uint64_t> read;
+  EXPECT_THAT(h.log->ReadEntries(StreamId{1}, 0,
+                                 [&](const LogRecord& entry) {
+                                   read.push_back(entry.slot);
+                                   return absl::OkStatus();
+                                 }),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("checksum")));
+  EXPECT_THAT(read, ElementsAre(1));
 }
 
 TEST(NodeLogTest, AtTheBoundOnSegmentsAppendsAreRefusedUntilARelease) {
