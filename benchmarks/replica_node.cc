@@ -7,6 +7,7 @@
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/replication/message_codec.h"
+#include "dynlib/testing/forwarding_disk.h"
 
 namespace dynlib::bench {
 namespace {
@@ -35,67 +36,43 @@ class Gate {
   bool hang_ = false;
 };
 
-class HangingFile final : public File {
+class HangingFile final : public ForwardingFile {
  public:
-  HangingFile(std::unique_ptr<File> file, Gate* gate) : file_(std::move(file)), gate_(gate) {}
-  absl::Status ReadAt(uint64_t offset, std::span<char> out) override {
-    return file_->ReadAt(offset, out);
-  }
+  HangingFile(std::unique_ptr<File> file, Gate* gate)
+      : ForwardingFile(std::move(file)), gate_(gate) {}
   absl::Status WriteAt(uint64_t offset, std::string_view data) override {
     DYNLIB_RETURN_IF_ERROR(Pass());
-    return file_->WriteAt(offset, data);
+    return ForwardingFile::WriteAt(offset, data);
   }
   absl::Status Sync() override {
     DYNLIB_RETURN_IF_ERROR(Pass());
-    return file_->Sync();
+    return ForwardingFile::Sync();
   }
   absl::Status WriteDurably(uint64_t offset, std::string_view data) override {
     DYNLIB_RETURN_IF_ERROR(Pass());
-    return file_->WriteDurably(offset, data);
+    return forwarded().WriteDurably(offset, data);
   }
-  absl::Status Allocate(uint64_t offset, uint64_t length) override {
-    return file_->Allocate(offset, length);
-  }
-  absl::Status Truncate(uint64_t size) override { return file_->Truncate(size); }
-  absl::Status Discard(uint64_t offset, uint64_t length) override {
-    return file_->Discard(offset, length);
-  }
-  absl::StatusOr<uint64_t> Size() override { return file_->Size(); }
 
  private:
   absl::Status Pass() {
     if (!gate_->Pass()) return absl::OkStatus();
     return absl::DataLossError("the disk hung and was given up");
   }
-  const std::unique_ptr<File> file_;
   Gate* const gate_;
 };
 
 }  // namespace
 
-class HangingDisk final : public Disk {
+class HangingDisk final : public ForwardingDisk {
  public:
-  explicit HangingDisk(Disk* disk) : disk_(disk) {}
+  using ForwardingDisk::ForwardingDisk;
   void Hang(bool hang) { gate_.Set(hang); }
   absl::StatusOr<std::unique_ptr<File>> Open(std::string_view path, OpenMode mode) override {
-    DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, disk_->Open(path, mode));
+    DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, ForwardingDisk::Open(path, mode));
     return std::unique_ptr<File>(std::make_unique<HangingFile>(std::move(file), &gate_));
-  }
-  absl::Status Rename(std::string_view from, std::string_view to) override {
-    return disk_->Rename(from, to);
-  }
-  absl::Status Remove(std::string_view path) override { return disk_->Remove(path); }
-  absl::Status CreateDir(std::string_view path) override { return disk_->CreateDir(path); }
-  absl::StatusOr<std::vector<std::string>> List(std::string_view path) override {
-    return disk_->List(path);
-  }
-  absl::Status SyncDir(std::string_view path) override { return disk_->SyncDir(path); }
-  absl::StatusOr<std::unique_ptr<DiskLock>> Lock(std::string_view path) override {
-    return disk_->Lock(path);
   }
 
  private:
-  Disk* const disk_;
   Gate gate_;
 };
 

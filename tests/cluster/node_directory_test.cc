@@ -11,6 +11,7 @@
 #include "dynlib/runtime/disk.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/sim/file_image.h"
+#include "dynlib/testing/forwarding_disk.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -122,29 +123,16 @@ TEST(NodeDirectoryTest, ALockedDirectoryIsRefused) {
 }
 
 // Another process finishes making the directory between the look and the lock.
-class RacingDisk final : public Disk {
+class RacingDisk final : public ForwardingDisk {
  public:
   RacingDisk(Disk* disk, std::function<void()> before_lock)
-      : disk_(disk), before_lock_(std::move(before_lock)) {}
-  absl::StatusOr<std::unique_ptr<File>> Open(std::string_view path, OpenMode mode) override {
-    return disk_->Open(path, mode);
-  }
-  absl::Status Rename(std::string_view from, std::string_view to) override {
-    return disk_->Rename(from, to);
-  }
-  absl::Status Remove(std::string_view path) override { return disk_->Remove(path); }
-  absl::Status CreateDir(std::string_view path) override { return disk_->CreateDir(path); }
-  absl::StatusOr<std::vector<std::string>> List(std::string_view path) override {
-    return disk_->List(path);
-  }
-  absl::Status SyncDir(std::string_view path) override { return disk_->SyncDir(path); }
+      : ForwardingDisk(disk), before_lock_(std::move(before_lock)) {}
   absl::StatusOr<std::unique_ptr<DiskLock>> Lock(std::string_view path) override {
     before_lock_();
-    return disk_->Lock(path);
+    return ForwardingDisk::Lock(path);
   }
 
  private:
-  Disk* const disk_;
   const std::function<void()> before_lock_;
 };
 
