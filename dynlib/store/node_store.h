@@ -133,6 +133,9 @@ class NodeStore {
   void KeepToBudget() {
     if (memory_.used_bytes() > evict_above_.load(std::memory_order_relaxed)) Evict();
   }
+  // See PageMemory: memory is growing, and there is room for more within the budget.
+  bool WantsMemoryAhead() const { return memory_.WantsSpare(memory_bytes_); }
+  void MakeMemoryAhead() { memory_.MakeSpares(memory_bytes_); }
 
   File& file() { return *file_; }
   const std::string& path() const { return path_; }

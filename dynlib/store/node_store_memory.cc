@@ -31,7 +31,8 @@ void NodeStore::Evict() {
   const uint64_t goal = used - std::min(used, memory_bytes_) + kEvictAtLeast;
   uint64_t freed = 0;
   uint64_t looks = 0;
-  const bool scattered = memory_.resident_bytes() > used + used / 8 + kIdleBytesMax;
+  const bool scattered =
+      memory_.resident_bytes() - memory_.spare_bytes() > used + used / 8 + kIdleBytesMax;
   auto take = [&](NodeContent& content, bool second_chance) {
     const uint64_t bytes = PageMemory::SlotBytes(content);
     if (!TryEvict(content, oldest_borrower, second_chance)) return;

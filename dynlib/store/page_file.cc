@@ -275,6 +275,10 @@ bool PageFile::HasRoom() const {
   return nodes_->counters().dirty_bytes.load(std::memory_order_relaxed) < options_.memory_bytes / 2;
 }
 
+bool PageFile::WantsMemoryAhead() const { return nodes_->WantsMemoryAhead(); }
+
+void PageFile::MakeMemoryAhead() { nodes_->MakeMemoryAhead(); }
+
 void PageFile::WhenRoom(absl::AnyInvocable<void()> go_on) {
   {
     std::lock_guard lock(mutex_);
@@ -478,6 +482,7 @@ PageFile::Stats PageFile::stats() const {
   stats.pages_read = counters.pages_read.load(std::memory_order_relaxed);
   stats.page_memory_bytes = nodes_->memory().content_bytes();
   stats.resident_bytes = nodes_->memory().resident_bytes();
+  stats.spare_bytes = nodes_->memory().spare_bytes();
   stats.dirty_bytes = counters.dirty_bytes.load(std::memory_order_relaxed);
   stats.pages_evicted = counters.pages_evicted.load(std::memory_order_relaxed);
   stats.reads = nodes_->epochs().reads();

@@ -111,6 +111,7 @@ class PageFile {
     uint64_t pages_read = 0;
     uint64_t page_memory_bytes = 0;  // pages in memory, all versions
     uint64_t resident_bytes = 0;     // taken from the system for that; see page_memory.h
+    uint64_t spare_bytes = 0;        // of resident_bytes, made ahead of need
     uint64_t dirty_bytes = 0;        // of page_memory_bytes, what no checkpoint has written
     uint64_t pages_evicted = 0;
     uint64_t reads = 0;          // Gets
@@ -246,6 +247,12 @@ class PageFile {
   // Calls go_on() once there is room: now, or at the end of a checkpoint, on its thread. Also when
   // there will be none, as a checkpoint has failed: ask again, or give up.
   void WhenRoom(absl::AnyInvocable<void()> go_on);
+
+  // Memory for pages grows, and the next pieces of it can be made ahead, so that no writer waits
+  // for the system to find them: up to 16 MiB, and within memory_bytes. The owner who has a thread
+  // to spare looks after each batch, and has MakeMemoryAhead called there, by one at a time.
+  bool WantsMemoryAhead() const;
+  void MakeMemoryAhead();
 
   // Makes both checkpoints on disk hold what one Checkpoint would: from then on the loss of the
   // newest superblock loses nothing of it. Errors as Checkpoint.

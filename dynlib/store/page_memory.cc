@@ -1,7 +1,9 @@
 #include "dynlib/store/page_memory.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "dynlib/base/huge_array.h"
 
@@ -13,6 +15,7 @@ namespace dynlib::store {
 namespace {
 
 constexpr size_t kHugePage = 2 << 20;
+constexpr size_t kSmallPage = 4096;
 
 // So that the address sanitizer sees who uses a slot that was given back: all of it but the first
 // bytes, which say that it is free.
@@ -52,6 +55,9 @@ struct MemoryRegion {
     Unpoison(base, bytes);
     FreeHuge(base, bytes, PageMemory::kSpanBytes);
   }
+  void Touch() {
+    for (size_t at = 0; at < bytes; at += kSmallPage) base[at] = 0;
+  }
 
   const size_t bytes;
   char* const base;
@@ -69,9 +75,49 @@ PageMemory::~PageMemory() {
   }
 }
 
+bool PageMemory::WantsSpare(uint64_t resident_max) const {
+  return spare_bytes() < uint64_t{spares_goal_.load(std::memory_order_relaxed)} * kHugePage &&
+         resident_bytes() + kHugePage <= resident_max;
+}
+
+void PageMemory::MakeSpares(uint64_t resident_max) {
+  while (WantsSpare(resident_max)) {
+    auto region = std::make_unique<MemoryRegion>(kHugePage);
+    region->Touch();
+    std::lock_guard lock(mutex_);
+    spares_.push_back(std::move(region));
+    spare_bytes_.fetch_add(kHugePage, std::memory_order_relaxed);
+    resident_.fetch_add(kHugePage, std::memory_order_relaxed);
+  }
+}
+
+// Null: there is none. The goal doubles then; it is halved when less than half of it was needed for
+// a while.
+std::unique_ptr<MemoryRegion> PageMemory::TakeSpare() {
+  constexpr uint32_t kLookAfter = 32;
+  const uint32_t goal = spares_goal_.load(std::memory_order_relaxed);
+  if (spares_.empty()) {
+    spares_goal_.store(std::clamp<uint32_t>(2 * goal, 1, kSparesMax), std::memory_order_relaxed);
+    spares_taken_ = 0;
+    spares_low_ = kSparesMax;
+    return nullptr;
+  }
+  std::unique_ptr<MemoryRegion> region = std::move(spares_.back());
+  spares_.pop_back();
+  spare_bytes_.fetch_sub(kHugePage, std::memory_order_relaxed);
+  resident_.fetch_sub(kHugePage, std::memory_order_relaxed);
+  spares_low_ = std::min(spares_low_, static_cast<uint32_t>(spares_.size()));
+  if (++spares_taken_ < kLookAfter) return region;
+  if (spares_low_ > goal / 2) spares_goal_.store(goal / 2, std::memory_order_relaxed);
+  spares_taken_ = 0;
+  spares_low_ = kSparesMax;
+  return region;
+}
+
 void PageMemory::AddRegion() {
   const bool small = regions_.size() < kSmallRegions;
-  auto region = std::make_unique<MemoryRegion>(small ? kSpanBytes : kHugePage);
+  std::unique_ptr<MemoryRegion> region = small ? nullptr : TakeSpare();
+  if (region == nullptr) region = std::make_unique<MemoryRegion>(small ? kSpanBytes : kHugePage);
   for (size_t at = 0; at < region->bytes; at += kSpanBytes) {
     region->spans.push_back(std::make_unique<MemorySpan>());
     region->spans.back()->memory = region->base + at;

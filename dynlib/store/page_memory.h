@@ -10,6 +10,11 @@
 // spare huge page. resident_bytes() has all of that, and the evictor asks for the emptiest span
 // when it is too much.
 //
+// The first touch of a huge page takes 0.1 ms, for its zeros, and 5 ms on a virtual machine whose
+// host has yet to find it. So that no commit waits for that, a task of the owner's keeps some ahead
+// (MakeSpares), which were touched: as many as the growth asks for, up to kSparesMax. Without one,
+// or when it falls behind, who needs memory touches it himself.
+//
 // Internal to the store. Threads: any.
 #ifndef DYNLIB_STORE_PAGE_MEMORY_H_
 #define DYNLIB_STORE_PAGE_MEMORY_H_
@@ -75,6 +80,13 @@ class PageMemory {
   uint64_t content_bytes() const { return used_.load(std::memory_order_relaxed); }
   uint64_t contents() const { return contents_.load(std::memory_order_relaxed); }
   uint64_t resident_bytes() const { return resident_.load(std::memory_order_relaxed); }
+  // Of resident_bytes(), huge pages ahead of need.
+  uint64_t spare_bytes() const { return spare_bytes_.load(std::memory_order_relaxed); }
+
+  // There are fewer spares than the growth asks for, and room for one below `resident_max`.
+  bool WantsSpare(uint64_t resident_max) const;
+  // Makes them; one thread at a time.
+  void MakeSpares(uint64_t resident_max);
   static size_t SlotBytes(const NodeContent& content) { return content.span->slot_bytes; }
 
   // Shows `visit` contents, one after the other, and round again, beginning where the last call
@@ -86,6 +98,7 @@ class PageMemory {
   void ShowEmptiest(F visit);
 
   static constexpr size_t kSpanBytes = Node::kSpanBytes;
+  static constexpr uint32_t kSparesMax = 8;  // huge pages
 
  private:
   static constexpr size_t kStep = 256;
@@ -102,6 +115,7 @@ class PageMemory {
   MemorySpan* LargeSpan(size_t bytes);
   void DropSpan(MemorySpan* span);
   void AddRegion();
+  std::unique_ptr<MemoryRegion> TakeSpare();
   void DropRegion(MemoryRegion* region);
   void Link(MemorySpan* span);
   void Unlink(MemorySpan* span);
@@ -114,6 +128,11 @@ class PageMemory {
   std::vector<MemorySpan*> node_spans_;
   std::vector<MemorySpan*> idle_;  // spans of regions
   std::vector<std::unique_ptr<MemoryRegion>> regions_;
+  std::vector<std::unique_ptr<MemoryRegion>> spares_;
+  uint32_t spares_taken_ = 0;  // since the goal was last looked at
+  uint32_t spares_low_ = 0;    // the fewest that there were since
+  std::atomic<uint32_t> spares_goal_{0};
+  std::atomic<uint64_t> spare_bytes_{0};
   size_t hand_span_ = 0;
   uint32_t hand_slot_ = 0;
   std::atomic<uint64_t> used_{0};

@@ -66,6 +66,16 @@ absl::Status Store::Impl::CheckpointAndWait(bool twice) {
   return status;
 }
 
+// Where there are threads: on the one whose task is to read, as checkpoints keep theirs for long.
+void Store::Impl::MakeMemoryIfDue() {
+  if (executors_.answer == nullptr || !pages_->WantsMemoryAhead()) return;
+  if (making_memory_.exchange(true, std::memory_order_acquire)) return;
+  executors_.read->Post([self = shared_from_this()] {
+    self->pages_->MakeMemoryAhead();
+    self->making_memory_.store(false, std::memory_order_release);
+  });
+}
+
 void Store::Impl::Close(Executor* executor, Done done) {
   {
     std::lock_guard lock(mutex_);

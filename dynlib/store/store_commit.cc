@@ -471,6 +471,7 @@ absl::Status Store::Impl::ApplyToTrees(Group& group) {
     DYNLIB_ASSIGN_OR_RETURN(group.prepared, std::move(prepared));
   }
   pages_->Publish(std::exchange(group.prepared, {}));
+  MakeMemoryIfDue();
   return absl::OkStatus();
 }
 

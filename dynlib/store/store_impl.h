@@ -232,6 +232,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   // store_checkpoint.cc.
   absl::Status RunCheckpoint(bool twice);
   void CheckpointIfDue(bool log_is_full);
+  void MakeMemoryIfDue();
 
   const Options options_;
   const Executors executors_;
@@ -283,6 +284,8 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   std::vector<NamedTree> rest_trees_;  // still to be packed
   std::string rest_from_;              // where in the last of them
   uint64_t rest_rewritten_ = 0;        // bytes since a checkpoint
+
+  std::atomic<bool> making_memory_{false};  // a task is posted
 
   // Of whoever leads.
   uint64_t last_sequence_ = 0;
