@@ -15,33 +15,37 @@ absl::Status NeverRetried(const absl::Status& status) {
 absl::Status CheckpointWriter::WriteTree(Node& node) {
   if (!node.address().null()) return absl::OkStatus();
   // What was never written stays in memory.
-  const NodeContent& content = *node.content();
-  for (Node* child : content.all_children()) DYNLIB_RETURN_IF_ERROR(WriteTree(*child));
-  const bool compressed = Compress(content);
-  const std::string_view page = compressed ? std::string_view(compressed_) : content.bytes();
+  const OpenPage open = nodes_->OpenSettled(node);
+  const std::string_view whole(open.view().bytes(), open.view().length());
+  const std::span<Node* const> children =
+      open.content() == nullptr ? std::span<Node* const>() : open.content()->all_children();
+  for (Node* child : children) DYNLIB_RETURN_IF_ERROR(WriteTree(*child));
+  const bool compressed = Compress(whole, children);
+  const std::string_view page = compressed ? std::string_view(compressed_) : whole;
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(page.size()));
-  gathered_.push_back({&node, extent, of_checkpoint_, compressed ? content.length : 0});
-  PageRef ref = Append(page, extent, compressed ? nullptr : &content);
+  const auto length = static_cast<uint32_t>(whole.size());
+  gathered_.push_back({&node, extent, of_checkpoint_, compressed ? length : 0});
+  PageRef ref = Append(page, extent, compressed ? std::span<Node* const>() : children);
   ref.generation = generation_;
-  ref.childless = content.child_count == 0;
+  ref.childless = children.empty();
   node.set_address(ref);
   return absl::OkStatus();
 }
 
 // Into compressed_. False: the page is written as it is.
-bool CheckpointWriter::Compress(const NodeContent& content) {
+bool CheckpointWriter::Compress(std::string_view page, std::span<Node* const> children) {
   PageCompressor& compressor = nodes_->compressor();
   if (!compressor.enabled()) return false;
-  if (content.child_count == 0) return compressor.Compress(content.bytes(), compressed_);
-  whole_.assign(content.bytes());
-  PutChildren(content, whole_.data());
+  if (children.empty()) return compressor.Compress(page, compressed_);
+  whole_.assign(page);
+  PutChildren(children, whole_.data());
   return compressor.Compress(whole_, compressed_);
 }
 
 // The page in memory stays as it is: readers are looking at it.
-void CheckpointWriter::PutChildren(const NodeContent& content, char* page) {
+void CheckpointWriter::PutChildren(std::span<Node* const> children, char* page) {
   char* table = page + kPageHeaderBytes;
-  for (const Node* child : content.all_children()) {
+  for (const Node* child : children) {
     PutPageRef(table, child->address());
     table += kPageRefBytes;
   }
@@ -56,7 +60,7 @@ absl::Status CheckpointWriter::WriteOldVersion(Node& root) {
 
 absl::StatusOr<PageRef> CheckpointWriter::WriteBlob(const PageBytes& page) {
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, Reserve(page.length));
-  return Append(page.view(), extent, nullptr);
+  return Append(page.view(), extent, {});
 }
 
 absl::StatusOr<Extent> CheckpointWriter::Reserve(size_t length) {
@@ -74,12 +78,13 @@ absl::StatusOr<Extent> CheckpointWriter::Reserve(size_t length) {
   return extent;
 }
 
-PageRef CheckpointWriter::Append(std::string_view page, Extent extent, const NodeContent* content) {
+PageRef CheckpointWriter::Append(std::string_view page, Extent extent,
+                                 std::span<Node* const> children) {
   const uint64_t bytes = extent.count * kUnitBytes;
   // Only what is buffered alone may be larger than that.
   char* const to = buffer_.Get(std::max(pace_.write_bytes_max, bytes)) + buffered_;
   std::memcpy(to, page.data(), page.size());
-  if (content != nullptr) PutChildren(*content, to);
+  PutChildren(children, to);
   std::memset(to + page.size(), 0, bytes - page.size());
   buffered_ += bytes;
   return {extent.first, static_cast<uint32_t>(page.size()),

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -67,11 +68,11 @@ class CheckpointWriter {
     uint32_t expanded_length;  // of a compressed page
   };
 
-  bool Compress(const NodeContent& content);
+  bool Compress(std::string_view page, std::span<Node* const> children);
   absl::StatusOr<Extent> Reserve(size_t length);
-  // `content`: what the page says, if the addresses of its children are still to be put into it.
-  PageRef Append(std::string_view page, Extent extent, const NodeContent* content);
-  static void PutChildren(const NodeContent& content, char* page);
+  // `children`: whose addresses are still to be put into it.
+  PageRef Append(std::string_view page, Extent extent, std::span<Node* const> children);
+  static void PutChildren(std::span<Node* const> children, char* page);
   void CountCompressed(const Gathered& page);
   void TakeBack();
 

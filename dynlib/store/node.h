@@ -33,6 +33,7 @@
 #include <utility>
 
 #include "dynlib/base/prefetch.h"
+#include "dynlib/store/leaf_tail.h"
 #include "dynlib/store/page.h"
 
 namespace dynlib::store {
@@ -49,9 +50,10 @@ enum class ReadMode {
   kFromDisk,
 };
 
-// What a page says; immutable. One piece of memory: this, the page's bytes, the pointers to the
-// nodes below. So a look-up that has the address of the content meets the slots of the page with
-// its first or second cache miss, and the header of the page shares a line with this.
+// What a page says; immutable, but for rows that come behind a leaf (leaf_tail.h). One piece of
+// memory: this, the page's bytes, the pointers to the nodes below, or the tail. So a look-up that
+// has the address of the content meets the slots of the page with its first or second cache miss,
+// and the header of the page shares a line with this.
 struct NodeContent {
   static constexpr uint32_t kEvicted = uint32_t{1} << 31;
 
@@ -62,12 +64,17 @@ struct NodeContent {
   uint32_t child_count = 0;
   std::atomic<bool> referenced{true};  // since the evictor came by
   std::atomic<bool> owns_children{true};
-  bool made = false;  // by a writer, which may have taken its nodes over from another
+  bool made = false;    // by a writer, which may have taken its nodes over from another
+  bool tailed = false;  // there is room for rows behind the page of a leaf
   Node* node = nullptr;
   MemorySpan* span = nullptr;
 
   static size_t BytesFor(uint32_t length, uint32_t children) {
     return sizeof(NodeContent) + (length + 7) / 8 * 8 + sizeof(Node*) * children;
+  }
+  // Of a leaf with a tail for so many bytes of rows.
+  static size_t BytesWithTail(uint32_t length, size_t tail_bytes) {
+    return TailOffset(length) + sizeof(LeafTail) + tail_bytes;
   }
   char* data() { return reinterpret_cast<char*>(this + 1); }
   const char* data() const { return reinterpret_cast<const char*>(this + 1); }
@@ -82,6 +89,19 @@ struct NodeContent {
   std::span<Node* const> all_children() const { return {children(), child_count}; }
   Node* child(uint32_t i) const { return children()[i]; }
 
+  // If `tailed`.
+  LeafTail& tail() { return *reinterpret_cast<LeafTail*>(TailAddress()); }
+  const LeafTail& tail() const { return *reinterpret_cast<const LeafTail*>(TailAddress()); }
+  // Behind the page; 0: the page says all.
+  uint32_t tail_rows() const { return tailed ? tail().rows() : 0; }
+  void MakeTail(uint32_t capacity) {
+    tailed = true;
+    new (TailAddress()) LeafTail(capacity, length);
+  }
+  static size_t TailOffset(uint32_t length) {
+    return (sizeof(NodeContent) + length + kTailAlignment - 1) / kTailAlignment * kTailAlignment;
+  }
+
   // For the evictor; written once in a while only, as other threads read the line.
   void Touch() {
     if (!referenced.load(std::memory_order_relaxed)) {
@@ -95,6 +115,12 @@ struct NodeContent {
       if (pins.compare_exchange_weak(count, count + 1, std::memory_order_acquire)) return true;
     }
     return false;
+  }
+
+ private:
+  static constexpr size_t kTailAlignment = 64;  // as content has
+  char* TailAddress() const {
+    return const_cast<char*>(reinterpret_cast<const char*>(this)) + TailOffset(length);
   }
 };
 static_assert(sizeof(NodeContent) == 32);
@@ -173,6 +199,10 @@ class Node {
   bool Install(NodeContent* content) {
     uintptr_t there = 0;
     return content_.compare_exchange_strong(there, Tagged(content), std::memory_order_seq_cst);
+  }
+  // By who has claimed what is there.
+  void ReplaceContent(NodeContent* content) {
+    content_.store(Tagged(content), std::memory_order_seq_cst);
   }
   void ClearContent() { content_.store(0, std::memory_order_seq_cst); }
 

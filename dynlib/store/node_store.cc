@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/store/leaf_tail.h"
+#include "dynlib/store/page_change.h"
 
 namespace dynlib::store {
 
 Node* NodeStore::MakeNode(NodeContent* content) {
-  counters_.dirty_bytes.fetch_add(PageMemory::SlotBytes(*content), std::memory_order_relaxed);
+  counters_.dirty_bytes.fetch_add(DirtyBytes(*content), std::memory_order_relaxed);
   Node* node = memory_.NewNode(content);
   KeepToBudget();
   return node;
@@ -24,16 +28,80 @@ Node* NodeStore::MakeNode(const PageRef& address) {
 
 void NodeStore::Unmake(Node* node) {
   NodeContent* content = node->content();
-  counters_.dirty_bytes.fetch_sub(PageMemory::SlotBytes(*content), std::memory_order_relaxed);
+  counters_.dirty_bytes.fetch_sub(DirtyBytes(*content), std::memory_order_relaxed);
   memory_.Free(content);
   memory_.Free(node);
 }
 
 void NodeStore::WrittenToDisk(Node& node) {
-  const size_t bytes = PageMemory::SlotBytes(*node.content());
+  std::lock_guard lock(dirty_mutex_);
+  const uint64_t bytes = DirtyBytes(*node.content());
   node.SetOnDisk();
   counters_.dirty_bytes.fetch_sub(bytes, std::memory_order_relaxed);
   evict_above_.store(memory_bytes_, std::memory_order_relaxed);
+}
+
+NodeContent* NodeStore::NewFlat(const NodeContent& content) {
+  std::vector<LeafChange> changes;
+  const PageView leaf = content.view();
+  TailAsChanges(leaf, content.tail(), content.tail_rows(), changes);
+  NodeContent* flat = NewContent(ChangedLeafLength(leaf, changes), /*children=*/0);
+  ChangeLeafAt(flat->data(), leaf.tree(), leaf, changes);
+  return flat;
+}
+
+PageBytes NodeStore::FlatBytes(const NodeContent& content) {
+  std::vector<LeafChange> changes;
+  const PageView leaf = content.view();
+  TailAsChanges(leaf, content.tail(), content.tail_rows(), changes);
+  PageBytes page = PageBytes::Allocate(ChangedLeafLength(leaf, changes));
+  ChangeLeafAt(page.data.get(), leaf.tree(), leaf, changes);
+  return page;
+}
+
+OpenPage NodeStore::Opened(ContentRef content) {
+  if (content->tail_rows() == 0) return OpenPage(std::move(content));
+  return OpenPage(FlatBytes(*content));
+}
+
+OpenPage NodeStore::OpenSettled(Node& node) {
+  std::vector<NodeContent*> replaced;
+  OpenPage page = [&] {
+    Epochs::Guard guard(epochs_);
+    while (true) {
+      NodeContent* content = node.content();
+      if (content->tail_rows() == 0) {
+        if (content->TryPin()) return OpenPage(ContentRef(content));
+        WaitForReplacement();
+        continue;
+      }
+      NodeContent* flat = NewFlat(*content);
+      if (ReplaceContent(node, *content, flat, /*pinned=*/true)) {
+        replaced.push_back(content);
+        return OpenPage(ContentRef(flat));
+      }
+      FreeUnused(flat);
+      return OpenPage(FlatBytes(*content));
+    }
+  }();
+  if (!replaced.empty()) DropLater(std::move(replaced));
+  return page;
+}
+
+bool NodeStore::ReplaceContent(Node& node, NodeContent& old, NodeContent* content, bool pinned) {
+  content->node = &node;
+  content->made = true;
+  std::lock_guard lock(dirty_mutex_);
+  if (!Claim(old)) return false;
+  // One more until it is in its place, so that the evictor does not take it from there before.
+  content->pins.store(pinned ? 3 : 2, std::memory_order_release);
+  node.ReplaceContent(content);
+  if (!node.on_disk()) {
+    counters_.dirty_bytes.fetch_add(DirtyBytes(*content) - DirtyBytes(old),
+                                    std::memory_order_relaxed);
+  }
+  content->pins.fetch_sub(1, std::memory_order_release);
+  return true;
 }
 
 uint32_t NodeStore::Length(Node& node) {
@@ -92,11 +160,18 @@ absl::StatusOr<PageBytes> NodeStore::ReadPageOf(const PageRef& ref, Expect expec
 
 ContentRef NodeStore::PinContent(Node& node) {
   Epochs::Guard guard(epochs_);
-  NodeContent* content = node.content();
-  if (content == nullptr || !content->TryPin()) return ContentRef();
-  content->Touch();
-  return ContentRef(content);
+  while (NodeContent* content = node.content()) {
+    if (content->TryPin()) {
+      content->Touch();
+      return ContentRef(content);
+    }
+    if (node.on_disk()) break;  // it is being evicted
+    WaitForReplacement();
+  }
+  return ContentRef();
 }
+
+void NodeStore::WaitForReplacement() { std::lock_guard until_done(dirty_mutex_); }
 
 absl::StatusOr<ContentRef> NodeStore::LoadFromDisk(Node& node, Expect expect, ReadMode mode) {
   if (mode == ReadMode::kMemoryOnly) return absl::UnavailableError("page not in memory");
@@ -160,13 +235,13 @@ absl::StatusOr<OpenPage> NodeStore::Open(Node& node, Expect expect, ReadMode mod
     return OpenPage(std::move(page));
   }
   ContentRef content = PinContent(node);
-  if (content) return OpenPage(std::move(content));
+  if (content) return Opened(std::move(content));
   if (mode == ReadMode::kNotKept || mode == ReadMode::kFromDisk) {
     DYNLIB_ASSIGN_OR_RETURN(PageBytes page, ReadPageOf(node.address(), expect));
     return OpenPage(std::move(page));
   }
   DYNLIB_ASSIGN_OR_RETURN(content, LoadFromDisk(node, expect, mode));
-  return OpenPage(std::move(content));
+  return Opened(std::move(content));
 }
 
 absl::StatusOr<OpenPage> NodeStore::OpenChild(const OpenPage& parent, uint32_t index,
@@ -193,7 +268,7 @@ std::optional<OpenPage> NodeStore::OpenChildInMemory(const OpenPage& parent, uin
   // One at a level where it cannot be is OpenChild's to report.
   const uint32_t level = parent.view().level();
   if (!content || (level > 0 && content->view().level() != level - 1)) return std::nullopt;
-  return OpenPage(std::move(content));
+  return Opened(std::move(content));
 }
 
 absl::StatusOr<Extent> NodeStore::Allocate(uint64_t units) {

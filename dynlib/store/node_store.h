@@ -70,6 +70,7 @@ class NodeStore {
     std::atomic<uint64_t> dirty_bytes{0};  // of memory, that no checkpoint has written
     std::atomic<uint64_t> pages_evicted{0};
     std::atomic<uint64_t> reads_missed{0};
+    std::atomic<uint64_t> rows_behind_leaves{0};
   };
   // What the parent of a page expects of it.
   enum class Expect { kTreePage, kOverflow };
@@ -88,13 +89,35 @@ class NodeStore {
   NodeContent* NewContent(uint32_t length, uint32_t children) {
     return memory_.NewContent(length, children);
   }
+  NodeContent* NewLeaf(uint32_t length, size_t tail_bytes) {
+    return memory_.NewLeaf(length, tail_bytes);
+  }
+  // Of which nobody has made a node.
+  void FreeUnused(NodeContent* content) { memory_.Free(content); }
+  // Rows have come behind leaves.
+  void CountRowsBehind(uint64_t rows, uint64_t bytes) {
+    counters_.rows_behind_leaves.fetch_add(rows, std::memory_order_relaxed);
+    counters_.dirty_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
   Node* MakeNode(NodeContent* content);
   // A page on disk, of the newest checkpoint at opening.
   Node* MakeNode(const PageRef& address);
   // Of an update that came to nothing: nobody has seen it.
   void Unmake(Node* node);
 
-  // The content of the node, from memory or else from disk.
+  // The leaf `content` with the rows behind it in its page, for the writer that looks at it.
+  NodeContent* NewFlat(const NodeContent& content);
+  // Puts content that says the same in the place of `old`, which is then to be handed to DropLater:
+  // by the writer, or a checkpoint. Under a guard. False: somebody has pinned that, or takes it
+  // away.
+  // `pinned`: it is, for the caller.
+  bool ReplaceContent(Node& node, NodeContent& old, NodeContent* content, bool pinned);
+  void DropLater(std::vector<NodeContent*> replaced);
+  // What a page says, all in one piece from then on if nobody is at it. For a checkpoint that is
+  // to write it: it is in memory.
+  OpenPage OpenSettled(Node& node);
+
+  // The content of the node, from memory or else from disk. Of a leaf there may be rows behind it.
   absl::StatusOr<ContentRef> Load(Node& node, Expect expect, ReadMode mode) {
     ContentRef content = PinContent(node);
     if (content) return content;
@@ -157,6 +180,15 @@ class NodeStore {
   };
 
   ContentRef PinContent(Node& node);
+  // For who met content that is being replaced.
+  void WaitForReplacement();
+  static PageBytes FlatBytes(const NodeContent& content);
+  static OpenPage Opened(ContentRef content);
+  // What counts as dirty, until it is written: without room behind a leaf that no row has yet.
+  static uint64_t DirtyBytes(const NodeContent& content) {
+    const uint64_t unused = content.tailed ? content.tail().capacity() - content.tail().used() : 0;
+    return PageMemory::SlotBytes(content) - unused;
+  }
   absl::StatusOr<ContentRef> LoadFromDisk(Node& node, Expect expect, ReadMode mode);
   NodeContent* MakeContent(Node& node, const PageBytes& page);
   absl::StatusOr<PageBytes> ReadPageOf(const PageRef& ref, Expect expect);
@@ -187,6 +219,9 @@ class NodeStore {
   // Above the budget when there was nothing left to evict, so as not to look in vain each time.
   std::atomic<uint64_t> evict_above_{memory_bytes_};
   std::atomic<uint64_t> looks_in_vain_{0};  // of the evictor, since it last found something
+
+  // Held while content that was not written is replaced, or counted as written.
+  std::mutex dirty_mutex_;
 
   std::mutex limbo_mutex_;
   std::deque<Limbo> limbo_;                 // tags ascend

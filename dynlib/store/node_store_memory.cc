@@ -104,6 +104,14 @@ void NodeStore::FreeLater(std::vector<Node*> nodes) {
   Put({0, std::move(nodes), {}});
 }
 
+void NodeStore::DropLater(std::vector<NodeContent*> replaced) {
+  if (replaced.empty()) return;
+  Limbo limbo{};
+  limbo.contents.reserve(replaced.size());
+  for (NodeContent* content : replaced) limbo.contents.emplace_back(content, 0);
+  Put(std::move(limbo));
+}
+
 void NodeStore::Put(Limbo limbo) {
   {
     std::lock_guard lock(limbo_mutex_);
@@ -139,7 +147,7 @@ void NodeStore::FreeRetired(Node* node) {
   if (NodeContent* content = node->content(); content != nullptr) {
     if (Claim(*content)) {
       if (!node->on_disk()) {
-        counters_.dirty_bytes.fetch_sub(PageMemory::SlotBytes(*content), std::memory_order_relaxed);
+        counters_.dirty_bytes.fetch_sub(DirtyBytes(*content), std::memory_order_relaxed);
       }
       FreeContent(content, node->retired_at());
     }

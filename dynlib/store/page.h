@@ -124,6 +124,7 @@ class PageView {
 
   explicit PageView(const char* page) : page_(page) {}
 
+  const char* bytes() const { return page_; }
   PageKind kind() const { return static_cast<PageKind>(page_[6]); }
   uint32_t level() const { return static_cast<uint8_t>(page_[7]); }  // 0: a leaf
   bool is_tree_page() const { return kind() == PageKind::kLeaf || kind() == PageKind::kBranch; }

@@ -485,6 +485,7 @@ PageFile::Stats PageFile::stats() const {
   stats.spare_bytes = nodes_->memory().spare_bytes();
   stats.dirty_bytes = counters.dirty_bytes.load(std::memory_order_relaxed);
   stats.pages_evicted = counters.pages_evicted.load(std::memory_order_relaxed);
+  stats.rows_behind_leaves = counters.rows_behind_leaves.load(std::memory_order_relaxed);
   stats.reads = nodes_->epochs().reads();
   stats.reads_missed = counters.reads_missed.load(std::memory_order_relaxed);
   stats.held = nodes_->versions().Stats();

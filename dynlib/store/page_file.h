@@ -114,9 +114,10 @@ class PageFile {
     uint64_t spare_bytes = 0;        // of resident_bytes, made ahead of need
     uint64_t dirty_bytes = 0;        // of page_memory_bytes, what no checkpoint has written
     uint64_t pages_evicted = 0;
-    uint64_t reads = 0;          // Gets
-    uint64_t reads_missed = 0;   // those that did not find all of their pages in memory
-    std::vector<PinStats> held;  // the versions that snapshots, and a running checkpoint, hold
+    uint64_t rows_behind_leaves = 0;  // written there, without a copy of their page
+    uint64_t reads = 0;               // Gets
+    uint64_t reads_missed = 0;        // those that did not find all of their pages in memory
+    std::vector<PinStats> held;       // the versions that snapshots, and a running checkpoint, hold
   };
 
   using VerifyReport = store::VerifyReport;

@@ -189,6 +189,7 @@ absl::StatusOr<PageFile::Prepared> PageFile::Prepare(std::span<const TreeBatch> 
     for (const WriteBatch* batch : next.batches) {
       DYNLIB_ASSIGN_OR_RETURN(part.root, next.tree->Begin(*batch, position));
     }
+    part.update->AllowTails(next.tree->FreeSince());
     DYNLIB_ASSIGN_OR_RETURN(part.root, part.update->Run(part.root, next.batches));
     prepared.parts_.push_back(std::move(part));
   }

@@ -234,7 +234,15 @@ void PageMemory::ReturnSlot(MemorySpan* span, char* slot) {
 }
 
 NodeContent* PageMemory::NewContent(uint32_t length, uint32_t children) {
-  const size_t bytes = NodeContent::BytesFor(length, children);
+  return New(NodeContent::BytesFor(length, children), length, children, /*tailed=*/false);
+}
+
+NodeContent* PageMemory::NewLeaf(uint32_t length, size_t tail_bytes) {
+  return New(NodeContent::BytesWithTail(length, tail_bytes), length, /*children=*/0,
+             /*tailed=*/true);
+}
+
+NodeContent* PageMemory::New(size_t bytes, uint32_t length, uint32_t children, bool tailed) {
   std::lock_guard lock(mutex_);
   MemorySpan* span = nullptr;
   char* slot = nullptr;
@@ -251,6 +259,10 @@ NodeContent* PageMemory::NewContent(uint32_t length, uint32_t children) {
   content->length = length;
   content->child_count = children;
   content->span = span;
+  if (tailed) {
+    content->MakeTail(
+        static_cast<uint32_t>(span->slot_bytes - NodeContent::BytesWithTail(length, 0)));
+  }
   return content;
 }
 

@@ -60,6 +60,8 @@ class PageMemory {
 
   // For a page of that length, not written; not yet the content of a node.
   NodeContent* NewContent(uint32_t length, uint32_t children);
+  // The same for a leaf without children, with a tail for so many bytes of rows, or more.
+  NodeContent* NewLeaf(uint32_t length, size_t tail_bytes);
   void Free(NodeContent* content);
 
   Node* NewNode(NodeContent* content);
@@ -108,6 +110,7 @@ class PageMemory {
   static constexpr size_t kClasses = kLargestSlot / kStep + 1;
   static constexpr size_t kSmallRegions = 8;  // single spans, before whole huge pages are taken
 
+  NodeContent* New(size_t bytes, uint32_t length, uint32_t children, bool tailed);
   char* TakeNode();
   char* TakeSlot(size_t size_class, size_t slot_bytes, MemorySpan*& from);
   void ReturnSlot(MemorySpan* span, char* slot);

@@ -1,10 +1,12 @@
 #include "dynlib/store/tree.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/store/leaf_tail.h"
 #include "dynlib/store/node_store.h"
 #include "dynlib/store/page_digest.h"
 #include "dynlib/store/range_estimate.h"
@@ -16,9 +18,12 @@ namespace {
 
 enum class Found { kYes, kNo, kNotInMemory };
 
-// The way from the root to a value, as far as it is in memory. Under a guard.
+constexpr uint64_t kAnyVersion = ~uint64_t{0};
+
+// The way from the root to a value, as far as it is in memory, of the version of that root, or
+// `version`, if that is younger. Under a guard.
 template <typename Use>
-Found FindInMemory(Node* root, std::string_view key, bool copied, Use&& use) {
+Found FindInMemory(Node* root, uint64_t version, std::string_view key, bool copied, Use&& use) {
   if (root == nullptr) return Found::kNo;
   NodeContent* content = root->content();
   while (content != nullptr) {
@@ -28,6 +33,14 @@ Found FindInMemory(Node* root, std::string_view key, bool copied, Use&& use) {
       const Node* below = content->child(view.ChildFor(key));
       content = view.level() > 1 ? below->content() : below->content_with_slots();
       continue;
+    }
+    if (content->tailed) {
+      const LeafTail& tail = content->tail();
+      const uint32_t rows = tail.RowsAt(std::max(version, root->birth()));
+      if (const auto value = tail.Find(rows, key, view.prefix().size()); value.has_value()) {
+        use(*value);
+        return Found::kYes;
+      }
     }
     const PageView::Position at = view.FindCell(key, copied);
     if (!at.found) return Found::kNo;
@@ -62,7 +75,7 @@ absl::StatusOr<bool> Snapshot::Find(std::string_view key, ReadMode mode, Use use
   if (FromMemory(mode)) {
     Epochs::Guard guard(nodes().epochs());
     guard.CountRead();
-    const Found found = FindInMemory(root(), key, /*copied=*/true, use);
+    const Found found = FindInMemory(root(), kAnyVersion, key, /*copied=*/true, use);
     if (found != Found::kNotInMemory) return found == Found::kYes;
   }
   return FindLoading(key, mode, use);
@@ -104,7 +117,9 @@ absl::StatusOr<bool> Tree::Find(std::string_view key, ReadMode mode, bool copied
   if (FromMemory(mode)) {
     Epochs::Guard guard(nodes_->epochs());
     guard.CountRead();
-    const Found found = FindInMemory(root_.load(std::memory_order_seq_cst), key, copied, use);
+    const uint64_t version = visible_.load(std::memory_order_seq_cst);
+    const Found found =
+        FindInMemory(root_.load(std::memory_order_seq_cst), version, key, copied, use);
     if (found != Found::kNotInMemory) return found == Found::kYes;
   }
   const Snapshot now = snapshot();
@@ -128,8 +143,10 @@ absl::StatusOr<bool> Tree::Pin(std::string_view key, PinnedValue& value, ReadMod
   if (FromMemory(mode)) {
     value.guard_ = Epochs::Guard(nodes_->epochs());
     value.guard_.CountRead();
-    const Found found = FindInMemory(root_.load(std::memory_order_seq_cst), key, /*copied=*/false,
-                                     [&value](std::string_view there) { value.view_ = there; });
+    const uint64_t version = visible_.load(std::memory_order_seq_cst);
+    const Found found =
+        FindInMemory(root_.load(std::memory_order_seq_cst), version, key, /*copied=*/false,
+                     [&value](std::string_view there) { value.view_ = there; });
     if (found == Found::kYes) return true;
     value.Release();
     if (found == Found::kNo) return false;
@@ -198,12 +215,14 @@ Tree::Tree(std::shared_ptr<NodeStore> nodes, std::shared_ptr<TreeVersions> versi
       versions_(std::move(versions)),
       id_(versions_->tree),
       position_(position),
-      root_(root) {}
+      root_(root),
+      visible_(versions_->version) {}
 
 absl::Status Tree::Apply(const WriteBatch& batch, uint64_t position) {
   Writing writing(*this);
   DYNLIB_ASSIGN_OR_RETURN(Node * root, Begin(batch, position));
   TreeUpdate update(nodes_.get(), id_);
+  update.AllowTails(FreeSince());
   DYNLIB_ASSIGN_OR_RETURN(Node * new_root, update.Run(root, batch));
   Publish(new_root, position, update);
   return absl::OkStatus();
@@ -238,22 +257,45 @@ absl::StatusOr<Node*> Tree::Begin(const WriteBatch& batch, uint64_t position) co
   return root_.load(std::memory_order_acquire);
 }
 
+uint64_t Tree::FreeSinceLocked() const {
+  // What is older than the tree may be in versions of others. And pages that are being made have no
+  // birth yet.
+  uint64_t since = std::max<uint64_t>(versions_->created_at, 1);
+  if (!versions_->pins.empty()) since = std::max(since, versions_->pins.back()->version + 1);
+  return since;
+}
+
+uint64_t Tree::FreeSince() const {
+  std::lock_guard lock(nodes_->versions().mutex());
+  return FreeSinceLocked();
+}
+
 void Tree::Publish(Node* new_root, uint64_t position, TreeUpdate& update) {
+  if (TryPublish(new_root, position, update)) return;
+  TryPublish(update.TailsToPages(new_root), position, update);
+}
+
+// False: somebody holds a leaf that was to get rows behind its page.
+bool Tree::TryPublish(Node* new_root, uint64_t position, TreeUpdate& update) {
   std::vector<Node*> free;
   {
     Epochs::Guard guard(nodes_->epochs());
     std::lock_guard lock(nodes_->versions().mutex());
+    if (!update.CanShowTailsLocked(FreeSinceLocked())) return false;
     const uint64_t version = nodes_->versions().NextLocked();
     for (Node* node : update.made()) node->set_birth(version);
+    update.ShowTails(version);
     PublishLocked(new_root, position, version);
     nodes_->versions().RetireLocked(versions_, update.replaced(), version, free);
   }
   update.Published();
   nodes_->FreeLater(std::move(free));
+  return true;
 }
 
 void Tree::PublishLocked(Node* new_root, uint64_t position, uint64_t version) {
   root_.store(new_root, std::memory_order_seq_cst);
+  visible_.store(version, std::memory_order_seq_cst);
   position_.store(position, std::memory_order_release);
   versions_->version = version;
 }

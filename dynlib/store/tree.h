@@ -260,6 +260,10 @@ class Tree {
   // The root that a writer begins with. Errors as Apply's.
   absl::StatusOr<Node*> Begin(const WriteBatch& batch, uint64_t position) const;
   void Publish(Node* new_root, uint64_t position, TreeUpdate& update);
+  bool TryPublish(Node* new_root, uint64_t position, TreeUpdate& update);
+  // Leaves that no version has that somebody holds, be it of this tree or another.
+  uint64_t FreeSinceLocked() const;
+  uint64_t FreeSince() const;
   // The methods with Locked: under nodes_->versions().mutex().
   void PublishLocked(Node* new_root, uint64_t position, uint64_t version);
   Snapshot SnapshotLocked() const;
@@ -274,6 +278,9 @@ class Tree {
   std::atomic<uint64_t> position_{0};
   // Null: the empty tree. Readers load it under an epoch guard.
   alignas(64) std::atomic<Node*> root_;
+  // The newest version that readers see: loaded before the root. Rows behind leaves that are
+  // younger do not count, unless the root says that it is younger too.
+  std::atomic<uint64_t> visible_;
 };
 
 }  // namespace dynlib::store

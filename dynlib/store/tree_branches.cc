@@ -54,10 +54,18 @@ absl::Status TreeUpdate::UpdateChildren(const NodeContent& content, std::string_
     const uint32_t next = operations.empty() ? child : view.ChildFor(operations.front()->key);
     // Its misses come while this one is built.
     if (next != child) content.child(next)->content_with_slots();
-    DYNLIB_ASSIGN_OR_RETURN(const NodeContent* below, LoadChild(content, child));
-    DYNLIB_RETURN_IF_ERROR(Update(content.child(child), *below,
-                                  child == 0 ? separator : Key(view, child - 1), here,
-                                  changes.pieces));
+    const std::string_view own = child == 0 ? separator : Key(view, child - 1);
+    Node* const node = content.child(child);
+    Quickly quickly = Quickly::kNotInMemory;
+    if (view.level() == 1) quickly = ChangeLeaf(node, own, here, changes.pieces);
+    if (quickly != Quickly::kDone) {
+      DYNLIB_ASSIGN_OR_RETURN(const NodeContent* below, LoadChild(content, child));
+      if (view.level() == 1) {
+        UpdateLeaf(node, below, own, here, quickly == Quickly::kNotInMemory, changes.pieces);
+      } else {
+        DYNLIB_RETURN_IF_ERROR(UpdateBranch(node, *below, own, here, changes.pieces));
+      }
+    }
     changes.children.push_back({child, static_cast<uint32_t>(changes.pieces.size())});
     child = next;
   }
@@ -142,7 +150,8 @@ absl::Status TreeUpdate::MergeSmallNeighbours(Pieces& pieces, uint32_t level) {
     if (kept > 0) {
       Piece& left = pieces[kept - 1];
       Piece& right = pieces[i];
-      if ((small(left) || small(right)) && bytes(left) + bytes(right) <= kMergedBytesMax) {
+      if (merges_ && !left.tailed && !right.tailed && (small(left) || small(right)) &&
+          bytes(left) + bytes(right) <= kMergedBytesMax) {
         absl::StatusOr<Node*> merged = Merge(left, right, level);
         // A page that is damaged stays as it is: only who needs what is in it has to fail.
         if (!merged.ok() && !absl::IsDataLoss(merged.status())) return merged.status();

@@ -28,6 +28,7 @@ absl::StatusOr<Node*> TreeUpdate::Replace(Node* root, std::string_view first, st
 }
 
 absl::StatusOr<Node*> TreeUpdate::RunWithRanges(Node* root, Batches batches) {
+  tails_since_.reset();  // It goes over pages more than once.
   std::vector<Range> ranges;
   for (const WriteBatch* batch : batches) {
     for (const WriteBatch::Operation& operation : batch->operations()) {

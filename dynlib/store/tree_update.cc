@@ -120,10 +120,25 @@ std::string_view TreeUpdate::Key(const PageView& view, uint32_t index) {
 
 TreeUpdate::~TreeUpdate() {
   pinned_.clear();
-  for (Node* node : made_) nodes_->Unmake(node);
+  for (Node* node : std::exchange(made_, {})) nodes_->Unmake(node);
+  Published();
+}
+
+void TreeUpdate::Published() {
+  made_.clear();
+  behind_.clear();
+  pinned_.clear();
+  for (NodeContent* content : std::exchange(flat_, {})) nodes_->FreeUnused(content);
+  if (copied_.empty()) return;
+  nodes_->DropLater(std::exchange(copied_, {}));
+  nodes_->KeepToBudget();
 }
 
 const NodeContent* TreeUpdate::Pin(ContentRef content) {
+  if (content->tail_rows() > 0) {
+    flat_.push_back(nodes_->NewFlat(*content));
+    return flat_.back();
+  }
   pinned_.push_back(std::move(content));
   return pinned_.back().get();
 }
@@ -150,18 +165,20 @@ absl::StatusOr<Node*> TreeUpdate::Run(Node* root, Batches batches) {
   const bool ranges = std::any_of(batches.begin(), batches.end(),
                                   [](const WriteBatch* batch) { return batch->has_ranges(); });
   if (ranges) return RunWithRanges(root, batches);
-  return RunSorted(root, Sorted(batches));
+  sorted_ = Sorted(batches);
+  return RunSorted(root, sorted_);
 }
 
 absl::StatusOr<Node*> TreeUpdate::RunSorted(Node* root, Operations operations) {
   if (operations.empty()) return root;
   Pieces pieces;
   if (root == nullptr) {
-    UpdateLeaf(root, nullptr, {}, operations, pieces);
-  } else {
+    UpdateLeaf(root, nullptr, {}, operations, /*quickly=*/false, pieces);
+  } else if (ChangeLeaf(root, {}, operations, pieces) != Quickly::kDone) {
     DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, LoadTreePage(root));
     DYNLIB_RETURN_IF_ERROR(Update(root, *content, {}, operations, pieces));
   }
+  if (pieces.size() == 1 && pieces[0].node == root) return root;
   return MakeRoot(std::move(pieces));
 }
 
@@ -186,13 +203,13 @@ absl::StatusOr<Node*> TreeUpdate::MakeRoot(Pieces pieces) {
 absl::Status TreeUpdate::Update(Node* node, const NodeContent& content, std::string_view separator,
                                 Operations operations, Pieces& out) {
   if (content.view().level() > 0) return UpdateBranch(node, content, separator, operations, out);
-  UpdateLeaf(node, &content, separator, operations, out);
+  UpdateLeaf(node, &content, separator, operations, /*quickly=*/true, out);
   return absl::OkStatus();
 }
 
 void TreeUpdate::UpdateLeaf(Node* node, const NodeContent* content, std::string_view separator,
-                            Operations operations, Pieces& out) {
-  if (content != nullptr && ChangeLeaf(node, *content, separator, operations, out)) return;
+                            Operations operations, bool quickly, Pieces& out) {
+  if (quickly && ChangeLeaf(node, separator, operations, out) == Quickly::kDone) return;
   std::vector<Item> items;
   if (!MergeIntoLeaf(content, operations, items)) {
     if (node != nullptr) out.push_back({node, separator});
@@ -202,36 +219,6 @@ void TreeUpdate::UpdateLeaf(Node* node, const NodeContent* content, std::string_
                 operations.front()->key > Key(content->view(), content->view().count() - 1);
   if (node != nullptr) Replace(node);
   if (!items.empty()) BuildLeaves(items, append, separator, out);
-}
-
-bool TreeUpdate::ChangeLeaf(Node* node, const NodeContent& content, std::string_view separator,
-                            Operations operations, Pieces& out) {
-  if (content.child_count > 0) return false;
-  const PageView leaf = content.view();
-  const std::string_view prefix = leaf.prefix();
-  changes_.clear();
-  for (const Operation* operation : operations) {
-    if (operation->key.compare(0, prefix.size(), prefix) != 0) return false;
-    const PageView::Position at = leaf.Find(operation->key);
-    if (!operation->value.has_value()) {
-      if (at.found) changes_.push_back({at, operation->key, std::nullopt});
-      continue;
-    }
-    if (operation->value->size() > kMaxInlineValueBytes) return false;
-    if (at.found && leaf.value(at.index).inlined == *operation->value) continue;
-    changes_.push_back({at, operation->key, *operation->value});
-  }
-  if (changes_.empty()) {
-    out.push_back({node, separator});
-    return true;
-  }
-  const uint32_t length = ChangedLeafLength(leaf, changes_);
-  if (length > kPageTargetBytes || length == kPageHeaderBytes + prefix.size()) return false;
-  NodeContent* page = nodes_->NewContent(length, /*children=*/0);
-  ChangeLeafAt(page->data(), tree_, leaf, changes_);
-  Replace(node);
-  out.push_back(Made(MakeNode(page), separator));
-  return true;
 }
 
 bool TreeUpdate::MergeIntoLeaf(const NodeContent* content, Operations operations,

@@ -11,6 +11,12 @@
 //
 // Until it is destroyed it pins every page that it has looked at.
 //
+// A few puts to a leaf that no version that anybody holds has, and no checkpoint has written, go
+// behind its page (leaf_tail.h), if AllowTails says so: then neither the page is copied nor the
+// branches above it. They show when the update is published. Who takes a snapshot, or begins a
+// checkpoint, before that has the leaf as it was: CanShowTailsLocked is false then, and
+// TailsToPages does it the other way, without a page that is not in memory.
+//
 // Cut and Join build anew the pages along one path from the root, and hand over all others.
 //
 // Internal to the store. Threads: one.
@@ -19,12 +25,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dynlib/store/leaf_tail.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/node_store.h"
 #include "dynlib/store/page.h"
@@ -65,6 +73,13 @@ class TreeUpdate {
     return Run(root, Batches(&one, 1));
   }
 
+  // Of leaves that were born with that version or since.
+  void AllowTails(uint64_t born_since) { tails_since_ = born_since; }
+  bool CanShowTailsLocked(uint64_t born_since) const;
+  void ShowTails(uint64_t version);
+  // The new root, with what went behind leaves in pages. Once.
+  Node* TailsToPages(Node* root);
+
   // The new root, in which [first, end) has `rows` alone: see Tree::Replace.
   absl::StatusOr<Node*> Replace(Node* root, std::string_view first, std::string_view end,
                                 const WriteBatch& rows);
@@ -85,10 +100,7 @@ class TreeUpdate {
   std::span<Node* const> replaced() const { return replaced_; }
   std::span<Node* const> made() const { return made_; }
   // What was made has an owner now, and what was looked at may be freed.
-  void Published() {
-    made_.clear();
-    pinned_.clear();
-  }
+  void Published();
 
  private:
   using Operations = std::span<const WriteBatch::Operation* const>;
@@ -98,8 +110,9 @@ class TreeUpdate {
   struct Piece {
     Node* node = nullptr;
     std::string_view separator;
-    bool fresh = false;  // may be small: made by this update, or the root of a tree that joins
-    uint32_t bytes = 0;  // of the page, where this update made it
+    bool fresh = false;   // may be small: made by this update, or the root of a tree that joins
+    uint32_t bytes = 0;   // of the page, where this update made it
+    bool tailed = false;  // it is to get rows behind its page
   };
   using Pieces = std::vector<Piece>;
 
@@ -138,15 +151,26 @@ class TreeUpdate {
   // Each appends what became of `node`, whose lower bound is `separator`, to `out`.
   absl::Status Update(Node* node, const NodeContent& content, std::string_view separator,
                       Operations operations, Pieces& out);
+  // `quickly`: ChangeLeaf has not been tried.
   void UpdateLeaf(Node* node, const NodeContent* content, std::string_view separator,
-                  Operations operations, Pieces& out);
+                  Operations operations, bool quickly, Pieces& out);
   absl::Status UpdateBranch(Node* node, const NodeContent& content, std::string_view separator,
                             Operations operations, Pieces& out);
 
-  // The usual case, quickly: false when the leaf is to be built anew, be it for overflow values,
-  // for keys without its prefix, or because it is to be split, or empty.
-  bool ChangeLeaf(Node* node, const NodeContent& content, std::string_view separator,
-                  Operations operations, Pieces& out);
+  // The usual case, quickly, of a page in memory: kNo when it is no leaf, or the leaf is to be
+  // built anew, be it for overflow values, for keys without its prefix, or because it is to be
+  // split, or empty.
+  enum class Quickly { kDone, kNo, kNotInMemory };
+  Quickly ChangeLeaf(Node* node, std::string_view separator, Operations operations, Pieces& out);
+  bool MayHaveTail(const Node& node, Operations operations) const;
+  size_t TailBytes(Operations operations) const;
+  // Into changes_, with the rows behind the page. False: nothing changes.
+  bool CollectChanges(const NodeContent& content, Operations operations);
+  // Puts the operations behind the page, or behind a copy. False: not this time. `length`: of the
+  // page with all rows in it, at most.
+  bool PutBehind(Node* node, NodeContent* content, Operations operations, uint32_t length);
+  bool PutBehindCopy(Node* node, NodeContent* content, Operations operations, uint32_t length);
+  uint32_t LengthWith(const NodeContent& content, Operations operations) const;
   bool MergeIntoLeaf(const NodeContent* content, Operations operations, std::vector<Item>& items);
   bool ApplyTo(const NodeContent* content, uint32_t index, bool found,
                const WriteBatch::Operation& operation, std::vector<Item>& items);
@@ -220,6 +244,7 @@ class TreeUpdate {
   // Pinned until this object's end.
   absl::StatusOr<const NodeContent*> LoadTreePage(Node* node);
   absl::StatusOr<const NodeContent*> LoadChild(const NodeContent& parent, uint32_t index);
+  // With the rows behind a leaf in its page.
   const NodeContent* Pin(ContentRef content);
   std::string_view Key(const PageView& view, uint32_t index);
   void Replace(Node* node) { replaced_.push_back(node); }
@@ -232,10 +257,24 @@ class TreeUpdate {
   NodeStore* const nodes_;
   const TreeId tree_;
   bool rebuild_ = false;
+  bool merges_ = true;
+  std::optional<uint64_t> tails_since_;
+  struct Behind {
+    Node* node;
+    LeafTail* tail;
+    uint32_t rows;        // with the new ones
+    uint32_t page_bytes;  // of the page with all of them
+    Operations operations;
+  };
+  std::vector<Behind> behind_;
+  std::vector<const WriteBatch::Operation*> sorted_;
+  std::vector<NodeContent*> copied_;  // leaves: each has another content
+  std::vector<NodeContent*> flat_;    // that are no node's
   Arena arena_;
   std::vector<Node*> replaced_;
   std::vector<Node*> made_;
   std::vector<LeafChange> changes_;  // to the leaf that is being changed
+  std::vector<LeafChange> tail_;     // of them, what is behind its page
   std::vector<NewSeparator> added_;  // to the branch that is being changed
   std::vector<LeafEntry> entries_;   // of the leaf that is being made
   std::vector<ContentRef> pinned_;

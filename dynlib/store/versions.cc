@@ -160,7 +160,8 @@ std::vector<PinStats> Versions::Stats() const {
       PinStats stats{tree->tree, pin->position, newest_ - pin->version, pin->held_.size(), 0};
       for (const VersionPin::Held& held : pin->held_) {
         if (HolderOf(*held.node, *held.tree, pin) != nullptr) continue;
-        stats.bytes += held.node->address().extent().count * kUnitBytes;
+        // Until it is written, its address is the checkpoint's.
+        if (held.node->on_disk()) stats.bytes += held.node->address().extent().count * kUnitBytes;
       }
       all.push_back(stats);
     }

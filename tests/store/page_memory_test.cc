@@ -55,19 +55,19 @@ TEST_F(PageMemoryTest, GrowthIsMetByMemoryThatWasMadeAhead) {
 }
 
 TEST_F(PageMemoryTest, FasterGrowthHasMoreAheadUpToABound) {
-  for (int i = 0; i < 20; ++i) {
-    Grow(20 * kHugePage);
+  for (int i = 0; i < 6; ++i) {
+    Grow(9 * kHugePage);
     memory_.MakeSpares(kNoBound);
   }
   EXPECT_EQ(memory_.spare_bytes(), PageMemory::kSparesMax * kHugePage);
 }
 
 TEST_F(PageMemoryTest, SlowGrowthHasLessAheadAgain) {
-  for (int i = 0; i < 10; ++i) {
-    Grow(20 * kHugePage);
+  for (int i = 0; i < 6; ++i) {
+    Grow(9 * kHugePage);
     memory_.MakeSpares(kNoBound);
   }
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 110; ++i) {
     Grow(kHugePage);
     memory_.MakeSpares(kNoBound);
   }
