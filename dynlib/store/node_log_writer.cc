@@ -186,8 +186,11 @@ NodeLog::Impl::BatchRef NodeLog::Impl::TakeBatchLocked() {
 NodeLog::Impl::Plan NodeLog::Impl::PlanBatch(BatchRef batch) {
   Plan plan;
   const size_t size = batch == nullptr ? 0 : batch->pending.size();
-  plan.frames.reserve(size);
-  plan.payloads.reserve(size);
+  size_t records = 0;
+  for (size_t i = 0; i < size; ++i) records += batch->pending[i].records.size();
+  plan.frames.reserve(records);
+  plan.payloads.reserve(records);
+  plan.rests.reserve(records);
   if (index_has_marks_ || index_has_dead_ || (batch != nullptr && batch->appends < size)) {
     std::lock_guard lock(index_mutex_);
     // Marks before drops: what they say of a stream was said before it was dropped.
