@@ -1,7 +1,9 @@
 #include "benchmarks/replicated_map.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <utility>
 
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
@@ -11,11 +13,16 @@ namespace {
 
 constexpr size_t kArenaBytes = 4 << 20;
 
+std::string_view KeyOf(std::string_view command) {
+  ByteReader in(command);
+  return in.LengthPrefixed();
+}
+
 }  // namespace
 
 ReplicatedMap::ReplicatedMap(size_t bytes) {
   constexpr size_t kPairBytes = 1000;
-  values_.reserve(bytes / kPairBytes);
+  places_ = std::make_unique<HugeArray<Place>>(std::bit_ceil(2 * bytes / kPairBytes + 2));
   Grow(bytes);
 }
 
@@ -31,9 +38,41 @@ void ReplicatedMap::PutCommand(std::string& out, std::string_view key, std::stri
 }
 
 std::string_view ReplicatedMap::Get(std::string_view key) const {
-  const auto found = values_.find(Checksum(key));
-  return found == values_.end() || found->second.key != key ? std::string_view()
-                                                            : found->second.value;
+  const Place& place = Find(Checksum(key), key);
+  if (place.size == 0) return {};
+  ByteReader in(place.bytes());
+  in.LengthPrefixed();
+  return in.rest();
+}
+
+// Where the key is, or where it would be put.
+ReplicatedMap::Place& ReplicatedMap::Find(uint64_t checksum, std::string_view key) const {
+  const size_t mask = places_->size() - 1;
+  for (size_t i = checksum & mask;; i = (i + 1) & mask) {
+    Place& place = (*places_)[i];
+    if (place.size == 0) return place;
+    if (place.tag == checksum >> 32 && KeyOf(place.bytes()) == key) return place;
+  }
+}
+
+void ReplicatedMap::Put(uint64_t checksum, std::string_view key, std::string_view command) {
+  Place& place = Find(checksum, key);
+  size_ += place.size == 0;
+  place = {.tag = static_cast<uint32_t>(checksum >> 32),
+           .size = static_cast<uint32_t>(command.size()),
+           .command = command.data()};
+  if (2 * size_ > places_->size()) GrowPlaces();
+}
+
+void ReplicatedMap::GrowPlaces() {
+  const auto old = std::exchange(places_, std::make_unique<HugeArray<Place>>(2 * places_->size()));
+  size_ = 0;
+  for (size_t i = 0; i < old->size(); ++i) {
+    const Place& place = (*old)[i];
+    if (place.size == 0) continue;
+    const std::string_view key = KeyOf(place.bytes());
+    Put(Checksum(key), key, place.bytes());
+  }
 }
 
 std::string_view ReplicatedMap::Keep(std::string_view bytes) {
@@ -54,21 +93,20 @@ absl::Status ReplicatedMap::LoadSessions(
 absl::Status ReplicatedMap::Evaluate(std::span<const replication::AppliedCommand> commands,
                                      std::vector<std::string>* results) {
   for (const replication::AppliedCommand& command : commands) {
-    const std::string_view kept = Keep(command.command);
-    ByteReader in(kept);
+    ByteReader in(command.command);
     const std::string_view key = in.LengthPrefixed();
-    if (in.ok()) evaluated_.push_back({key, in.rest()});
     results->emplace_back(in.ok() ? "" : "not a command");
+    if (!in.ok()) continue;
+    const uint64_t checksum = Checksum(key);
+    // The place is on its way to the cache while the others are evaluated.
+    __builtin_prefetch(&(*places_)[checksum & (places_->size() - 1)], /*rw=*/1);
+    evaluated_.push_back({checksum, Keep(command.command)});
   }
   return absl::OkStatus();
 }
 
 absl::Status ReplicatedMap::Publish(const replication::PublishedStep& step) {
-  for (const Pair& pair : evaluated_) {
-    Pair& place = values_[Checksum(pair.key)];
-    // Two keys of one checksum would be one: with 64 bits and millions of keys there are none.
-    place = pair;
-  }
+  for (const Evaluated& put : evaluated_) Put(put.checksum, KeyOf(put.command), put.command);
   evaluated_.clear();
   applied_ = step.through;
   return absl::OkStatus();

@@ -1,7 +1,7 @@
 // The state machine of the replication benchmark: a map in memory that is a function of the log.
 //
-// A command is a key and a value. A value is copied from the log's entry into an append-only arena,
-// and found through a hash map: readable at once, by any key. Nothing of it is on disk but the log:
+// A command is a key and a value. It is copied from the log's entry into an append-only arena, and
+// found through a hash table: readable at once, by any key. Nothing of it is on disk but the log:
 // a replica that starts again applies the log from its first slot. So no checkpoint falls in a run,
 // and none of the log is released in it. (etcd makes its first snapshot after 100,000 entries.)
 //
@@ -12,12 +12,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "dynlib/base/huge_array.h"
@@ -37,7 +37,7 @@ class ReplicatedMap final : public replication::StateMachine {
 
   // Empty if there is none.
   std::string_view Get(std::string_view key) const;
-  size_t size() const { return values_.size(); }
+  size_t size() const { return size_; }
 
   Slot applied() const override { return applied_; }
   absl::Status LoadSessions(
@@ -47,16 +47,28 @@ class ReplicatedMap final : public replication::StateMachine {
   absl::Status Publish(const replication::PublishedStep& step) override;
 
  private:
-  struct Pair {
-    std::string_view key;
-    std::string_view value;
+  // A pair that was put. The bytes are its command's, in the arena.
+  struct Place {
+    uint32_t tag = 0;   // of the checksum of the key, bits that do not choose the place
+    uint32_t size = 0;  // of the command; 0: none is here
+    const char* command = nullptr;
+
+    std::string_view bytes() const { return {command, size}; }
+  };
+  struct Evaluated {
+    uint64_t checksum = 0;  // of the key
+    std::string_view command;
   };
   void Grow(size_t bytes);
   std::string_view Keep(std::string_view bytes);
+  Place& Find(uint64_t checksum, std::string_view key) const;
+  void Put(uint64_t checksum, std::string_view key, std::string_view command);
+  void GrowPlaces();
 
-  // Views point into the arena.
-  absl::flat_hash_map<uint64_t, Pair> values_;  // by the checksum of the key
-  std::vector<Pair> evaluated_;
+  // Open addressing, linear probing, at most half full.
+  std::unique_ptr<HugeArray<Place>> places_;
+  size_t size_ = 0;
+  std::vector<Evaluated> evaluated_;
   std::deque<HugeArray<char>> arena_;
   size_t arena_left_ = 0;
   char* arena_next_ = nullptr;
