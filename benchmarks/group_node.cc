@@ -116,6 +116,7 @@ absl::Status GroupNode::Open(const std::filesystem::path& folder, const Options&
   return Await(loop_.executor(), [&](auto done) {
     replication::HostOptions host_options;
     host_options.seed = ToUint(id_);
+    host_options.entry_memory_kept = host_options.entry_memory_at_start = options.prepared_bytes;
     host_ = std::make_unique<replication::GroupHost>(host_options, id_, transport_.get(),
                                                      kReplicationChannel, replica_log_.get(),
                                                      loop_.executor(), &clock_);

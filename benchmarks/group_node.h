@@ -51,9 +51,10 @@ class GroupNode {
  public:
   struct Options {
     int groups = 1;
-    // As much as may be written: the log's segments hold zeros, and the maps have their memory,
-    // before the node serves. A node that has run for a while recycles both; one that is new would
-    // write zeros to the disk, and have pages cleared, just while it is measured.
+    // As much as may be written: the log's segments hold zeros, and the maps and the log in memory
+    // have their memory, before the node serves. A node that has run for a while recycles all
+    // three; one that is new would write zeros to the disk, and have pages cleared, just while it
+    // is measured.
     uint64_t prepared_bytes = 128 << 20;
   };
   // `transport` is given the loop to run on. Started from a thread that may block.

@@ -133,8 +133,9 @@ void GroupHost::Impl::MakeGroup(PartitionId id, const Unstarted& spec) {
                                  .applied = applied,
                                  .stored_epoch = spec.setup.configuration.epoch,
                                  .next_expiry = {}};
-  group->hosted = std::make_shared<HostedGroup>(
-      options_, std::move(core), begin, spec.state_machine, executor_, spec.apply_executor, clock_);
+  group->hosted =
+      std::make_shared<HostedGroup>(options_, std::move(core), begin, spec.state_machine, executor_,
+                                    spec.apply_executor, clock_, slabs_);
   SetAwake(table_.Add(id, spec.state_machine, spec.apply_executor), std::move(group));
   if (lost) {
     // Its ballots may be gone, and with them what it promised (R3): it says nothing until it is

@@ -57,7 +57,9 @@ void GroupHost::Impl::RunBatch(std::weak_ptr<Impl> host, Executor* home,
 
 void GroupHost::Impl::FinishApplies(std::vector<Apply> applies) {
   HostedGroup::Answers answers;
-  answers.reserve(applies.size());
+  size_t results = 0;
+  for (const Apply& apply : applies) results += apply.outcome.results.size();
+  answers.reserve(results);
   for (Apply& apply : applies) {
     const bool again = apply.group->FinishApply(std::move(apply.outcome), answers);
     AwakeGroup* const awake = FindAwake(apply.group->core().group());

@@ -72,6 +72,7 @@ void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue:
   // Damage concerns this replica alone; who can read its other trees goes on with them.
   if (!hosted.failure().ok() && !absl::IsDataLoss(hosted.failure())) ReportFatal(hosted.failure());
   GroupCore::Effects effects = hosted.core().TakeEffects(now);
+  if (batch.frames.empty()) batch.frames.reserve(std::max(effects.records.size(), flushing_));
   for (GroupCore::Record& record : effects.records)
     batch.frames.push_back(ToFrame(id, std::move(record)));
   if (!effects.records.empty()) batch.marks.emplace_back(id, effects.last_record);
@@ -87,6 +88,7 @@ void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue:
   if (released > group.released) {
     group.released = released;
     log_->Release(id, released);
+    hosted.OnReleased();
   }
   // Under load it moves on with each answer: one that is too early is looked at when it is due.
   if (const Instant deadline = hosted.next_deadline(); deadline < group.deadline) {
@@ -226,7 +228,7 @@ void GroupHost::Impl::OnMessage(NodeId from, std::string bytes) {
       AnswerForAbsent(from, body);
       continue;
     }
-    group->hosted->core().Step(body, now);
+    group->hosted->Step(body, now);
     MarkDirty(*group);
   }
 }

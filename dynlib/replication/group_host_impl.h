@@ -32,6 +32,7 @@
 #include "dynlib/replication/log_records.h"
 #include "dynlib/replication/message.h"
 #include "dynlib/replication/message_codec.h"
+#include "dynlib/replication/payload_blocks.h"
 #include "dynlib/replication/replica_log.h"
 #include "dynlib/replication/resting.h"
 #include "dynlib/replication/state_machine.h"
@@ -52,6 +53,8 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
         channel_(channel),
         log_(log),
         queue_(std::make_shared<LogQueue>(log, executor, clock, metrics)),
+        slabs_(std::make_shared<PayloadSlabs>(options_.entry_memory_kept,
+                                              options_.entry_memory_at_start)),
         executor_(executor),
         clock_(clock),
         metrics_(metrics),
@@ -169,6 +172,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   const Channel channel_;
   ReplicaLog* const log_;
   const std::shared_ptr<LogQueue> queue_;
+  const std::shared_ptr<PayloadSlabs> slabs_;
   Executor* const executor_;
   const Clock* const clock_;
   MetricsSink* const metrics_;

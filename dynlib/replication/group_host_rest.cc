@@ -81,7 +81,7 @@ AwakeGroup& GroupHost::Impl::Wake(GroupTable::Index index) {
                                  .next_expiry = rested.next_expiry};
   group->hosted =
       std::make_shared<HostedGroup>(options_, std::move(core), begin, table_.StateMachineOf(index),
-                                    executor_, table_.ApplyExecutorOf(index), clock_);
+                                    executor_, table_.ApplyExecutorOf(index), clock_, slabs_);
   if (halted_) group->hosted->Close(halt_status_);
   group->seen = AwakeGroup::See(*group->hosted);
   metrics_->Count("replication.groups_woken", 1);

@@ -20,6 +20,11 @@ absl::Status Validate(const HostOptions& options) {
   }
   if (options.wakes_at_once < 1)
     return absl::InvalidArgumentError("host.wakes_at_once is 0; allowed: at least 1");
+  if (options.entry_memory_at_start > options.entry_memory_kept) {
+    return absl::InvalidArgumentError(
+        Cat("host.entry_memory_at_start is ", options.entry_memory_at_start,
+            "; allowed: up to entry_memory_kept, which is ", options.entry_memory_kept));
+  }
   const std::pair<std::string_view, Duration> durations[] = {
       {"read_wait", options.read_wait},
       {"log_overdue", options.log_overdue},

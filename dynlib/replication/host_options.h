@@ -36,7 +36,12 @@ struct HostOptions {
                                 // record, if it may rest; 0: at once; up to 1 hour
   size_t wakes_at_once = 512;   // groups at rest whose leader's node was lost elect another so many
                                 // at a time, and those at once that something is asked of
-  FaultsForTest faults;         // also handed to the groups and to liveness
+  size_t entry_memory_kept =
+      32
+      << 20;  // bytes of the log in memory, for all groups, that are kept when they are let go of
+  size_t entry_memory_at_start =
+      0;  // of that, what is there from the start: no commit waits for the system to give it
+  FaultsForTest faults;  // also handed to the groups and to liveness
 };
 absl::Status Validate(const HostOptions& options);
 

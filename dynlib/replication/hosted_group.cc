@@ -29,7 +29,8 @@ bool SameMembers(const std::vector<Member>& a, const std::vector<Member>& b) {
 
 HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core,
                          const Begin& begin, StateMachine* state_machine, Executor* home,
-                         Executor* apply_executor, const Clock* clock)
+                         Executor* apply_executor, const Clock* clock,
+                         std::shared_ptr<PayloadSlabs> slabs)
     : options_(options),
       core_(std::move(core)),
       lost_(begin.lost),
@@ -39,6 +40,7 @@ HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> 
       clock_(clock),
       applier_(state_machine, core_->kind(), !options.faults.no_deduplication),
       applied_(begin.applied),
+      blocks_(std::move(slabs)),
       next_expiry_(begin.next_expiry) {}
 
 absl::Status HostedGroup::NotLeader() const {
@@ -108,7 +110,8 @@ void HostedGroup::Propose(Command command, bool ends, ProposeCallback done) {
 
 Payload HostedGroup::PayloadOf(const LoggedCommand& logged) {
   const LoggedHead head(logged);
-  auto [to, payload] = blocks_.Take(head.bytes().size() + logged.command.size());
+  auto [to, payload] =
+      blocks_.Take(head.bytes().size() + logged.command.size(), core_->retained_bytes());
   to = std::copy(head.bytes().begin(), head.bytes().end(), to);
   std::copy(logged.command.begin(), logged.command.end(), to);
   return payload;
@@ -125,6 +128,20 @@ void HostedGroup::ExpireSessionsIfDue() {
                              .command = {}};
   // When it does not fit now, it will in a while.
   core_->Propose(PayloadOf(expire), clock_->Now()).IgnoreError();
+}
+
+// Entries are taken out of the message, which may hold those of many groups: the log may have to
+// keep them for long. The message's memory is at once there for the next.
+void HostedGroup::Step(GroupMessage& message, Instant now) {
+  if (auto* accept = std::get_if<Accept>(&message.body)) {
+    for (Payload& entry : accept->entries) {
+      if (entry == nullptr) continue;
+      auto [to, copy] = blocks_.Take(entry->size(), core_->retained_bytes());
+      std::copy(entry->begin(), entry->end(), to);
+      entry = std::move(copy);
+    }
+  }
+  core_->Step(message, now);
 }
 
 // Nothing of these was logged: who does not lead any more says no more than that.

@@ -26,6 +26,7 @@
 #include "dynlib/replication/applier.h"
 #include "dynlib/replication/group_core.h"
 #include "dynlib/replication/host_options.h"
+#include "dynlib/replication/message.h"
 #include "dynlib/replication/payload_blocks.h"
 #include "dynlib/replication/resting.h"
 #include "dynlib/replication/state_machine.h"
@@ -98,7 +99,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   };
   HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> core, const Begin& begin,
               StateMachine* state_machine, Executor* home, Executor* apply_executor,
-              const Clock* clock);
+              const Clock* clock, std::shared_ptr<PayloadSlabs> slabs);
 
   GroupCore& core() { return *core_; }
   const GroupCore& core() const { return *core_; }
@@ -107,6 +108,11 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   // Not OK once the state machine failed: the replica votes, but neither applies nor leads.
   const absl::Status& failure() const { return failure_; }
 
+  void Step(GroupMessage& message, Instant now);
+  // The log was released, as far as the core says.
+  void OnReleased() {
+    if (core_->retained_bytes() == 0) blocks_.Clear();
+  }
   // While the members change, proposals wait here for the change to be made.
   void Propose(Command command, bool ends, ProposeCallback done);
   void AddLearner(const Member& learner, Slot from, LearnerCallback done);

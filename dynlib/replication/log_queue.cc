@@ -7,6 +7,11 @@ namespace {
 
 constexpr Duration kRetry = std::chrono::milliseconds(50);
 
+size_t BytesOf(const LogFrame& frame) {
+  return ReplicaLog::kFrameOverheadBytes + frame.header.size() +
+         (frame.payload == nullptr ? 0 : frame.payload->size());
+}
+
 }  // namespace
 
 LogQueue::LogQueue(ReplicaLog* log, Executor* executor, const Clock* clock, MetricsSink* metrics)
@@ -27,12 +32,14 @@ void LogQueue::OnClosed(absl::AnyInvocable<void(absl::Status)> callback) {
 void LogQueue::Append(Batch batch) {
   last_append_ = clock_->Now();
   const size_t bytes_max = log_->append_bytes_max();
+  size_t total = 0;
+  for (const LogFrame& frame : batch.frames) total += BytesOf(frame);
+  if (total <= bytes_max) return Enqueue(std::move(batch));
   Batch part;
   part.frames.reserve(batch.frames.size());
   size_t bytes = 0;
   for (LogFrame& frame : batch.frames) {
-    const size_t size = ReplicaLog::kFrameOverheadBytes + frame.header.size() +
-                        (frame.payload == nullptr ? 0 : frame.payload->size());
+    const size_t size = BytesOf(frame);
     if (!part.frames.empty() && bytes + size > bytes_max) {
       Enqueue(std::exchange(part, {}));
       bytes = 0;

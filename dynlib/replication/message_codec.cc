@@ -364,8 +364,6 @@ class HandReader {
   }
 
   bool ReadAccept(std::string_view rest, Accept& accept) {
-    entries_.clear();
-    size_t bytes = 0;
     while (!rest.empty()) {
       const std::optional<Field> field = Next(rest);
       if (!field.has_value()) return false;
@@ -373,8 +371,7 @@ class HandReader {
       if (is_entry != (field->type == kBytesType)) return false;
       switch (field->number) {
         case wire::Accept::kEntriesFieldNumber:
-          entries_.push_back(field->bytes);
-          bytes += field->bytes.size();
+          accept.entries.emplace_back(message_, field->bytes);
           break;
         case wire::Accept::kFirstSlotFieldNumber:
           accept.first_slot = field->value;
@@ -392,24 +389,7 @@ class HandReader {
           return false;
       }
     }
-    TakeEntries(bytes, accept);
     return true;
-  }
-
-  // Of a message that holds much else, which they would keep in memory, entries are copied into a
-  // block of their own.
-  void TakeEntries(size_t bytes, Accept& accept) {
-    accept.entries.reserve(entries_.size());
-    if (2 * bytes >= message_->size()) {
-      for (std::string_view entry : entries_) accept.entries.emplace_back(message_, entry);
-      return;
-    }
-    const auto block = std::make_shared_for_overwrite<char[]>(bytes);
-    char* at = block.get();
-    for (std::string_view entry : entries_) {
-      accept.entries.emplace_back(block, std::string_view(at, entry.size()));
-      at = std::copy(entry.begin(), entry.end(), at);
-    }
   }
 
   static bool ReadAccepted(std::string_view rest, Accepted& accepted) {
@@ -443,7 +423,6 @@ class HandReader {
   }
 
   const std::shared_ptr<const std::string> message_;
-  std::vector<std::string_view> entries_;
 };
 
 absl::StatusOr<NodeMessage> DecodeByClasses(std::string_view bytes) {

@@ -20,7 +20,7 @@ std::string Encode(const NodeMessage& message);
 
 // kInvalidArgument for bytes that are not a NodeMessage. Messages of a kind that this version does
 // not know are left out. The contents are untrusted: what a peer claims is for the cores to judge.
-// Proposals that make up most of a message share its bytes, and keep all of them in memory.
+// Proposals share its bytes, and keep all of them in memory: who keeps one for long copies it.
 absl::StatusOr<NodeMessage> DecodeNodeMessage(std::string bytes);
 
 }  // namespace dynlib::replication

@@ -96,10 +96,11 @@ class SessionTable {
   size_t clients() const { return clients_.size(); }
 
  private:
+  using Results = std::map<uint64_t, SessionResult>;
   struct Client {
     uint64_t acknowledged = 0;
     WallTime last;
-    std::map<uint64_t, SessionResult> results;
+    Results results;
   };
 
   std::map<ClientId, Client> clients_;

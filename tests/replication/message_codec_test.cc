@@ -232,22 +232,6 @@ TEST(MessageCodecTest, EntriesThatAreMostOfAMessageShareItsBytes) {
   EXPECT_EQ(entries[0].owner(), entries[2].owner());
 }
 
-// Else a small entry of a group at rest would keep the whole message in memory.
-TEST(MessageCodecTest, EntriesThatAreLittleOfAMessageAreTakenOutOfIt) {
-  DYNLIB_ASSERT_OK_AND_ASSIGN(
-      NodeMessage out,
-      DecodeNodeMessage(Encode({.groups = {Proposal(1, {Bytes("small"), Bytes("too")}),
-                                           Proposal(2, {Bytes(std::string(5000, 'x'))})},
-                                .liveness = {}})));
-  ASSERT_EQ(out.groups.size(), 2u);
-  const std::vector<Payload>& small = EntriesOf(out.groups[0]);
-  ASSERT_EQ(small.size(), 2u);
-  EXPECT_EQ(*small[0], "small");
-  EXPECT_EQ(*small[1], "too");
-  EXPECT_EQ(small[0].owner(), small[1].owner());
-  EXPECT_NE(small[0].owner(), EntriesOf(out.groups[1])[0].owner());
-}
-
 // What is read by hand is what the generated classes read.
 TEST(MessageCodecTest, ProposalsAndAnswersOfAnyShapeAreRead) {
   const auto read_group = [](const std::string& group_bytes) {

@@ -436,6 +436,8 @@ TEST_F(RestingTest, OptionsAreChecked) {
   EXPECT_THAT(Validate(options_).message(), testing::HasSubstr("rest_after"));
   options_ = {.wakes_at_once = 0};
   EXPECT_THAT(Validate(options_).message(), testing::HasSubstr("wakes_at_once"));
+  options_ = {.entry_memory_kept = 1 << 20, .entry_memory_at_start = 2 << 20};
+  EXPECT_THAT(Validate(options_).message(), testing::HasSubstr("entry_memory_at_start is 2097152"));
 }
 
 }  // namespace
