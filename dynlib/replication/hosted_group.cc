@@ -91,21 +91,23 @@ void HostedGroup::Propose(Command command, bool ends, ProposeCallback done) {
     held_.push_back({std::move(command), ends, std::move(done)});
     return;
   }
+  const WallTime wall_now = clock_->WallNow();
   const LoggedCommand logged{
       .kind = ends ? LoggedCommand::Kind::kEnd : LoggedCommand::Kind::kCommand,
       .client = command.client,
       .sequence = command.sequence,
       .acknowledged = command.acknowledged,
       .issued = command.issued,
-      .proposed = clock_->WallNow(),
+      .proposed = wall_now,
       .command = command.command};
   Payload payload = PayloadOf(logged);
-  absl::StatusOr<Slot> slot = ends ? core_->ProposeEnd(std::move(payload), clock_->Now())
-                                   : core_->Propose(std::move(payload), clock_->Now());
+  const Instant now = clock_->Now();
+  absl::StatusOr<Slot> slot = ends ? core_->ProposeEnd(std::move(payload), now)
+                                   : core_->Propose(std::move(payload), now);
   if (!slot.ok()) return refuse(slot.status());
   DYNLIB_CHECK(proposals_.empty() || proposals_.back().slot < *slot);
   proposals_.push_back({*slot, std::move(done)});
-  ExpireSessionsIfDue();
+  ExpireSessionsIfDue(wall_now, now);
 }
 
 Payload HostedGroup::PayloadOf(const LoggedCommand& logged) {
@@ -117,17 +119,16 @@ Payload HostedGroup::PayloadOf(const LoggedCommand& logged) {
   return payload;
 }
 
-void HostedGroup::ExpireSessionsIfDue() {
-  const WallTime now = clock_->WallNow();
-  if (now < next_expiry_) return;
+void HostedGroup::ExpireSessionsIfDue(WallTime wall_now, Instant now) {
+  if (wall_now < next_expiry_) return;
   const bool first = next_expiry_ == WallTime();
-  next_expiry_ = now + options_.session_expiry / 4;
+  next_expiry_ = wall_now + options_.session_expiry / 4;
   if (first) return;
   const LoggedCommand expire{.kind = LoggedCommand::Kind::kExpireSessions,
-                             .proposed = now - options_.session_expiry,
+                             .proposed = wall_now - options_.session_expiry,
                              .command = {}};
   // When it does not fit now, it will in a while.
-  core_->Propose(PayloadOf(expire), clock_->Now()).IgnoreError();
+  core_->Propose(PayloadOf(expire), now).IgnoreError();
 }
 
 // Entries are taken out of the message, which may hold those of many groups: the log may have to

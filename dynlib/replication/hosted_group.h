@@ -171,7 +171,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   bool Leads() const { return core_->role() == Role::kLeader || core_->Busy(); }
   absl::Status NotLeader() const;
   Payload PayloadOf(const LoggedCommand& logged);
-  void ExpireSessionsIfDue();
+  void ExpireSessionsIfDue(WallTime wall_now, Instant now);
   void Answer(ProposeCallback done, ProposalResult result);
   void ProposeHeld();
   void EndChanges();
