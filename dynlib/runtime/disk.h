@@ -37,6 +37,14 @@
 
 namespace dynlib {
 
+// How a thread waits for a write to be durable.
+enum class DiskWait {
+  kSleep,
+  // It has nothing else to do, and others wait for it: a disk may use its processor, as long as
+  // nobody else wants it, to hear of the end a little sooner.
+  kPoll,
+};
+
 class File {
  public:
   // Closes; does not sync.
@@ -59,8 +67,8 @@ class File {
   }
   // WriteDurably in two halves, for who has something else to do meanwhile: `data` stays as it is,
   // and no other write or Sync of the file begins, until the second half has returned, which
-  // follows each Start that returned OK.
-  virtual absl::Status StartWriteDurably(uint64_t offset, std::string_view data) {
+  // follows each Start that returned OK, on the same thread.
+  virtual absl::Status StartWriteDurably(uint64_t offset, std::string_view data, DiskWait wait) {
     return WriteAt(offset, data);
   }
   virtual absl::Status FinishWriteDurably() { return Sync(); }

@@ -12,7 +12,8 @@ namespace dynlib::store {
 absl::StatusOr<std::unique_ptr<LocalStore>> LocalStore::Open(std::string_view path,
                                                              const Store::Options& options,
                                                              MetricsSink* metrics,
-                                                             Store::Recovery* found) {
+                                                             Store::Recovery* found,
+                                                             const PolledWait::Options& wait) {
   std::error_code error;
   std::filesystem::path folder =
       std::filesystem::absolute(std::filesystem::path(path), error).lexically_normal();
@@ -21,9 +22,9 @@ absl::StatusOr<std::unique_ptr<LocalStore>> LocalStore::Open(std::string_view pa
     return absl::InvalidArgumentError(Cat("path ", Escape(path), " names no folder"));
   }
   std::unique_ptr<LocalStore> local(new LocalStore);
-  DYNLIB_ASSIGN_OR_RETURN(local->disk_,
-                          PosixDisk::Open({.root = folder.parent_path().string(),
-                                           .create_root = options.create_if_missing}));
+  DYNLIB_ASSIGN_OR_RETURN(local->disk_, PosixDisk::Open({.root = folder.parent_path().string(),
+                                                         .create_root = options.create_if_missing,
+                                                         .wait = wait}));
   DYNLIB_ASSIGN_OR_RETURN(local->store_,
                           Store::Open(options, local->disk_.get(), folder.filename().string(),
                                       {.log = &local->log_,

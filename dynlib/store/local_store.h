@@ -8,6 +8,9 @@
 // waits for to the log, and makes its segments; one makes checkpoints; one reads for GetAsync. Give
 // callbacks an executor of your own.
 //
+// A thread whose durable write is written by itself polls for its end, up to 0.3 ms, and may find
+// itself on another processor afterwards: see PolledWait.
+//
 // Its destructor closes the store: what was answered is there at the next Open, and so is what was
 // written without waiting for the disk.
 #ifndef DYNLIB_STORE_LOCAL_STORE_H_
@@ -19,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/metrics.h"
+#include "dynlib/runtime/posix/polled_wait.h"
 #include "dynlib/runtime/posix/posix_disk.h"
 #include "dynlib/runtime/posix/system_clock.h"
 #include "dynlib/runtime/posix/thread_executor.h"
@@ -28,10 +32,12 @@ namespace dynlib::store {
 
 class LocalStore {
  public:
-  // As Store::Open, in the folder `path`.
+  // As Store::Open, in the folder `path`. `wait`: what a thread may do while it waits for its own
+  // write alone.
   static absl::StatusOr<std::unique_ptr<LocalStore>> Open(
       std::string_view path, const Store::Options& options = {},
-      MetricsSink* metrics = MetricsSink::None(), Store::Recovery* found = nullptr);
+      MetricsSink* metrics = MetricsSink::None(), Store::Recovery* found = nullptr,
+      const PolledWait::Options& wait = {});
   ~LocalStore();
 
   Store* operator->() { return store_.get(); }

@@ -106,15 +106,18 @@ absl::Status NodeLog::AppendAndWait(std::vector<LogRecord> records) {
   return append.Wait();
 }
 absl::Status NodeLog::AppendAndWait(std::vector<LogRecord> records,
-                                    absl::FunctionRef<void()> meanwhile) {
+                                    absl::FunctionRef<void()> meanwhile, DiskWait wait) {
   PendingAppend append;
-  Meanwhile once(meanwhile);
+  Meanwhile once(meanwhile, wait);
   const absl::Status refused = Append(std::move(records), &append);
-  if (refused.ok()) return append.log_->Wait(append.batch_, &once);
+  if (refused.ok()) return append.log_->Wait(append.batch_, once);
   once.Run();
   return refused;
 }
-absl::Status NodeLog::PendingAppend::Wait() { return log_->Wait(batch_, nullptr); }
+absl::Status NodeLog::PendingAppend::Wait() {
+  Meanwhile nothing(DiskWait::kPoll);
+  return log_->Wait(batch_, nothing);
+}
 void NodeLog::Release(StreamId stream, uint64_t through_slot) {
   impl_->Release(stream, through_slot);
 }

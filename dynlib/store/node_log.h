@@ -190,13 +190,16 @@ class NodeLog {
   void Append(std::vector<LogRecord> records, Executor* executor,
               absl::AnyInvocable<void(absl::Status)> done);
 
-  // As Append, and waits for the answer, which it returns.
+  // As Append, and waits for the answer, which it returns. A thread that writes its own append and
+  // nobody else's waits for the disk as DiskWait::kPoll says.
   absl::Status AppendAndWait(std::vector<LogRecord> records);
   // The same, for who has something else to do that takes about as long as a write of the disk:
   // `meanwhile` is called once, on this thread, while the bytes are on their way, if that is
   // possible, and before this returns in any case. If others wait for the same batch, so do they
-  // for `meanwhile`. It may call the log, but not wait for it.
-  absl::Status AppendAndWait(std::vector<LogRecord> records, absl::FunctionRef<void()> meanwhile);
+  // for `meanwhile`. It may call the log, but not wait for it. `wait`: kSleep if there are others
+  // that want the processor.
+  absl::Status AppendAndWait(std::vector<LogRecord> records, absl::FunctionRef<void()> meanwhile,
+                             DiskWait wait);
 
   class PendingAppend;
   // Hears of appends a batch at a time.

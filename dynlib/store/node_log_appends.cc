@@ -124,7 +124,7 @@ const NodeLog::Impl::BatchRef& NodeLog::Impl::OpenBatchLocked(const Pending& pen
 
 // Waiting.
 
-absl::Status NodeLog::Impl::Wait(const BatchRef& batch, Meanwhile* meanwhile) {
+absl::Status NodeLog::Impl::Wait(const BatchRef& batch, Meanwhile& meanwhile) {
   bool lead = false;
   bool candidate = false;
   if (batch->settled.load(std::memory_order_acquire) == 0) {
@@ -134,13 +134,13 @@ absl::Status NodeLog::Impl::Wait(const BatchRef& batch, Meanwhile* meanwhile) {
     candidate = !lead && batch->queued && !batch->has_candidate;
     if (candidate) batch->has_candidate = true;
   }
-  if (!lead && meanwhile != nullptr) meanwhile->Run();
+  if (!lead) meanwhile.Run();
   if (candidate) {
     WaitWhile(batch->lead, Batch::kWait);
     lead = batch->lead.load(std::memory_order_relaxed) == Batch::kHasRole;
   }
   if (lead) LeadInline(meanwhile);
-  if (meanwhile != nullptr) meanwhile->Run();
+  meanwhile.Run();
   WaitWhile(batch->settled, 0);
   return batch->status;
 }
@@ -150,8 +150,8 @@ bool NodeLog::Impl::MayLeadLocked(const Batch& batch) const {
          queue_.front().get() == &batch;
 }
 
-void NodeLog::Impl::LeadInline(Meanwhile* meanwhile) {
-  const Wrote wrote = WriteQueued(/*inline_leader=*/true, meanwhile);
+void NodeLog::Impl::LeadInline(Meanwhile& meanwhile) {
+  const Wrote wrote = WriteQueued(&meanwhile);
   if (wrote == Wrote::kNeedsTask) {
     std::lock_guard lock(mutex_);
     task_wants_role_ = true;

@@ -54,7 +54,7 @@ bool NodeLog::Impl::TakeRole() {
 
 // True if there is more to do.
 bool NodeLog::Impl::StepWithRole() {
-  bool more = WriteQueued(/*inline_leader=*/false) == Wrote::kSomething;
+  bool more = WriteQueued(/*meanwhile=*/nullptr) == Wrote::kSomething;
   more |= Shrink();
   if (!BeginCopying() && !IsClosing()) {
     ReleaseRole();

@@ -143,7 +143,7 @@ absl::Status NodeLog::Impl::LogLosses(const RecoveredLog& recovered) {
 // Writing, with the role.
 
 // The batch at the front of the queue, with what the index has to say; or that alone.
-NodeLog::Impl::Wrote NodeLog::Impl::WriteQueued(bool inline_leader, Meanwhile* meanwhile) {
+NodeLog::Impl::Wrote NodeLog::Impl::WriteQueued(Meanwhile* meanwhile) {
   BatchRef batch;
   {
     std::lock_guard lock(mutex_);
@@ -158,7 +158,7 @@ NodeLog::Impl::Wrote NodeLog::Impl::WriteQueued(bool inline_leader, Meanwhile* m
     if (plan.batch != nullptr) SettleLocked(std::move(plan.batch), absl::OkStatus());
     return Wrote::kNothing;
   }
-  if (inline_leader && !MakeRoomNow(plan)) {
+  if (meanwhile != nullptr && !MakeRoomNow(plan)) {
     Unplan(plan);
     return Wrote::kNeedsTask;
   }
@@ -336,7 +336,7 @@ absl::Status NodeLog::Impl::WriteHere(Plan& plan, Meanwhile* meanwhile) {
   EncodeBatch(header, plan.payloads, active_.offset, options_.block_bytes, bytes + before,
               plan.rests);
   const absl::Status status =
-      WriteAndSync(active_.offset - before, std::string_view(bytes, length), meanwhile);
+      WriteAndSync(plan, active_.offset - before, std::string_view(bytes, length), meanwhile);
   if (!status.ok()) {
     CloseForGood(plan, status);
     return absl::UnknownError(status.message());
@@ -345,13 +345,17 @@ absl::Status NodeLog::Impl::WriteHere(Plan& plan, Meanwhile* meanwhile) {
   return absl::OkStatus();
 }
 
-absl::Status NodeLog::Impl::WriteAndSync(uint64_t offset, std::string_view bytes,
+absl::Status NodeLog::Impl::WriteAndSync(const Plan& plan, uint64_t offset, std::string_view bytes,
                                          Meanwhile* meanwhile) {
   const Instant start = clock_->Now();
-  if (meanwhile == nullptr) {
+  // Who wrote for others as well leaves the processor to them.
+  const bool alone = plan.batch != nullptr && plan.batch->appends == 1;
+  const DiskWait wait = meanwhile != nullptr && alone ? meanwhile->wait() : DiskWait::kSleep;
+  const bool in_halves = meanwhile != nullptr && (meanwhile->has_work() || wait == DiskWait::kPoll);
+  if (!in_halves) {
     DYNLIB_RETURN_IF_ERROR(active_.file->WriteDurably(offset, bytes));
   } else {
-    DYNLIB_RETURN_IF_ERROR(active_.file->StartWriteDurably(offset, bytes));
+    DYNLIB_RETURN_IF_ERROR(active_.file->StartWriteDurably(offset, bytes, wait));
     meanwhile->Run();
     DYNLIB_RETURN_IF_ERROR(active_.file->FinishWriteDurably());
   }

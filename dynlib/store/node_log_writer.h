@@ -80,16 +80,21 @@ struct NodeLog::Batch {
   std::atomic<uint32_t> lead{kWait};
 };
 
-// What a thread that waits for an append does while the bytes are on their way, once.
+// What a thread that waits for an append does while the bytes are on their way, once, and how it
+// waits for the disk if it writes the batch.
 class NodeLog::Meanwhile {
  public:
-  explicit Meanwhile(absl::FunctionRef<void()> work) : work_(work) {}
+  explicit Meanwhile(DiskWait wait) : wait_(wait), ran_(true) {}
+  Meanwhile(absl::FunctionRef<void()> work, DiskWait wait) : work_(work), wait_(wait) {}
   void Run() {
-    if (!std::exchange(ran_, true)) work_();
+    if (!std::exchange(ran_, true)) (*work_)();
   }
+  bool has_work() const { return !ran_; }
+  DiskWait wait() const { return wait_; }
 
  private:
-  const absl::FunctionRef<void()> work_;
+  const std::optional<absl::FunctionRef<void()>> work_;
+  const DiskWait wait_;
   bool ran_ = false;
 };
 
@@ -108,8 +113,8 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   // The methods of NodeLog. Any thread.
   void Append(std::vector<LogRecord> records, Executor* executor, Done done);
   absl::Status Append(std::vector<LogRecord> records, PendingAppend* append);
-  // `meanwhile`: null, or to be run before this returns.
-  absl::Status Wait(const std::shared_ptr<Batch>& batch, Meanwhile* meanwhile);
+  // `meanwhile` is run before this returns.
+  absl::Status Wait(const std::shared_ptr<Batch>& batch, Meanwhile& meanwhile);
   void Release(StreamId stream, uint64_t through_slot);
   void Drop(StreamId stream);
   void ReleaseSpace();
@@ -178,7 +183,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   // Appends: node_log_appends.cc.
   absl::Status Enqueue(Pending& pending, uint64_t bytes);
   absl::Status CheckUnarchived(const std::vector<LogRecord>& records);
-  void LeadInline(Meanwhile* meanwhile);
+  void LeadInline(Meanwhile& meanwhile);
   void ReleaseRole();
   void AnswerSettled();
   void AnswerBatch(Batch& batch);
@@ -197,7 +202,8 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
 
   // With the role: node_log_writer.cc.
   enum class Wrote { kSomething, kNothing, kNeedsTask };
-  Wrote WriteQueued(bool inline_leader, Meanwhile* meanwhile = nullptr);
+  // `meanwhile`: of a thread that leads inline; null in the task.
+  Wrote WriteQueued(Meanwhile* meanwhile);
   BatchRef TakeBatchLocked();
   Plan PlanBatch(BatchRef batch);
   void PlanMarksLocked(Plan& plan, size_t max_frames);  // With index_mutex_ held.
@@ -208,7 +214,8 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   absl::Status NameHolder(const absl::Status& why) const;
   void BeginSegment(SegmentFiles::Segment segment, Plan& plan);
   absl::Status WriteHere(Plan& plan, Meanwhile* meanwhile = nullptr);
-  absl::Status WriteAndSync(uint64_t offset, std::string_view bytes, Meanwhile* meanwhile);
+  absl::Status WriteAndSync(const Plan& plan, uint64_t offset, std::string_view bytes,
+                            Meanwhile* meanwhile);
   void Written(Plan& plan, BatchHeader header);
   bool FreeSomething();
   void Unplan(Plan& plan);

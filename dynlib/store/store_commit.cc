@@ -272,10 +272,9 @@ void Store::Impl::Start(GroupPtr group, bool own) {
   logging_ = 1;
   std::vector<LogRecord> records;
   records.push_back(std::move(to_log_.front().record));
-  // The pages of one write take less time than it costs to make them meanwhile.
-  const absl::Status logged =
-      own ? log->AppendAndWait(std::move(records))
-          : log->AppendAndWait(std::move(records), [&] { PreparePages(*group); });
+  // Who leads for others leaves the processor to them while the disk is at it.
+  const absl::Status logged = log->AppendAndWait(
+      std::move(records), [&] { PreparePages(*group); }, own ? DiskWait::kPoll : DiskWait::kSleep);
   HandleLogged(logged, own);
 }
 

@@ -80,18 +80,22 @@ TEST(NodeLogWaitTest, WhatIsDoneMeanwhileIsDoneOnce) {
   int calls = 0;
   auto count = [&] { ++calls; };
   const uint64_t batches = h.log->GetStats().batches;
-  DYNLIB_EXPECT_OK(h.log->AppendAndWait({Entry(1, 1, 1, "one")}, [&] {
-    ++calls;
-    EXPECT_TRUE(h.log->OldestPendingSince().has_value());
-    EXPECT_EQ(h.log->GetStats().batches, batches);
-  }));
+  DYNLIB_EXPECT_OK(h.log->AppendAndWait(
+      {Entry(1, 1, 1, "one")},
+      [&] {
+        ++calls;
+        EXPECT_TRUE(h.log->OldestPendingSince().has_value());
+        EXPECT_EQ(h.log->GetStats().batches, batches);
+      },
+      DiskWait::kSleep));
   EXPECT_EQ(calls, 1);
-  EXPECT_THAT(h.log->AppendAndWait({}, count), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(h.log->AppendAndWait({}, count, DiskWait::kSleep),
+              StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_EQ(calls, 2);
   disk.PowerOff(sim::UnsyncedFate::kAllLost);
-  EXPECT_FALSE(h.log->AppendAndWait({Entry(1, 2, 1, "two")}, count).ok());
+  EXPECT_FALSE(h.log->AppendAndWait({Entry(1, 2, 1, "two")}, count, DiskWait::kPoll).ok());
   EXPECT_EQ(calls, 3);
-  EXPECT_FALSE(h.log->AppendAndWait({Entry(1, 3, 1, "three")}, count).ok());
+  EXPECT_FALSE(h.log->AppendAndWait({Entry(1, 3, 1, "three")}, count, DiskWait::kSleep).ok());
   EXPECT_EQ(calls, 4);
   disk.Restart();
   DYNLIB_ASSERT_OK(h.Reopen());
@@ -166,7 +170,8 @@ TEST_F(WaitTest, ManyThreadsOfBothKinds) {
         if (slot % 8 == 0) records.push_back(State(t, slot, 0, std::to_string(slot)));
         if (t % 4 == 2) {
           int calls = 0;
-          DYNLIB_EXPECT_OK(log_->AppendAndWait(std::move(records), [&] { ++calls; }));
+          DYNLIB_EXPECT_OK(log_->AppendAndWait(
+              std::move(records), [&] { ++calls; }, DiskWait::kPoll));
           EXPECT_EQ(calls, 1);
         } else if (t % 2 == 0) {
           DYNLIB_EXPECT_OK(log_->AppendAndWait(std::move(records)));

@@ -8,11 +8,15 @@
 #ifndef DYNLIB_RUNTIME_POSIX_ASYNC_WRITE_H_
 #define DYNLIB_RUNTIME_POSIX_ASYNC_WRITE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <vector>
+
+#include "dynlib/base/time.h"
 
 namespace dynlib {
 
@@ -29,9 +33,24 @@ class AsyncWrite {
   bool Start(int fd, uint64_t offset, std::string_view data);
   // After a Start: the bytes written, or an errno, negative.
   int64_t Wait();
+  // The same, but looks for the end in memory, and yields the processor in between, as long as the
+  // bounds allow. The kernel's layout of completions is only looked at where it is the known one.
+  struct Bounds {
+    Duration total;
+    // That a single yield may take: others use the processor, and a sleeper gets it back sooner.
+    Duration yield = std::chrono::microseconds(100);
+  };
+  struct Polled {
+    int64_t result = 0;  // of Wait
+    bool in_time = false;
+  };
+  Polled Poll(const Bounds& bounds);
 
  private:
   explicit AsyncWrite(uint64_t context) : context_(context) {}
+  bool CanPoll() const;
+  std::optional<int64_t> TakeFromRing();
+
   const uint64_t context_;  // aio_context_t
 };
 

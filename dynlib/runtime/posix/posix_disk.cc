@@ -83,12 +83,13 @@ absl::StatusOr<std::unique_ptr<PosixDisk>> PosixDisk::Open(Options options) {
     return absl::InvalidArgumentError(
         Cat("PosixDisk::Options::root is \"", Escape(root), "\": want the path of a folder"));
   }
+  DYNLIB_RETURN_IF_ERROR(PolledWait::Check(options.wait));
   if (options.create_root && MakeFolders(AT_FDCWD, root) != 0) {
     return StatusFromErrno("create folder", root);
   }
   const int fd = open(root.c_str(), kFolderFlags);
   if (fd < 0) return StatusFromErrno("open folder", root);
-  return std::unique_ptr<PosixDisk>(new PosixDisk(root, fd));
+  return std::unique_ptr<PosixDisk>(new PosixDisk(root, fd, options.wait));
 }
 
 PosixDisk::~PosixDisk() { close(root_fd_); }
@@ -101,7 +102,7 @@ absl::StatusOr<std::unique_ptr<File>> PosixDisk::Open(std::string_view path, Ope
                         OpenFlags(mode) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
   if (fd < 0) return StatusFromErrno("open", Show(path));
   // From here on the file closes the descriptor.
-  auto file = std::make_unique<PosixFile>(Show(path), fd, mode != OpenMode::kRead, async_);
+  auto file = std::make_unique<PosixFile>(Show(path), fd, mode != OpenMode::kRead, async_, wait_);
   struct stat info;
   if (fstat(fd, &info) != 0) return StatusFromErrno("stat", Show(path));
   if (!S_ISREG(info.st_mode)) {

@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/runtime/posix/interrupt_processor.h"
 #include "dynlib/runtime/posix/posix_status.h"
 
 namespace dynlib {
@@ -147,33 +149,80 @@ absl::Status PosixFile::WriteDurably(uint64_t offset, std::string_view data) {
 }
 
 // The device has the bytes when the first half's write is through, and keeps them when it is
-// flushed after that: the second half does both.
-absl::Status PosixFile::StartWriteDurably(uint64_t offset, std::string_view data) {
+// flushed after that: the second half does both. For a thread that polls the kernel does it, in one
+// go; when such a thread is to sleep, WriteDurably is the quickest there is.
+absl::Status PosixFile::StartWriteDurably(uint64_t offset, std::string_view data, DiskWait wait) {
   DYNLIB_RETURN_IF_ERROR(CheckWritable("write"));
   DYNLIB_RETURN_IF_ERROR(CheckRange("write", offset, data.size()));
-  if (async_ != nullptr && IsAligned(offset, data) && OpenDirect(direct_, 0)) {
-    started_ = {async_->Take(), offset, data};
-    if (started_.write != nullptr) {
-      if (started_.write->Start(direct_.fd, offset, data)) return absl::OkStatus();
-      async_->Return(std::move(started_.write));
+  started_ = {.offset = offset, .data = data};
+  if (async_ != nullptr && IsAligned(offset, data)) {
+    using Way = Started::Way;
+    if (wait == DiskWait::kSleep) {
+      if (StartAsync(Way::kDirect, direct_, 0)) return absl::OkStatus();
+    } else {
+      started_.way = Way::kNotBegun;
+      if (!BeginPolling()) return absl::OkStatus();
+      if (!StartAsync(Way::kPolled, durable_, O_DSYNC)) polled_wait_->End(/*in_time=*/false);
+      return absl::OkStatus();
     }
   }
   return WriteWhole(offset, data);
 }
 
+bool PosixFile::BeginPolling() {
+  if (!polled_wait_.has_value()) {
+    struct stat info;
+    if (fstat(fd_, &info) != 0) return false;
+    polled_wait_.emplace(wait_options_, wait_options_.follow_interrupts
+                                            ? InterruptProcessor(info.st_dev)
+                                            : std::nullopt);
+  }
+  return polled_wait_->Begin();
+}
+
+bool PosixFile::StartAsync(Started::Way way, Direct& direct, int flags) {
+  if (!OpenDirect(direct, flags)) return false;
+  std::unique_ptr<AsyncWrite> write = async_->Take();
+  if (write == nullptr) return false;
+  if (!write->Start(direct.fd, started_.offset, started_.data)) {
+    async_->Return(std::move(write));
+    return false;
+  }
+  started_.write = std::move(write);
+  started_.way = way;
+  return true;
+}
+
 absl::Status PosixFile::FinishWriteDurably() {
-  if (started_.write == nullptr) return Sync();
-  const int64_t put = started_.write->Wait();
+  switch (std::exchange(started_.way, Started::Way::kCached)) {
+    case Started::Way::kCached:
+      return Sync();
+    case Started::Way::kNotBegun:
+      return WriteDurably(started_.offset, started_.data);
+    case Started::Way::kDirect:
+      DYNLIB_RETURN_IF_ERROR(FinishAsync(direct_, started_.write->Wait()));
+      return Sync();
+    case Started::Way::kPolled:
+      break;
+  }
+  const AsyncWrite::Polled polled = started_.write->Poll({.total = polled_wait_->poll_max()});
+  polled_wait_->End(polled.in_time);
+  DYNLIB_RETURN_IF_ERROR(FinishAsync(durable_, polled.result));
+  const bool whole = polled.result == static_cast<int64_t>(started_.data.size());
+  return whole ? absl::OkStatus() : Sync();
+}
+
+// `put`: what became of the write that was under way. Afterwards all is written.
+absl::Status PosixFile::FinishAsync(Direct& direct, int64_t put) {
   async_->Return(std::move(started_.write));
   if (put < 0 && put != -EINVAL) {
     sync_failed_.store(true, std::memory_order_release);
     errno = static_cast<int>(-put);
     return Error("write", started_.offset);
   }
-  if (put < 0) direct_.state = Direct::State::kNone;  // another alignment
+  if (put < 0) direct.state = Direct::State::kNone;  // another alignment
   const size_t written = put < 0 ? 0 : static_cast<size_t>(put);
-  DYNLIB_RETURN_IF_ERROR(WriteWhole(started_.offset + written, started_.data.substr(written)));
-  return Sync();
+  return WriteWhole(started_.offset + written, started_.data.substr(written));
 }
 
 absl::Status PosixFile::Allocate(uint64_t offset, uint64_t length) {

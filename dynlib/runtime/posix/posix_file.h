@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,23 +15,28 @@
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/runtime/posix/async_write.h"
+#include "dynlib/runtime/posix/polled_wait.h"
 
 namespace dynlib {
 
 class PosixFile final : public File {
  public:
   // Takes over `fd`. `name` is what messages call it.
-  // `async`, if it is not null, has what StartWriteDurably needs.
+  // `async`, if it is not null, has what StartWriteDurably needs. `wait` has been checked.
   PosixFile(std::string name, int fd, bool writable,
-            std::shared_ptr<AsyncWritePool> async = nullptr)
-      : name_(std::move(name)), fd_(fd), writable_(writable), async_(std::move(async)) {}
+            std::shared_ptr<AsyncWritePool> async = nullptr, const PolledWait::Options& wait = {})
+      : name_(std::move(name)),
+        fd_(fd),
+        writable_(writable),
+        async_(std::move(async)),
+        wait_options_(wait) {}
   ~PosixFile() override;
 
   absl::Status ReadAt(uint64_t offset, std::span<char> out) override;
   absl::Status WriteAt(uint64_t offset, std::string_view data) override;
   absl::Status Sync() override;
   absl::Status WriteDurably(uint64_t offset, std::string_view data) override;
-  absl::Status StartWriteDurably(uint64_t offset, std::string_view data) override;
+  absl::Status StartWriteDurably(uint64_t offset, std::string_view data, DiskWait wait) override;
   absl::Status FinishWriteDurably() override;
   absl::Status WriteDirect(uint64_t offset, std::string_view data) override;
   absl::Status Allocate(uint64_t offset, uint64_t length) override;
@@ -62,12 +68,25 @@ class PosixFile final : public File {
   Direct durable_;  // each write synced
   // Of StartWriteDurably, until it is finished.
   struct Started {
+    enum class Way {
+      kCached,   // written; to be synced
+      kDirect,   // under way; to be synced
+      kPolled,   // under way, and synced by the write itself
+      kNotBegun  // the second half does it all
+    };
+    Way way = Way::kCached;
     std::unique_ptr<AsyncWrite> write;
     uint64_t offset = 0;
     std::string_view data;
   };
+  bool StartAsync(Started::Way way, Direct& direct, int flags);
+  bool BeginPolling();
+  absl::Status FinishAsync(Direct& direct, int64_t put);
+
   const std::shared_ptr<AsyncWritePool> async_;
   Started started_;
+  const PolledWait::Options wait_options_;
+  std::optional<PolledWait> polled_wait_;  // once it is wanted
 };
 
 }  // namespace dynlib

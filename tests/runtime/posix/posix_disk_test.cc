@@ -66,6 +66,8 @@ TEST(PosixDisk, BadRootsAreNamed) {
   DYNLIB_ASSERT_OK(disk->Open("file", OpenMode::kCreate));
   EXPECT_THAT(PosixDisk::Open({.root = folder.path() + "/file"}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("file")));
+  EXPECT_THAT(PosixDisk::Open({.root = folder.path(), .wait = {.poll_max = Duration(-1)}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("poll_max")));
 }
 
 TEST(PosixDisk, FilesAreWhatOtherProgramsSee) {
@@ -150,8 +152,9 @@ TEST(PosixDisk, OutOfSpaceIsResourceExhaustedAndNamesTheFile) {
 // after the file was renamed.
 using PutBytes = absl::Status (*)(File& file, uint64_t offset, std::string_view data);
 
+template <DiskWait kWait>
 absl::Status InTwoHalves(File& file, uint64_t offset, std::string_view data) {
-  DYNLIB_RETURN_IF_ERROR(file.StartWriteDurably(offset, data));
+  DYNLIB_RETURN_IF_ERROR(file.StartWriteDurably(offset, data, kWait));
   return file.FinishWriteDurably();
 }
 
@@ -162,7 +165,7 @@ INSTANTIATE_TEST_SUITE_P(, PosixDiskWrites,
                              +[](File& file, uint64_t offset, std::string_view data) {
                                return file.WriteDurably(offset, data);
                              },
-                             &InTwoHalves,
+                             &InTwoHalves<DiskWait::kSleep>, &InTwoHalves<DiskWait::kPoll>,
                              +[](File& file, uint64_t offset, std::string_view data) {
                                return file.WriteDirect(offset, data);
                              }));
@@ -221,7 +224,8 @@ TEST(PosixFile, AFailedSyncIsForGood) {
   EXPECT_THAT(file.WriteAt(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(file.Allocate(0, 1), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(file.WriteDurably(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
-  EXPECT_THAT(file.StartWriteDurably(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(file.StartWriteDurably(0, "x", DiskWait::kSleep),
+              StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(file.WriteDirect(0, "x"), StatusIs(absl::StatusCode::kDataLoss));
 }
 
@@ -238,8 +242,9 @@ TEST(PosixDisk, HalvesOfTwoFilesOverlap) {
   std::fill_n(aligned, kUnit, '1');
   std::fill_n(aligned + kUnit, kUnit, '2');
   for (int round = 0; round < 3; ++round) {
-    DYNLIB_ASSERT_OK(one->StartWriteDurably(0, std::string_view(aligned, kUnit)));
-    DYNLIB_ASSERT_OK(two->StartWriteDurably(kUnit, std::string_view(aligned + kUnit, kUnit)));
+    DYNLIB_ASSERT_OK(one->StartWriteDurably(0, std::string_view(aligned, kUnit), DiskWait::kSleep));
+    DYNLIB_ASSERT_OK(
+        two->StartWriteDurably(kUnit, std::string_view(aligned + kUnit, kUnit), DiskWait::kSleep));
     DYNLIB_ASSERT_OK(two->FinishWriteDurably());
     DYNLIB_ASSERT_OK(one->FinishWriteDurably());
   }
@@ -248,6 +253,28 @@ TEST(PosixDisk, HalvesOfTwoFilesOverlap) {
   EXPECT_EQ(found, std::string(kUnit, '1'));
   DYNLIB_ASSERT_OK(two->ReadAt(kUnit, found));
   EXPECT_EQ(found, std::string(kUnit, '2'));
+}
+
+// Only a part of it fits below the limit of what the process may write.
+TEST(PosixDisk, AWriteThatIsPolledForAndShortIsAnError) {
+  constexpr size_t kUnit = File::kDirectAlignment;
+  ScratchFolder folder;
+  const auto disk = OpenDisk(folder.path());
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto file, disk->Open("f", OpenMode::kCreate));
+  std::string memory(3 * kUnit, 'x');
+  const size_t misaligned = reinterpret_cast<uintptr_t>(memory.data()) % kUnit;
+  const char* const aligned = memory.data() + (misaligned == 0 ? 0 : kUnit - misaligned);
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit limit = before;
+  limit.rlim_cur = 2 * kUnit;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const absl::Status written =
+      InTwoHalves<DiskWait::kPoll>(*file, kUnit, std::string_view(aligned, 2 * kUnit));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, SIG_DFL);
+  EXPECT_THAT(written, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("f at 8192")));
 }
 
 TEST(PosixStatus, ErrnoMapsToTheCodesThatDiskPromises) {
