@@ -102,8 +102,8 @@ void HostedGroup::Propose(Command command, bool ends, ProposeCallback done) {
       .command = command.command};
   Payload payload = PayloadOf(logged);
   const Instant now = clock_->Now();
-  absl::StatusOr<Slot> slot = ends ? core_->ProposeEnd(std::move(payload), now)
-                                   : core_->Propose(std::move(payload), now);
+  absl::StatusOr<Slot> slot =
+      ends ? core_->ProposeEnd(std::move(payload), now) : core_->Propose(std::move(payload), now);
   if (!slot.ok()) return refuse(slot.status());
   DYNLIB_CHECK(proposals_.empty() || proposals_.back().slot < *slot);
   proposals_.push_back({*slot, std::move(done)});

@@ -29,7 +29,7 @@
 
 namespace dynlib::replication {
 
-// Slabs of 256 KiB. Those that were let go of are kept for whoever needs one next, up to a bound:
+// Slabs of 32 KiB. Those that were let go of are kept for whoever needs one next, up to a bound:
 // memory that comes from the system is cleared first, page by page, while a commit waits for it.
 // (With entries of a kilobyte in memory that was never used, a fifth of what a commit cost its
 // leader.)
@@ -37,7 +37,7 @@ namespace dynlib::replication {
 // Threads: any.
 class PayloadSlabs : public std::enable_shared_from_this<PayloadSlabs> {
  public:
-  static constexpr size_t kSlabBytes = 256 << 10;
+  static constexpr size_t kSlabBytes = 32 << 10;
 
   // Keeps up to `kept_bytes`, and has `bytes_at_start` from the start.
   PayloadSlabs(size_t kept_bytes, size_t bytes_at_start) : kept_max_(kept_bytes / kSlabBytes) {
