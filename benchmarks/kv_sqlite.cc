@@ -1,10 +1,11 @@
 // SQLite as its documents "Write-Ahead Logging", "PRAGMA synchronous" and "Memory-Mapped I/O" say:
 // journal_mode=WAL with synchronous=FULL syncs the log at each commit; reads go through a memory
-// map, so that no page is copied. It has one writer at a time; the clients take turns on one
-// connection, since writers on connections of their own poll for the lock with growing sleeps,
-// which is slower. Each client reads on a connection of its own. A store that is filled commits
-// with synchronous=OFF, a transaction a batch; a checkpoint on a connection with synchronous=FULL
-// is its end.
+// map, so that no page is copied. A connection that meets a locked database waits, as "Set A Busy
+// Timeout" says: in WAL mode a reader meets one when the log is being restarted. It has one writer
+// at a time; the clients take turns on one connection, since writers on connections of their own
+// poll for the lock with growing sleeps, which is slower. Each client reads on a connection of its
+// own. A store that is filled commits with synchronous=OFF, a transaction a batch; a checkpoint on
+// a connection with synchronous=FULL is its end.
 #include <sqlite3.h>
 
 #include <mutex>
@@ -16,6 +17,7 @@
 namespace dynlib::bench {
 namespace {
 
+constexpr int kBusyMs = 60'000;
 constexpr char kInsert[] = "INSERT OR REPLACE INTO kv (k, v) VALUES (?, ?)";
 constexpr char kDelete[] = "DELETE FROM kv WHERE k = ?";
 constexpr char kGet[] = "SELECT v FROM kv WHERE k = ?";
@@ -46,6 +48,7 @@ class Connection {
         sqlite3_open_v2(path.c_str(), &db_,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr),
         SQLITE_OK));
+    DYNLIB_RETURN_IF_ERROR(ToStatus(sqlite3_busy_timeout(db_, kBusyMs), SQLITE_OK));
     DYNLIB_RETURN_IF_ERROR(Run("PRAGMA journal_mode=WAL"));
     DYNLIB_RETURN_IF_ERROR(Run("PRAGMA synchronous=FULL"));
     DYNLIB_RETURN_IF_ERROR(Run(Cat("PRAGMA cache_size=-", cache_bytes >> 10)));
