@@ -109,8 +109,7 @@ class NodeStore {
   NodeContent* NewFlat(const NodeContent& content);
   // Puts content that says the same in the place of `old`, which is then to be handed to DropLater:
   // by the writer, or a checkpoint. Under a guard. False: somebody has pinned that, or takes it
-  // away.
-  // `pinned`: it is, for the caller.
+  // away. With `pinned` the caller gets a pin of the new one.
   bool ReplaceContent(Node& node, NodeContent& old, NodeContent* content, bool pinned);
   void DropLater(std::vector<NodeContent*> replaced);
   // What a page says, all in one piece from then on if nobody is at it. For a checkpoint that is
