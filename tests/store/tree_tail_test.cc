@@ -319,7 +319,7 @@ TEST_F(TreeTailTest, BatchesShowAsAWholeToOtherThreads) {
     return std::stoull(**value);
   };
   std::vector<std::thread> threads;
-  for (const auto [a, b] : {std::pair(5, 9005), std::pair(9005, 5)}) {
+  for (const auto& [a, b] : {std::pair(5, 9005), std::pair(9005, 5)}) {
     threads.emplace_back([&, a = a, b = b] {
       while (!done.load()) {
         const uint64_t one = number(tree_->Get(Key(a)));
