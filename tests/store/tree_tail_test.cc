@@ -203,7 +203,9 @@ TEST_F(TreeTailTest, SnapshotsAndCheckpointsBetweenPreparationAndPublication) {
     const Snapshot before = tree_->snapshot();
     ExpectScans(before, then);
     EXPECT_EQ(*tree_->Get(Key(5)), then.at(Key(5)));
-    if (checkpoint > 0) ASSERT_THAT(file_->Checkpoint(), IsOk());
+    if (checkpoint > 0) {
+      ASSERT_THAT(file_->Checkpoint(), IsOk());
+    }
     file_->Publish(*std::move(prepared));
     for (const auto& operation : batch.operations()) {
       model_[std::string(operation.key)] = *operation.value;
@@ -289,10 +291,14 @@ TEST_F(TreeTailTest, AnythingAgainstAMap) {
       if (random.Below(50) == 0) batch.DeleteRange(Key(random.Below(3000)), Key(3000));
       Apply(batch);
       const uint64_t other = random.Below(300);
-      if (other < 3) ASSERT_THAT(file_->Checkpoint(), IsOk());
+      if (other < 3) {
+        ASSERT_THAT(file_->Checkpoint(), IsOk());
+      }
       if (other == 4) held.emplace_back(tree_->snapshot(), model_);
       if (other == 5) held.clear();
-      if (other == 6) ASSERT_THAT(tree_->Compact("", 1 << 20).status(), IsOk());
+      if (other == 6) {
+        ASSERT_THAT(tree_->Compact("", 1 << 20).status(), IsOk());
+      }
       if (other < 10) ExpectModel();
     }
     for (const auto& [snapshot, model] : held) ExpectScans(snapshot, model);
