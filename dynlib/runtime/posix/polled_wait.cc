@@ -12,9 +12,10 @@ absl::Status PolledWait::Check(const Options& options) {
 }
 
 bool PolledWait::Begin() {
-  if (options_.poll_max == Duration::zero() || !poll_.Next()) return false;
-  Move();
-  return true;
+  if (options_.poll_max == Duration::zero()) return false;
+  // Where it was late says nothing about there.
+  if (Move()) poll_.Helped();
+  return poll_.Next();
 }
 
 void PolledWait::End(bool in_time) {
@@ -28,22 +29,25 @@ void PolledWait::End(bool in_time) {
   if (in_time_ == kSteady) poll_.Helped();
 }
 
-void PolledWait::Move() {
-  if (!options_.follow_interrupts || !processor_.has_value() || *processor_ >= CPU_SETSIZE) return;
+bool PolledWait::Move() {
+  if (!options_.follow_interrupts || !processor_.has_value() || *processor_ >= CPU_SETSIZE)
+    return false;
   if (sched_getcpu() == *processor_) {
     if (++stayed_ == kStays) move_.Helped();
-    return;
+    return false;
   }
   stayed_ = 0;
-  if (!move_.Next()) return;
+  if (!move_.Next()) return false;
   cpu_set_t before;
-  if (sched_getaffinity(0, sizeof(before), &before) != 0) return;
+  if (sched_getaffinity(0, sizeof(before), &before) != 0) return false;
   move_.DidNotHelp();
-  if (!CPU_ISSET(*processor_, &before)) return;
+  if (!CPU_ISSET(*processor_, &before)) return false;
   cpu_set_t there;
   CPU_ZERO(&there);
   CPU_SET(*processor_, &there);
-  if (sched_setaffinity(0, sizeof(there), &there) == 0) before_ = before;
+  if (sched_setaffinity(0, sizeof(there), &there) != 0) return false;
+  before_ = before;
+  return true;
 }
 
 }  // namespace dynlib

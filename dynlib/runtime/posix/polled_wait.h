@@ -12,7 +12,9 @@
 //    disk's interrupts (see InterruptProcessor), if it may run there: for the length of one write
 //    its affinity is that processor alone, then what it was before, and the scheduler leaves it
 //    there as long as it has no reason not to. The others' threads are interrupted less. Rarely:
-//    when the thread does not stay it is tried after ever more writes.
+//    when the thread does not stay it is tried after ever more writes. Writes that sleep count, and
+//    after a move polling is tried afresh: a thread that computes there makes each polled write
+//    late until it is driven away.
 //
 // For one write at a time. Internal to the posix runtime, but for its Options. Threads: one at a
 // time; Begin and End of one write by the same.
@@ -51,7 +53,10 @@ class PolledWait {
     explicit Pace(uint32_t first) : first_(first) {}
     // Is it time?
     bool Next() { return left_ == 0 || --left_ == 0; }
-    void Helped() { pause_ = first_; }
+    void Helped() {
+      pause_ = first_;
+      left_ = 0;
+    }
     void DidNotHelp() {
       left_ = pause_;
       pause_ = std::min(2 * pause_, kMost);
@@ -76,7 +81,8 @@ class PolledWait {
   Duration poll_max() const { return options_.poll_max; }
 
  private:
-  void Move();
+  // True: it was moved now.
+  bool Move();
 
   static constexpr uint32_t kFirstSleeps = 2;
   static constexpr uint32_t kFirstStay = 16;

@@ -93,6 +93,39 @@ TEST(PolledWait, AThreadIsMovedForOneWriteAndFreeAfterIt) {
   }
 }
 
+// Brings the thread there, and leaves it free to go.
+void Visit(int processor) {
+  const cpu_set_t before = Affinity();
+  const cpu_set_t only = Only(processor);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(only), &only), 0);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
+}
+
+// A thread that computes where the interrupts are makes polling useless, until it is driven away by
+// one that is moved there: that must not have to wait for a write that is polled for.
+TEST(PolledWait, AThreadIsMovedBetweenWritesThatSleepAndPollsAfresh) {
+  const cpu_set_t all = Affinity();
+  const int here = AnyProcessor(all);
+  int there = here + 1;
+  while (there < CPU_SETSIZE && !CPU_ISSET(there, &all)) ++there;
+  if (there == CPU_SETSIZE) GTEST_SKIP() << "one processor";
+  // Moved at 0, 16 and 48.
+  const std::vector<int> expected = {0, 2, 6, 14, 16, 18, 22, 30, 46, 48, 50, 54};
+  std::vector<int> polled;
+  // The scheduler may move it, too, in a moment in between; not five times.
+  for (int attempt = 0; attempt < 5 && polled != expected; ++attempt) {
+    PolledWait wait({}, there);
+    polled.clear();
+    for (int write = 0; write < 60; ++write) {
+      Visit(here);
+      if (!wait.Begin()) continue;
+      wait.End(/*in_time=*/false);
+      polled.push_back(write);
+    }
+  }
+  EXPECT_EQ(polled, expected);
+}
+
 TEST(PolledWait, AThreadStaysAmongTheProcessorsThatItWasGiven) {
   const cpu_set_t before = Affinity();
   const int here = AnyProcessor(before);
