@@ -129,16 +129,21 @@ void ExtentAllocator::StartOver() {
   cursor_ = 0;
 }
 
-std::vector<Extent> ExtentAllocator::DiscardRuns(uint64_t units, size_t runs, uint64_t* from) {
+std::vector<Extent> ExtentAllocator::DiscardRuns(uint64_t units, size_t count, uint64_t* from) {
   std::lock_guard lock(mutex_);
   std::vector<Extent> found;
-  while (found.size() < runs) {
-    uint64_t first = NextFree(*from, file_units_);
-    if (first >= file_units_) break;
-    *from = NextTaken(first, file_units_);
-    if (*from - first >= units) found.push_back({first, *from - first});
+  while (found.size() < count && *from < file_units_) {
+    const uint64_t first = used_.NextOut(*from, file_units_);
+    const uint64_t end = used_.NextIn(first, file_units_);
+    *from = end;
+    if (end - first < units) continue;
+    for (uint64_t at = NextFree(first, end); at < end;) {
+      const uint64_t to = discarded_.NextIn(at, end);
+      found.push_back({at, to - at});
+      at = NextFree(to, end);
+    }
   }
-  for (const Extent& run : found) discarded_.Add(run);
+  for (const Extent& extent : found) discarded_.Add(extent);
   return found;
 }
 
@@ -229,6 +234,11 @@ uint64_t ExtentAllocator::used_units() const {
 uint64_t ExtentAllocator::discarded_units() const {
   std::lock_guard lock(mutex_);
   return discarded_.Count();
+}
+
+uint64_t ExtentAllocator::idle_units() const {
+  std::lock_guard lock(mutex_);
+  return file_units_ - used_.Count() - discarded_.Count();
 }
 
 void ExtentAllocator::Recount() {

@@ -24,6 +24,10 @@
 
 namespace dynlib::store {
 
+// Shorter free runs are kept for pages to come, if the file system can do without them: a hole for
+// each would only scatter the file.
+inline constexpr uint64_t kLongRunUnits = (64 << 10) / kUnitBytes;
+
 // A set of units. Units past its end are not in it.
 class UnitSet {
  public:
@@ -77,9 +81,9 @@ class ExtentAllocator {
   void Pin(Held units);
   void Unpin(const Held& units);
 
-  // Free runs of at least `units`, at most `runs` of them, from `*from` on, which moves behind
-  // them; they count as discarded from now on.
-  std::vector<Extent> DiscardRuns(uint64_t units, size_t runs, uint64_t* from);
+  // What is not discarded of free runs of at least `units`, about `count` extents of it, from
+  // `*from` on, which moves behind them; it counts as discarded from now on.
+  std::vector<Extent> DiscardRuns(uint64_t units, size_t count, uint64_t* from);
   // A free run in which discarded units are, of at least `units` and at most `units_max`; none if
   // there is none.
   std::optional<Extent> DiscardedRun(uint64_t units, uint64_t units_max) const;
@@ -93,6 +97,8 @@ class ExtentAllocator {
   void SetFileUnits(uint64_t file_units);
   uint64_t used_units() const;
   uint64_t discarded_units() const;
+  // Free, and with space on the disk.
+  uint64_t idle_units() const;
 
  private:
   void Recount();

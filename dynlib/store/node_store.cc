@@ -279,12 +279,15 @@ absl::StatusOr<Extent> NodeStore::Allocate(uint64_t units) {
   }
 }
 
-// Discarded space within the file first.
+// Discarded space within the file first; short runs of it, which take a call of the file system and
+// a write of their own for a page or two, once they are half of the file.
 absl::Status NodeStore::Grow(uint64_t units) {
   uint64_t step = std::clamp(allocator_.file_units() / 8, growth_.bytes_min / kUnitBytes,
                              growth_.bytes_max / kUnitBytes);
   step = std::max(step, units);
-  std::optional<Extent> run = allocator_.DiscardedRun(units, step);
+  const bool mostly_holes = allocator_.discarded_units() > allocator_.file_units() / 2;
+  const uint64_t least = mostly_holes ? units : std::max(units, kLongRunUnits);
+  std::optional<Extent> run = allocator_.DiscardedRun(least, step);
   if (!run.has_value()) return GrowAtEnd(units, step);
   absl::Status filled = file_->Allocate(run->first * kUnitBytes, run->count * kUnitBytes);
   if (absl::IsResourceExhausted(filled) && run->count > units) {

@@ -37,8 +37,10 @@ absl::Status CheckOptions(const PageFile::Options& options) {
   return CheckBytes("memory_bytes", options.memory_bytes, 1 << 20, uint64_t{1} << 44);
 }
 
-// Shorter free runs are kept for pages to come: a hole for each would only scatter the file.
-constexpr uint64_t kDiscardUnitsMin = (64 << 10) / kUnitBytes;
+// Free space that takes space on the disk may come to this share of what is used.
+constexpr uint64_t kIdleShare = 64;
+// Made between two looks at what is free.
+constexpr size_t kHolesAtOnce = 64;
 
 std::string_view FolderOf(std::string_view path) {
   size_t slash = path.rfind('/');
@@ -234,8 +236,7 @@ absl::Status PageFile::CheckpointTimes(int times) {
   return Exclusively([&]() -> absl::Status {
     for (int i = 0; i < times; ++i) DYNLIB_RETURN_IF_ERROR(RunCheckpoint(/*into_both=*/times > 1));
     const ExtentAllocator& allocator = nodes_->allocator();
-    const uint64_t idle =
-        allocator.file_units() - allocator.used_units() - allocator.discarded_units();
+    const uint64_t idle = allocator.idle_units();
     const bool mostly_free = idle > allocator.file_units() / 2;
     if (!mostly_free || idle * kUnitBytes < options_.growth_bytes_max) return absl::OkStatus();
     return DiscardFree();
@@ -302,15 +303,40 @@ absl::Status PageFile::DiscardFree() {
   const uint64_t before = allocator.file_units();
   const uint64_t after = allocator.TrimTail(floor);
   if (after < before) DYNLIB_RETURN_IF_ERROR(nodes_->file().Truncate(after * kUnitBytes));
-  constexpr size_t kRunsAtOnce = 64;
   for (uint64_t from = 0;;) {
-    const std::vector<Extent> runs = allocator.DiscardRuns(kDiscardUnitsMin, kRunsAtOnce, &from);
+    const std::vector<Extent> runs = allocator.DiscardRuns(kLongRunUnits, kHolesAtOnce, &from);
     if (runs.empty()) return absl::OkStatus();
-    for (const Extent& run : runs) {
-      DYNLIB_RETURN_IF_ERROR(
-          nodes_->file().Discard(run.first * kUnitBytes, run.count * kUnitBytes));
-    }
+    DYNLIB_RETURN_IF_ERROR(Discard(runs));
   }
+}
+
+absl::Status PageFile::Discard(const std::vector<Extent>& extents) {
+  for (const Extent& extent : extents) {
+    DYNLIB_RETURN_IF_ERROR(
+        nodes_->file().Discard(extent.first * kUnitBytes, extent.count * kUnitBytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PageFile::ReleaseShortRuns(size_t holes, ReleaseProgress* progress) {
+  return Exclusively([&]() -> absl::Status {
+    ExtentAllocator& allocator = nodes_->allocator();
+    uint64_t units = progress->run_bytes / kUnitBytes;
+    while (units > 0 && allocator.idle_units() > allocator.used_units() / kIdleShare) {
+      const std::vector<Extent> runs =
+          allocator.DiscardRuns(units, std::min(holes, kHolesAtOnce), &progress->from_unit);
+      DYNLIB_RETURN_IF_ERROR(Discard(runs));
+      progress->holes += runs.size();
+      if (runs.size() >= holes) return absl::OkStatus();
+      holes -= runs.size();
+      if (!runs.empty()) continue;
+      units /= 2;
+      progress->run_bytes = units * kUnitBytes;
+      progress->from_unit = 0;
+    }
+    progress->done = true;
+    return absl::OkStatus();
+  });
 }
 
 absl::Status PageFile::RunCheckpoint(bool into_both) {

@@ -28,7 +28,8 @@
 // holds it. So under steady overwriting the file settles at the live pages, what two checkpoints
 // changed, and what snapshots pin. A file of which more than half is free gives that back to the
 // file system with a checkpoint, any other with ReleaseSpace: the end is cut off, and runs of at
-// least 64 KiB in the middle become holes. With a quarter of it free new pages go to the start.
+// least 64 KiB in the middle become holes; ReleaseShortRuns goes on with shorter ones. With a
+// quarter of it free new pages go to the start.
 //
 // Threads: all methods from any thread; Checkpoint, Verify, DropTree, RenameTree, Split and Join
 // block on the disk, no lock is held meanwhile, and readers and writers of the trees go on. Destroy
@@ -263,6 +264,17 @@ class PageFile {
   // than made. CheckpointTwice before it frees what only the older checkpoint holds. Errors as
   // Checkpoint.
   absl::Status ReleaseSpace();
+  // Goes on where ReleaseSpace ends, a portion at a time: free runs shorter than 64 KiB become
+  // holes too, the longest first, until the free space that the file keeps is less than 1/64 of
+  // what is used. About `holes` of them are made by one call; progress->done says that it was the
+  // last. Errors as Checkpoint.
+  struct ReleaseProgress {
+    uint64_t run_bytes = 32 << 10;  // runs of at least that length are at work
+    uint64_t from_unit = 0;
+    uint64_t holes = 0;  // made so far
+    bool done = false;
+  };
+  absl::Status ReleaseShortRuns(size_t holes, ReleaseProgress* progress);
 
   // Reads all pages of both checkpoints from disk and checks them: checksums, structure, key order,
   // that no two pages overlap and that all are marked as used. Returns the first fault found, after
@@ -315,6 +327,7 @@ class PageFile {
   absl::Status CheckpointTimes(int times);
   absl::Status Exclusively(absl::FunctionRef<absl::Status()> work);
   absl::Status DiscardFree();
+  absl::Status Discard(const std::vector<Extent>& extents);
   absl::Status RunCheckpoint(bool into_both);
   // Fills in `old`: see Versions::Captured.
   std::vector<CapturedTree> CaptureTrees(uint64_t generation,

@@ -253,8 +253,10 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void LookForRest();
   void CompactPortion();
   void PortionCompacted(const Tree::CompactStep& step, const absl::Status& status);
+  Duration PauseAfter(uint64_t bytes) const;
   bool ReleaseLog();
   void FinishRest();
+  void ReleaseShortRuns();
 
   // store_checkpoint.cc.
   absl::Status RunCheckpoint(bool twice);
@@ -311,6 +313,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   std::vector<NamedTree> rest_trees_;  // still to be packed
   std::string rest_from_;              // where in the last of them
   uint64_t rest_rewritten_ = 0;        // bytes since a checkpoint
+  PageFile::ReleaseProgress rest_release_;
 
   std::atomic<bool> making_memory_{false};  // a task is posted
 

@@ -1,7 +1,7 @@
 // What a store does when nobody writes for a while: makes a checkpoint and gives the log's space
 // back, packs the pages that random insertions and deletes left sparse, a portion at a time and in
 // the order of the writes, makes another checkpoint, and gives the space that came free back to the
-// file system. The next write ends it.
+// file system: long runs at once, short ones a portion at a time. The next write ends it.
 
 #include <chrono>
 #include <utility>
@@ -13,6 +13,9 @@ namespace {
 
 // Packed at once; a write that comes meanwhile waits for it, about a millisecond.
 constexpr uint64_t kPortionBytes = 512 << 10;
+// Made at once, and what each counts as: a hole costs the file system about what such a write does.
+constexpr size_t kHolesAtOnce = 64;
+constexpr uint64_t kBytesAHole = 16 << 10;
 
 }  // namespace
 
@@ -101,9 +104,11 @@ void Store::Impl::PortionCompacted(const Tree::CompactStep& step, const absl::St
     rest_rewritten_ = 0;
     if (!RunCheckpoint(false).ok()) return EndRest();
   }
-  const uint64_t rate = options_.rest_bytes_per_second;
-  const auto pause = std::chrono::nanoseconds(step.rewritten_bytes * 1'000'000'000 / rate);
-  RunAtRest(pause, &Impl::CompactPortion);
+  RunAtRest(PauseAfter(step.rewritten_bytes), &Impl::CompactPortion);
+}
+
+Duration Store::Impl::PauseAfter(uint64_t bytes) const {
+  return std::chrono::nanoseconds(bytes * 1'000'000'000 / options_.rest_bytes_per_second);
 }
 
 // True if the checkpoint before it was made.
@@ -115,7 +120,18 @@ bool Store::Impl::ReleaseLog() {
 }
 
 void Store::Impl::FinishRest() {
-  if (ReleaseLog()) pages_->ReleaseSpace().IgnoreError();
+  rest_release_ = {};
+  rest_release_.done = !ReleaseLog() || !pages_->ReleaseSpace().ok();
+  ReleaseShortRuns();
+}
+
+void Store::Impl::ReleaseShortRuns() {
+  const uint64_t before = rest_release_.holes;
+  if (!rest_release_.done && StillAtRest() &&
+      pages_->ReleaseShortRuns(kHolesAtOnce, &rest_release_).ok() && !rest_release_.done) {
+    const uint64_t bytes = (rest_release_.holes - before) * kBytesAHole;
+    return RunAtRest(PauseAfter(bytes), &Impl::ReleaseShortRuns);
+  }
   EndRest();
   std::unique_lock lock(mutex_);
   const bool written = rest_.writes != writes_;

@@ -104,7 +104,10 @@ class Workload {
       if (!status.ok()) return status;
     }
     DYNLIB_RETURN_IF_ERROR(Checkpoint());
-    return random_.Chance(0.5) ? file_->ReleaseSpace() : absl::OkStatus();
+    if (random_.Chance(0.5)) return absl::OkStatus();
+    DYNLIB_RETURN_IF_ERROR(file_->ReleaseSpace());
+    PageFile::ReleaseProgress progress;
+    return file_->ReleaseShortRuns(20, &progress);
   }
 
   // Only used once the run is over: what is in memory no longer matters.

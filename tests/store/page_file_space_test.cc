@@ -136,6 +136,61 @@ TEST_F(PageFileSpaceTest, AFullDiskFailsTheCheckpointThatNeedsAHole) {
   ExpectSound();
 }
 
+// Every third leaf moves to the end of the file; what it leaves is too short for ReleaseSpace.
+TEST_F(PageFileSpaceTest, ShortRunsAreGivenBackAPortionAtATime) {
+  Open();
+  Put(0, 1000, 'a');
+  ASSERT_THAT(file_->Checkpoint(), IsOk());
+  for (int i = 0; i < 1000; i += 20) Put(i, i + 1, 'b');
+  ASSERT_THAT(file_->CheckpointTwice(), IsOk());
+  ASSERT_THAT(file_->ReleaseSpace(), IsOk());
+  auto kept = [&] {
+    const PageFile::Stats stats = file_->stats();
+    EXPECT_EQ(stats.file_bytes - stats.discarded_bytes, disk_.used_bytes());
+    return disk_.used_bytes() - stats.used_bytes;
+  };
+  const uint64_t before = kept();
+  EXPECT_GT(before, file_->stats().used_bytes / 16);
+  PageFile::ReleaseProgress progress;
+  uint64_t left = before;
+  for (int calls = 1; !progress.done; ++calls) {
+    const uint64_t holes = progress.holes;
+    ASSERT_THAT(file_->ReleaseShortRuns(2, &progress), IsOk());
+    EXPECT_LE(progress.holes, holes + 2);
+    EXPECT_GE(left, kept());
+    left = kept();
+    ASSERT_LT(calls, 100);
+  }
+  EXPECT_GT(progress.holes, 8u);
+  EXPECT_LE(left, file_->stats().used_bytes / 64);
+  EXPECT_GT(left, 0u);  // no more holes than needed
+  ExpectRows(950, 'a');
+  ExpectSound();
+
+  // The file grows at its end rather than in holes for one page each ...
+  const uint64_t file_bytes = file_->stats().file_bytes;
+  for (int i = 5; i < 1000; i += 20) Put(i, i + 1, 'b');
+  ASSERT_THAT(file_->CheckpointTwice(), IsOk());
+  EXPECT_GT(file_->stats().file_bytes, file_bytes);
+  ExpectRows(900, 'a');
+  ExpectSound();
+  Open();
+  ExpectRows(900, 'a');
+}
+
+TEST_F(PageFileSpaceTest, NothingIsAShortRunOfAFileInUse) {
+  Open();
+  Put(0, 1000, 'a');
+  ASSERT_THAT(file_->CheckpointTwice(), IsOk());
+  ASSERT_THAT(file_->ReleaseSpace(), IsOk());
+  const uint64_t used = disk_.used_bytes();
+  PageFile::ReleaseProgress progress;
+  ASSERT_THAT(file_->ReleaseShortRuns(100, &progress), IsOk());
+  EXPECT_TRUE(progress.done);
+  EXPECT_LE(progress.holes, 4u);
+  EXPECT_NEAR(disk_.used_bytes(), used, used / 32);
+}
+
 TEST_F(PageFileSpaceTest, SnapshotsKeepWhatTheySeeThroughARelease) {
   Open();
   Put(0, 1000, 'a');
@@ -144,6 +199,8 @@ TEST_F(PageFileSpaceTest, SnapshotsKeepWhatTheySeeThroughARelease) {
   Delete(0, 1000);
   ASSERT_THAT(file_->CheckpointTwice(), IsOk());
   ASSERT_THAT(file_->ReleaseSpace(), IsOk());
+  PageFile::ReleaseProgress progress;
+  ASSERT_THAT(file_->ReleaseShortRuns(1000, &progress), IsOk());
   for (int i = 0; i < 1000; ++i) {
     ASSERT_THAT(before.Get(Key(i), ReadMode::kFromDisk), IsOkAndHolds(std::string(1000, 'a')));
   }
@@ -165,6 +222,8 @@ TEST_F(PageFileSpaceTest, PowerLostAfterAReleaseLosesNothing) {
     Delete(0, 1000);
     ASSERT_THAT(file_->CheckpointTwice(), IsOk());
     ASSERT_THAT(file_->ReleaseSpace(), IsOk());
+    PageFile::ReleaseProgress progress;
+    ASSERT_THAT(file_->ReleaseShortRuns(1000, &progress), IsOk());
     file_.reset();
     disk_.PowerOff(fate);
     disk_.Restart();
@@ -219,6 +278,28 @@ TEST(ExtentAllocatorTest, WhatWasDiscardedIsNotGivenOutUntilItIsFilled) {
   EXPECT_EQ(allocator.TrimTail(2), 27u);
   EXPECT_EQ(allocator.file_units(), 27u);
   EXPECT_EQ(allocator.discarded_units(), 0u);
+}
+
+// Units beside discarded ones are part of a longer run.
+TEST(ExtentAllocatorTest, WhatIsLeftBetweenHolesIsDiscardedWithThem) {
+  ExtentAllocator allocator(40);
+  allocator.SetCheckpoints({nullptr, nullptr});
+  const Extent first = *allocator.Allocate(10);
+  ASSERT_EQ(allocator.Allocate(8), (Extent{12, 8}));
+  const Extent last = *allocator.Allocate(10);
+  ASSERT_EQ(allocator.Allocate(10), (Extent{30, 10}));
+  allocator.Release(first);
+  allocator.Release(last);
+  uint64_t from = 0;
+  EXPECT_TRUE(allocator.DiscardRuns(11, 10, &from).empty());
+  from = 0;
+  EXPECT_EQ(allocator.DiscardRuns(10, 10, &from), (std::vector<Extent>{first, last}));
+  EXPECT_EQ(allocator.idle_units(), 0u);
+  allocator.Release({12, 8});
+  EXPECT_EQ(allocator.idle_units(), 8u);
+  from = 0;
+  EXPECT_EQ(allocator.DiscardRuns(28, 10, &from), (std::vector<Extent>{{12, 8}}));
+  EXPECT_EQ(allocator.discarded_units(), 28u);
 }
 
 }  // namespace
