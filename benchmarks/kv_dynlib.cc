@@ -1,5 +1,6 @@
 #include "benchmarks/kv_dynlib.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <mutex>
 #include <semaphore>
@@ -30,6 +31,7 @@ using store::NodeLog;
 using store::WriteBatch;
 
 constexpr uint64_t kNever = uint64_t{1} << 40;  // bytes until a checkpoint
+constexpr uint64_t kRoomForNoCheckpoint = uint64_t{8} << 30;
 
 class DynlibStore : public KvPeer {
  public:
@@ -41,6 +43,9 @@ class DynlibStore : public KvPeer {
   absl::Status Open(const KvOptions& options) {
     store::Store::Options store_options;
     store_options.pages.memory_bytes = options.cache_bytes;
+    // A checkpoint begins when pages that none has written come to an eighth of this.
+    if (!options.checkpoints_by_itself)
+      store_options.pages.memory_bytes = std::max(options.cache_bytes, kRoomForNoCheckpoint);
     if (!options.checkpoints_by_itself || options.fill != KvOptions::Fill::kNo)
       store_options.checkpoint_after_bytes = kNever;
     DYNLIB_ASSIGN_OR_RETURN(store_,

@@ -80,7 +80,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
                           PageFile::Open(options.pages, disk, Cat(dir, "/pages"), metrics));
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kCatalogueTree));
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kDefaultTree));
-  DYNLIB_RETURN_IF_ERROR(StoreReplay(pages.get(), log.get(), &logged, found).Run());
+  DYNLIB_RETURN_IF_ERROR(
+      StoreReplay(options.pages.memory_bytes, pages.get(), log.get(), &logged, found).Run());
   auto impl = std::make_shared<Impl>(options, executors, clock, std::move(log), std::move(pages),
                                      std::move(lock));
   DYNLIB_RETURN_IF_ERROR(impl->LoadCatalogue());

@@ -23,8 +23,10 @@ inline constexpr StreamId kStoreStream{1};
 
 class StoreReplay {
  public:
-  // The catalogue and the default tree are there.
-  StoreReplay(PageFile* pages, NodeLog* log, NodeLog::Recovery* logged, Store::Recovery* found);
+  // The catalogue and the default tree are there. Of `memory_bytes`, the budget of the pages, up to
+  // a quarter is taken for writes that were read and wait to be applied.
+  StoreReplay(uint64_t memory_bytes, PageFile* pages, NodeLog* log, NodeLog::Recovery* logged,
+              Store::Recovery* found);
 
   absl::Status Run();
 
@@ -37,6 +39,7 @@ class StoreReplay {
   absl::Status ForgetThrough(uint64_t last);
   absl::Status DropOrphans();
 
+  const uint64_t gather_bytes_;
   PageFile& pages_;
   Tree& catalogue_;
   NodeLog& log_;
@@ -46,7 +49,7 @@ class StoreReplay {
   std::map<TreeId, WriteBatch> batches_;
   std::map<TreeId, std::string> names_;
   WriteBatch rows_;
-  size_t gathered_bytes_ = 0;
+  uint64_t gathered_bytes_ = 0;
   uint64_t through_ = 0;
 };
 
