@@ -99,6 +99,9 @@ class DynlibStore : public KvPeer {
  private:
   static WriteBatch BatchOf(std::span<const KvRow> rows) {
     WriteBatch batch;
+    size_t bytes = 0;
+    for (const KvRow& row : rows) bytes += row.key.size() + row.value.size();
+    batch.Reserve(rows.size(), bytes);
     for (const KvRow& row : rows) batch.Put(row.key, row.value);
     return batch;
   }

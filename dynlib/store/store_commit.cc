@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "dynlib/base/shared_bytes.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/store/node_log_record.h"
@@ -85,6 +86,8 @@ void Store::Impl::Start(GroupPtr group, bool own) {
   if (!Prepare(*group)) return AnswerAll({group}, own);
   LogRecord record = {kStoreStream, RecordKind::kEntry, group->last_sequence, 0, encoder_.Take()};
   if (!group->durable) {
+    // Kept here until it is logged: the log may refuse it.
+    record.rest = SharedBytes(std::exchange(record.payload, {}));
     const uint64_t bytes = std::exchange(group->bytes, 0);
     Apply(*group);
     AnswerAll({group}, own);
@@ -168,7 +171,7 @@ void Store::Impl::PumpLog() {
   std::vector<LogRecord> records;
   uint64_t bytes = 0;
   for (ToLog& next : to_log_) {
-    bytes += next.record.payload.size() + NodeLog::kRecordOverheadBytes;
+    bytes += next.record.payload_bytes() + NodeLog::kRecordOverheadBytes;
     if (!records.empty() && bytes > max_group_bytes_) break;
     // What was answered before may have to be logged again.
     records.push_back(next.group == nullptr ? next.record : std::move(next.record));
