@@ -233,7 +233,11 @@ absl::Status CheckPage(std::string_view page) {
 }
 
 void PageSizer::Add(std::string_view key, size_t value_bytes, size_t children) {
-  prefix_ = count_ == 0 ? key : CommonPrefix(prefix_, key);
+  if (count_ == 0) {
+    prefix_ = key;
+  } else if (!key.starts_with(prefix_)) {
+    prefix_ = CommonPrefix(prefix_, key);
+  }
   ++count_;
   key_bytes_ += key.size();
   value_bytes_ += value_bytes;

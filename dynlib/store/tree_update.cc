@@ -228,8 +228,8 @@ bool TreeUpdate::MergeIntoLeaf(const NodeContent* content, Operations operations
   bool changed = false;
   uint32_t next = 0;
   for (const Operation* operation : operations) {
-    PageView::Position at{0, false};
-    if (count > 0) {
+    PageView::Position at{next, false};
+    if (next < count) {  // else it comes behind all that is there
       at = content->view().Find(operation->key);
       AppendItems(*content, next, at.index, items);
     }
@@ -301,12 +301,13 @@ void TreeUpdate::BuildLeaves(std::span<const Item> items, bool append, std::stri
   };
   for (size_t i = 0; i < items.size(); ++i) {
     const LeafEntry& entry = items[i].entry;
-    size_t children = entry.overflow ? 1 : 0;
-    if (page.count() > 0 && (page.length() >= goal ||
-                             page.length_with(entry.key, entry.value.size(), children) > longest)) {
+    auto add = [&] { page.Add(entry.key, entry.value.size(), entry.overflow ? 1 : 0); };
+    const PageSizer before = page;
+    add();
+    if (before.count() > 0 && (before.length() >= goal || page.length() > longest)) {
       close(i);
+      add();
     }
-    page.Add(entry.key, entry.value.size(), children);
   }
   close(items.size());
 }
