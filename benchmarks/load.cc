@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "dynlib/base/check.h"
+#include "dynlib/base/huge_array.h"
 
 namespace dynlib::bench {
 namespace {
@@ -118,6 +119,14 @@ uint64_t NowNs() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
                                    std::chrono::steady_clock::now().time_since_epoch())
                                    .count());
+}
+
+void TouchMemory(size_t bytes) {
+  constexpr size_t kHugePage = 2 << 20;
+  constexpr size_t kSmallPage = 4 << 10;
+  char* const memory = static_cast<char*>(AllocateHuge(bytes, kHugePage));
+  for (size_t at = 0; at < bytes; at += kSmallPage) *const_cast<volatile char*>(memory + at) = 1;
+  FreeHuge(memory, bytes, kHugePage);
 }
 
 uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
