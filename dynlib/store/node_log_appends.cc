@@ -247,10 +247,6 @@ void NodeLog::Impl::AnswerSettled() {
 }
 
 void NodeLog::Impl::AnswerBatch(Batch& batch) {
-  {
-    std::lock_guard lock(index_mutex_);
-    CatchUpLocked();
-  }
   TellListeners(batch);
   std::vector<Answer> answers;
   for (Pending& pending : batch.pending) {
@@ -263,6 +259,9 @@ void NodeLog::Impl::AnswerBatch(Batch& batch) {
   batch.lead.store(Batch::kIsSettled, std::memory_order_release);
   if (batch.has_candidate) batch.lead.notify_one();
   batch.pending.clear();
+  // Last: nobody waits for it.
+  std::lock_guard lock(index_mutex_);
+  CatchUpLocked();
 }
 
 // A call for each listener that the batch's appends name: mostly one.

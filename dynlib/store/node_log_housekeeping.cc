@@ -181,6 +181,8 @@ uint64_t NodeLog::Impl::CopiedBytes(const LogIndex::Segment& segment) const {
 // The closed segment with the least in it, if too many are in use and copying gains at least half
 // of a segment.
 std::optional<uint64_t> NodeLog::Impl::CopyVictimLocked() const {
+  // Known without a look at the newest batches, whose answers wait for this.
+  if (index_.segments().size() <= options_.copy_forward_above) return std::nullopt;
   CatchUpLocked();
   const size_t dead = index_.DeadSegments(active_generation_).size();
   if (index_.segments().size() - dead <= options_.copy_forward_above) return std::nullopt;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -32,6 +33,12 @@ constexpr int kRoundsPerTurn = 16;
 constexpr int kSourceShift = 48;
 // While the loop waits for the last blocking task.
 constexpr Duration kEndingSleep = std::chrono::milliseconds(1);
+// Waits are polled for while enough of the last ones were short: each counts one, to a bound, and a
+// long one halves the count. An exchange of heartbeats, two or three short ones and a long one, is
+// not load.
+constexpr int kShortWaits = 4;
+constexpr int kShortWaitsMost = 16;
+constexpr Duration kPollMost = std::chrono::milliseconds(10);
 
 timespec ToTimespec(Duration duration) {
   return {.tv_sec = duration.count() / 1'000'000'000, .tv_nsec = duration.count() % 1'000'000'000};
@@ -53,6 +60,7 @@ class TaskQueue final : public Executor {
         return;
       }
       posted_.push_back(std::move(task));
+      has_posted_.store(true, std::memory_order_relaxed);
     }
     loop_->Wake();
   }
@@ -93,12 +101,14 @@ class TaskQueue final : public Executor {
   void TakePosted(std::vector<Task>& batch) {
     std::lock_guard lock(mutex_);
     batch.swap(posted_);
+    has_posted_.store(false, std::memory_order_relaxed);
   }
   std::optional<Task> TakeFirstPosted() {
     std::lock_guard lock(mutex_);
     if (posted_.empty()) return std::nullopt;
     Task task = std::move(posted_.front());
     posted_.erase(posted_.begin());
+    has_posted_.store(!posted_.empty(), std::memory_order_relaxed);
     return task;
   }
   std::optional<Task> TakeDueTimer(Instant now) {
@@ -110,6 +120,8 @@ class TaskQueue final : public Executor {
     timers_.erase(first);
     return task;
   }
+  // For who polls: what was just posted may be seen a little later.
+  bool SeemsToHavePosted() const { return has_posted_.load(std::memory_order_relaxed); }
   bool HasPosted() {
     std::lock_guard lock(mutex_);
     return !posted_.empty();
@@ -150,6 +162,7 @@ class TaskQueue final : public Executor {
   EventLoop* const loop_;
   std::mutex mutex_;
   std::vector<Task> posted_;
+  std::atomic<bool> has_posted_{false};
   std::map<TimerKey, Task> timers_;
   std::unordered_map<uint64_t, Instant> timer_times_;
   uint64_t next_timer_ = 1;
@@ -167,6 +180,7 @@ class EventLoop::Impl {
   Impl(Options options, EventLoop* loop)
       : options_(std::move(options)), tasks_(loop), blocking_(loop) {
     DYNLIB_CHECK(options_.blocked_max > Duration::zero());
+    DYNLIB_CHECK(options_.poll_max >= Duration::zero() && options_.poll_max <= kPollMost);
     // Edge-triggered: each write wakes, and nobody need read it.
     AddTo(epoll_fd_, event_fd_, EPOLLIN | EPOLLET, 0);
     AddTo(spare_epoll_fd_, spare_event_fd_, EPOLLIN | EPOLLET, 0);
@@ -208,7 +222,11 @@ class EventLoop::Impl {
   void RunLoop();
   void RunSpare();
   bool AwaitRole();
-  void Poll();
+  void AwaitSomething();
+  Instant NextTime();
+  bool BlockingIsDue();
+  bool PollUntil(Instant end);
+  int HandleReady(Duration timeout);
   void RunTasks();
   void EndTurnOfSources(Instant now);
   bool RunBlocking();
@@ -232,6 +250,7 @@ class EventLoop::Impl {
   std::vector<Source*> sources_;  // null where one was removed
   Instant sources_wakeup_ = Instant::Infinite();
   std::vector<Executor::Task> batch_;
+  int short_waits_ = 0;
 
   std::mutex mutex_;
   bool role_free_ = false;
@@ -292,32 +311,67 @@ void EventLoop::Impl::RemoveSource(Source* source) {
 
 void EventLoop::Impl::RunLoop() {
   while (true) {
-    Poll();
+    AwaitSomething();
     RunTasks();
     if (!RunBlocking()) return;
     if (Ended()) return;
   }
 }
 
-void EventLoop::Impl::Poll() {
-  sleeping_.store(true, std::memory_order_seq_cst);
-  Instant wakeup = std::min(tasks_.NextTime(), sources_wakeup_);
-  {
-    std::lock_guard lock(mutex_);
-    if (!is_blocking_) wakeup = std::min(wakeup, blocking_.NextTime());
+// Polls for a while, if waits were short lately, then sleeps.
+void EventLoop::Impl::AwaitSomething() {
+  const Instant begin = clock_.Now();
+  const bool polls = short_waits_ >= kShortWaits && !tasks_.closed();
+  if (!polls || !PollUntil(std::min(begin + options_.poll_max, NextTime()))) {
+    sleeping_.store(true, std::memory_order_seq_cst);
+    const Instant wakeup = NextTime();
+    const Duration left = wakeup == Instant() ? Duration::zero() : wakeup - clock_.Now();
+    const Duration longest = tasks_.closed() ? kEndingSleep : kLongestSleep;
+    HandleReady(std::clamp(left, Duration::zero(), longest));
   }
-  const Duration left = wakeup == Instant() ? Duration::zero() : wakeup - clock_.Now();
-  const Duration longest = tasks_.closed() ? kEndingSleep : kLongestSleep;
-  const timespec timeout = ToTimespec(std::clamp(left, Duration::zero(), longest));
+  const bool was_short = clock_.Now() - begin < options_.poll_max;
+  short_waits_ = was_short ? std::min(short_waits_ + 1, kShortWaitsMost) : short_waits_ / 2;
+}
+
+// When there is something to be done though nothing happens; 0: now.
+Instant EventLoop::Impl::NextTime() {
+  Instant next = std::min(tasks_.NextTime(), sources_wakeup_);
+  std::lock_guard lock(mutex_);
+  if (!is_blocking_) next = std::min(next, blocking_.NextTime());
+  return next;
+}
+
+bool EventLoop::Impl::BlockingIsDue() {
+  if (!blocking_.SeemsToHavePosted()) return false;
+  std::lock_guard lock(mutex_);
+  return !is_blocking_;
+}
+
+// True if there is something to do. Who posts something meanwhile need not wake anybody, and the
+// processor is offered to other threads between two looks. Timers that are set meanwhile are looked
+// at afterwards.
+bool EventLoop::Impl::PollUntil(Instant end) {
+  while (true) {
+    if (tasks_.SeemsToHavePosted() || BlockingIsDue()) return true;
+    if (!sources_.empty() && HandleReady(Duration::zero()) > 0) return true;
+    if (clock_.Now() >= end) return false;
+    sched_yield();
+  }
+}
+
+// The number of events.
+int EventLoop::Impl::HandleReady(Duration timeout) {
+  const timespec longest = ToTimespec(timeout);
   epoll_event events[64];
   const int count =
-      epoll_pwait2(epoll_fd_, events, static_cast<int>(std::size(events)), &timeout, nullptr);
+      epoll_pwait2(epoll_fd_, events, static_cast<int>(std::size(events)), &longest, nullptr);
   sleeping_.store(false, std::memory_order_seq_cst);
   for (int i = 0; i < count; ++i) {
     const size_t index = events[i].data.u64 >> kSourceShift;
     if (index == 0 || sources_[index - 1] == nullptr) continue;
     sources_[index - 1]->OnReady(events[i].data.u64, events[i].events);
   }
+  return count;
 }
 
 void EventLoop::Impl::RunTasks() {

@@ -22,7 +22,11 @@
 // run at the same time, and each sees what those before it did, whichever of the two threads runs
 // it.
 //
-// An idle loop sleeps. Timers that fall due during a blocking task are seen `blocked_max` after its
+// An idle loop sleeps. One whose waits were short lately polls for what comes next, for up to
+// `poll_max`, and offers its processor to other threads meanwhile: who posts something then makes
+// no system call, and no processor has to come out of its sleep, which is a quarter of what a
+// message takes to its receiver. (Two in three processes: a commit of a lone client in 330 us
+// instead of 380.) Timers that fall due during a blocking task are seen `blocked_max` after its
 // start, at the latest. The second thread is made with the first blocking task.
 //
 // Timers are in the time of SystemClock. One that falls due while the machine is suspended runs
@@ -49,6 +53,9 @@ class EventLoop {
     std::string name = "dynlib";  // of the threads, as debuggers and top show it: 15 bytes of it
     // How long a blocking task may hold up timers; more than 0.
     Duration blocked_max = std::chrono::milliseconds(20);
+    // For how long a loop that is busy polls before it sleeps, 0 to 10 ms. All of it is processor
+    // time, if nobody else wants it.
+    Duration poll_max = std::chrono::microseconds(200);
   };
 
   // Who has sockets in the loop: a transport. All calls come from the loop.
