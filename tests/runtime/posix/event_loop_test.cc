@@ -3,7 +3,6 @@
 #include <atomic>
 #include <chrono>
 #include <ctime>
-#include <functional>
 #include <future>
 #include <map>
 #include <memory>
@@ -129,39 +128,51 @@ TEST(EventLoop, TasksOfAnExecutorAreInOrderWhicheverThreadRunsThem) {
   EXPECT_EQ(blocking_out_of_order, 0);
 }
 
-// Two loops that have each other run a task, `times` times: their waits are short.
-void PlayPingPong(EventLoop& one, EventLoop& other, int times) {
-  std::promise<void> done;
-  std::function<void(int)> play = [&](int left) {
-    if (left == 0) return done.set_value();
-    (left % 2 == 0 ? one : other).executor()->Post([&play, left] { play(left - 1); });
-  };
-  play(times);
-  done.get_future().wait();
-}
+// Two loops that have each other run tasks: their waits are short.
+class PingPong {
+ public:
+  explicit PingPong(const EventLoop::Options& options) : one_(options), other_(options) {}
+  ~PingPong() {
+    one_.ShutDown();
+    other_.ShutDown();
+  }
+  EventLoop& loop() { return one_; }
+  void Play(int times) {
+    done_ = {};
+    Next(times);
+    done_.get_future().wait();
+  }
+
+ private:
+  void Next(int left) {
+    if (left == 0) return done_.set_value();
+    (left % 2 == 0 ? one_ : other_).executor()->Post([this, left] { Next(left - 1); });
+  }
+  std::promise<void> done_;
+  EventLoop one_;
+  EventLoop other_;
+};
 
 TEST(EventLoop, WhoPollsSeesWhateverComesNext) {
-  EventLoop loop({.poll_max = std::chrono::milliseconds(10)});
-  EventLoop other({.poll_max = std::chrono::milliseconds(10)});
+  PingPong busy({.poll_max = std::chrono::milliseconds(10)});
   SystemClock clock;
   for (int round = 0; round < 20; ++round) {
-    PlayPingPong(loop, other, 50);
+    busy.Play(50);
     std::promise<void> blocking;
-    loop.blocking_executor()->Post([&] { blocking.set_value(); });
+    busy.loop().blocking_executor()->Post([&] { blocking.set_value(); });
     blocking.get_future().wait();
-    PlayPingPong(loop, other, 50);
+    busy.Play(50);
     std::promise<void> timer;
-    loop.executor()->RunAt(clock.Now() + std::chrono::microseconds(100),
-                           [&] { timer.set_value(); });
+    busy.loop().executor()->RunAt(clock.Now() + std::chrono::microseconds(100),
+                                  [&] { timer.set_value(); });
     timer.get_future().wait();
   }
-  PlayPingPong(loop, other, 50);  // And it ends.
+  busy.Play(50);  // And it ends.
 }
 
 TEST(EventLoop, ALoopThatWasBusySleepsWhenItIsIdle) {
-  EventLoop loop;
-  EventLoop other;
-  PlayPingPong(loop, other, 500);
+  PingPong busy({});
+  busy.Play(500);
   const std::clock_t before = std::clock();  // Of the processor.
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   EXPECT_LT(std::clock() - before, CLOCKS_PER_SEC / 20);
