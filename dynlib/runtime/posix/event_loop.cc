@@ -469,10 +469,12 @@ void EventLoop::Impl::RunSpare() {
 }
 
 // Timers fall due while the role is free, too: so the spare thread looks from time to time, but
-// rests when nobody gave the role up since it last did.
+// rests when nobody gave the role up in such an interval: to be woken costs who gives it up a
+// system call, just before it writes.
 bool EventLoop::Impl::AwaitRole() {
   const timespec interval = ToTimespec(options_.blocked_max);
   bool is_ready = false;
+  bool is_quiet = false;
   Instant seen;
   while (true) {
     bool rests = false;
@@ -484,12 +486,13 @@ bool EventLoop::Impl::AwaitRole() {
         TakeRoleLocked();
         return true;
       }
-      rests = spare_rests_ = !role_free_ && seen == free_since_;
+      rests = spare_rests_ = is_quiet && !role_free_ && seen == free_since_;
       seen = free_since_;
     }
     epoll_event events[2];
     const int count = epoll_pwait2(spare_epoll_fd_, events, static_cast<int>(std::size(events)),
                                    rests ? nullptr : &interval, nullptr);
+    is_quiet = count == 0;
     is_ready = std::any_of(events, events + std::max(count, 0),
                            [](const epoll_event& event) { return event.data.u64 == 1; });
   }
