@@ -44,13 +44,36 @@ timespec ToTimespec(Duration duration) {
   return {.tv_sec = duration.count() / 1'000'000'000, .tv_nsec = duration.count() % 1'000'000'000};
 }
 
+void Signal(int event_fd) {
+  const uint64_t one = 1;
+  while (write(event_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
+  }
+}
+
+// Wakes a loop that sleeps, and costs nothing if it does not. The loop says that it sleeps, looks
+// at its queues once more, and sleeps; who posts does so first and then looks whether it sleeps. So
+// one of them sees the other.
+class Alarm {
+ public:
+  ~Alarm() { close(event_fd_); }
+  int event_fd() const { return event_fd_; }
+  void SetSleeping(bool sleeping) { sleeping_.store(sleeping, std::memory_order_seq_cst); }
+  void Wake() {
+    if (sleeping_.load(std::memory_order_seq_cst) && sleeping_.exchange(false)) Signal(event_fd_);
+  }
+
+ private:
+  const int event_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  std::atomic<bool> sleeping_{false};
+};
+
 // The executor whose task this thread runs.
 thread_local const Executor* current_executor = nullptr;
 
 // The tasks and timers of one executor.
 class TaskQueue final : public Executor {
  public:
-  explicit TaskQueue(EventLoop* loop) : loop_(loop) {}
+  explicit TaskQueue(Alarm* alarm) : alarm_(alarm) {}
 
   void Post(Task task) override {
     {
@@ -62,7 +85,7 @@ class TaskQueue final : public Executor {
       posted_.push_back(std::move(task));
       has_posted_.store(true, std::memory_order_relaxed);
     }
-    loop_->Wake();
+    alarm_->Wake();
   }
 
   TimerId RunAt(Instant when, Task task) override {
@@ -78,7 +101,7 @@ class TaskQueue final : public Executor {
       is_first = timers_.emplace(TimerKey{when, id}, std::move(task)).first == timers_.begin();
       timer_times_.emplace(id, when);
     }
-    if (is_first) loop_->Wake();
+    if (is_first) alarm_->Wake();
     return TimerId{id};
   }
 
@@ -159,7 +182,7 @@ class TaskQueue final : public Executor {
  private:
   using TimerKey = std::pair<Instant, uint64_t>;
 
-  EventLoop* const loop_;
+  Alarm* const alarm_;
   std::mutex mutex_;
   std::vector<Task> posted_;
   std::atomic<bool> has_posted_{false};
@@ -177,12 +200,11 @@ class TaskQueue final : public Executor {
 // spare one when there are none.
 class EventLoop::Impl {
  public:
-  Impl(Options options, EventLoop* loop)
-      : options_(std::move(options)), tasks_(loop), blocking_(loop) {
+  explicit Impl(Options options) : options_(std::move(options)) {
     DYNLIB_CHECK(options_.blocked_max > Duration::zero());
     DYNLIB_CHECK(options_.poll_max >= Duration::zero() && options_.poll_max <= kPollMost);
     // Edge-triggered: each write wakes, and nobody need read it.
-    AddTo(epoll_fd_, event_fd_, EPOLLIN | EPOLLET, 0);
+    AddTo(epoll_fd_, alarm_.event_fd(), EPOLLIN | EPOLLET, 0);
     AddTo(spare_epoll_fd_, spare_event_fd_, EPOLLIN | EPOLLET, 0);
     AddTo(spare_epoll_fd_, epoll_fd_, 0, 1);
     first_ = std::thread([this] {
@@ -193,11 +215,11 @@ class EventLoop::Impl {
   }
   ~Impl() {
     ShutDown();
-    for (const int fd : {spare_epoll_fd_, spare_event_fd_, epoll_fd_, event_fd_}) close(fd);
+    for (const int fd : {spare_epoll_fd_, spare_event_fd_, epoll_fd_}) close(fd);
   }
 
   void ShutDown();
-  void Wake();
+  void WantTurn();
   uint64_t AddSource(Source* source);
   void RemoveSource(Source* source);
 
@@ -209,11 +231,6 @@ class EventLoop::Impl {
   static void AddTo(int epoll_fd, int fd, uint32_t events, uint64_t token) {
     epoll_event event{.events = events, .data = {.u64 = token}};
     DYNLIB_CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0);
-  }
-  static void Signal(int event_fd) {
-    const uint64_t one = 1;
-    while (write(event_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
-    }
   }
   void NameThread() const {
     pthread_setname_np(pthread_self(), options_.name.substr(0, 15).c_str());
@@ -238,13 +255,13 @@ class EventLoop::Impl {
   const Options options_;
   SystemClock clock_;
   const int epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
-  const int event_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   // The spare thread waits here for epoll_fd_ to be ready while the role is free.
   const int spare_epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
   const int spare_event_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  std::atomic<bool> sleeping_{false};
-  TaskQueue tasks_;
-  TaskQueue blocking_;
+  Alarm alarm_;
+  std::atomic<bool> turn_wanted_{false};  // though nothing is posted
+  TaskQueue tasks_{&alarm_};
+  TaskQueue blocking_{&alarm_};
 
   // The role's.
   std::vector<Source*> sources_;  // null where one was removed
@@ -266,18 +283,18 @@ class EventLoop::Impl {
 void EventLoop::Impl::ShutDown() {
   DYNLIB_CHECK(!tasks_.IsCurrent() && !blocking_.IsCurrent());
   tasks_.Close();
-  Wake();
+  alarm_.Wake();
   if (first_.joinable()) first_.join();
   if (second_.joinable()) second_.join();
   tasks_.DropTimers();
   blocking_.DropTimers();
 }
 
-// The loop says that it sleeps, looks at its queues once more, and sleeps; who posts does so first
-// and then looks whether it sleeps. So one of them sees the other.
-void EventLoop::Impl::Wake() {
-  if (!sleeping_.load(std::memory_order_seq_cst) || !sleeping_.exchange(false)) return;
-  Signal(event_fd_);
+// On the loop the turn that there is will do.
+void EventLoop::Impl::WantTurn() {
+  if (tasks_.IsCurrent()) return;
+  turn_wanted_.store(true, std::memory_order_seq_cst);
+  alarm_.Wake();
 }
 
 uint64_t EventLoop::Impl::AddSource(Source* source) {
@@ -323,7 +340,7 @@ void EventLoop::Impl::AwaitSomething() {
   const Instant begin = clock_.Now();
   const bool polls = short_waits_ >= kShortWaits && !tasks_.closed();
   if (!polls || !PollUntil(std::min(begin + options_.poll_max, NextTime()))) {
-    sleeping_.store(true, std::memory_order_seq_cst);
+    alarm_.SetSleeping(true);
     const Instant wakeup = NextTime();
     const Duration left = wakeup == Instant() ? Duration::zero() : wakeup - clock_.Now();
     const Duration longest = tasks_.closed() ? kEndingSleep : kLongestSleep;
@@ -335,6 +352,7 @@ void EventLoop::Impl::AwaitSomething() {
 
 // When there is something to be done though nothing happens; 0: now.
 Instant EventLoop::Impl::NextTime() {
+  if (turn_wanted_.load(std::memory_order_seq_cst)) return Instant();
   Instant next = std::min(tasks_.NextTime(), sources_wakeup_);
   std::lock_guard lock(mutex_);
   if (!is_blocking_) next = std::min(next, blocking_.NextTime());
@@ -352,7 +370,7 @@ bool EventLoop::Impl::BlockingIsDue() {
 // at afterwards.
 bool EventLoop::Impl::PollUntil(Instant end) {
   while (true) {
-    if (tasks_.SeemsToHavePosted() || BlockingIsDue()) return true;
+    if (tasks_.SeemsToHavePosted() || turn_wanted_ || BlockingIsDue()) return true;
     if (!sources_.empty() && HandleReady(Duration::zero()) > 0) return true;
     if (clock_.Now() >= end) return false;
     sched_yield();
@@ -365,7 +383,7 @@ int EventLoop::Impl::HandleReady(Duration timeout) {
   epoll_event events[64];
   const int count =
       epoll_pwait2(epoll_fd_, events, static_cast<int>(std::size(events)), &longest, nullptr);
-  sleeping_.store(false, std::memory_order_seq_cst);
+  alarm_.SetSleeping(false);
   for (int i = 0; i < count; ++i) {
     const size_t index = events[i].data.u64 >> kSourceShift;
     if (index == 0 || sources_[index - 1] == nullptr) continue;
@@ -389,6 +407,7 @@ void EventLoop::Impl::RunTasks() {
 }
 
 void EventLoop::Impl::EndTurnOfSources(Instant now) {
+  turn_wanted_.store(false, std::memory_order_seq_cst);
   sources_wakeup_ = Instant::Infinite();
   for (Source* source : sources_) {
     if (source != nullptr) sources_wakeup_ = std::min(sources_wakeup_, source->EndTurn(now));
@@ -405,16 +424,16 @@ std::optional<Executor::Task> EventLoop::Impl::TakeBlockingLocked() {
 void EventLoop::Impl::FreeRoleLocked() {
   role_free_ = true;
   free_since_ = clock_.Now();
-  sleeping_ = true;
+  alarm_.SetSleeping(true);
   epoll_event event{.events = EPOLLIN | EPOLLONESHOT, .data = {.u64 = 1}};
   epoll_ctl(spare_epoll_fd_, EPOLL_CTL_MOD, epoll_fd_, &event);
-  if (tasks_.HasPosted()) Wake();
+  if (tasks_.HasPosted() || turn_wanted_) alarm_.Wake();
   if (std::exchange(spare_rests_, false)) Signal(spare_event_fd_);
 }
 
 void EventLoop::Impl::TakeRoleLocked() {
   role_free_ = false;
-  sleeping_ = false;
+  alarm_.SetSleeping(false);
   epoll_event event{.events = 0, .data = {.u64 = 1}};
   epoll_ctl(spare_epoll_fd_, EPOLL_CTL_MOD, epoll_fd_, &event);
 }
@@ -448,7 +467,7 @@ bool EventLoop::Impl::RunBlocking() {
     task = TakeBlockingLocked();
     if (task.has_value()) continue;
     is_blocking_ = false;
-    Wake();  // For the timers of blocking tasks, and the end.
+    alarm_.Wake();  // For the timers of blocking tasks, and the end.
     return false;
   }
 }
@@ -498,7 +517,7 @@ bool EventLoop::Impl::AwaitRole() {
   }
 }
 
-EventLoop::EventLoop(Options options) : impl_(std::make_unique<Impl>(std::move(options), this)) {}
+EventLoop::EventLoop(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 EventLoop::~EventLoop() = default;
 
 void EventLoop::ShutDown() { impl_->ShutDown(); }
@@ -507,6 +526,6 @@ Executor* EventLoop::blocking_executor() { return &impl_->blocking(); }
 int EventLoop::epoll_fd() const { return impl_->epoll_fd(); }
 uint64_t EventLoop::AddSource(Source* source) { return impl_->AddSource(source); }
 void EventLoop::RemoveSource(Source* source) { impl_->RemoveSource(source); }
-void EventLoop::Wake() { impl_->Wake(); }
+void EventLoop::Wake() { impl_->WantTurn(); }
 
 }  // namespace dynlib

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -90,7 +91,7 @@ class TcpTransport::Loop final : public EventLoop::Source {
   std::string address_;
   std::unique_ptr<EventLoop> own_loop_;
   EventLoop* event_loop_ = nullptr;
-  uint64_t listen_token_ = 0;
+  std::atomic<uint64_t> listen_token_{0};  // set before the listener is watched
   Fd listener_;
   Fd spare_;  // given up for a moment to accept and close a connection when descriptors run out
 

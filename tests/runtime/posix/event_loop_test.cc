@@ -6,7 +6,9 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "dynlib/runtime/posix/system_clock.h"
@@ -216,6 +218,42 @@ TEST(EventLoop, ASourceIsCalledAtTheEndOfEachTurnAndWhenItAsks) {
   loop.executor()->Post([] {});
   loop.ShutDown();
   loop.RemoveSource(&source);  // Of a loop that has ended: returns.
+}
+
+// Also while the loop polls, and when it is about to sleep.
+TEST(EventLoop, WhoWantsATurnGetsIt) {
+  class TestSource final : public EventLoop::Source {
+   public:
+    void OnReady(uint64_t, uint32_t) override {}
+    Instant EndTurn(Instant) override {
+      std::lock_guard lock(mutex_);
+      if (std::exchange(wanted_, false)) turn_.set_value();
+      return Instant::Infinite();
+    }
+    std::future<void> Want() {
+      std::lock_guard lock(mutex_);
+      wanted_ = true;
+      turn_ = {};
+      return turn_.get_future();
+    }
+
+   private:
+    std::mutex mutex_;
+    bool wanted_ = false;
+    std::promise<void> turn_;
+  };
+  TestSource source;
+  PingPong busy({});
+  busy.loop().AddSource(&source);
+  for (int i = 0; i < 200; ++i) {
+    busy.Play(20);
+    std::this_thread::sleep_for(std::chrono::microseconds(i % 2 == 0 ? 0 : 2 * i));
+    const std::future<void> turn = source.Want();
+    busy.loop().Wake();
+    // Without a wake-up it looks after a second.
+    ASSERT_EQ(turn.wait_for(std::chrono::milliseconds(800)), std::future_status::ready);
+  }
+  busy.loop().RemoveSource(&source);
 }
 
 // What a task sends goes out before the tasks that it posted have run.
