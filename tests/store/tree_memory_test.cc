@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,7 +11,6 @@
 #include <vector>
 
 #include "dynlib/base/random.h"
-#include "dynlib/sim/disk.h"
 #include "dynlib/store/node.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/page_file.h"
@@ -22,6 +20,7 @@
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/store/one_tree.h"
 #include "tests/store/tree_model.h"
 
 namespace dynlib::store {
@@ -40,19 +39,11 @@ std::string RowValue(uint64_t i, uint64_t version) {
   return std::to_string(version) + ":" + RowKey(i) + std::string(100 + i % 400, 'v');
 }
 
-class TreeMemoryTest : public testing::Test {
+class TreeMemoryTest : public OneTreeTest {
  protected:
-  TreeMemoryTest() : disk_(1) { Reopen(); }
+  TreeMemoryTest() : OneTreeTest(kBudget) {}
 
-  void Reopen(uint64_t memory_bytes = kBudget) {
-    file_.reset();
-    auto file =
-        PageFile::Open({.growth_bytes_min = 64 << 10, .memory_bytes = memory_bytes}, &disk_, "p");
-    ASSERT_THAT(file.status(), IsOk());
-    file_ = *std::move(file);
-    tree_ = file_->FindTree(TreeId{1});
-    if (tree_ == nullptr) tree_ = *file_->CreateTree(TreeId{1});
-  }
+  void Reopen(uint64_t memory_bytes = kBudget) { OneTreeTest::Reopen(memory_bytes); }
   // Rows [0, count), checkpointed now and then.
   void Fill(uint64_t count, uint64_t version) {
     for (uint64_t at = 0; at < count;) {
@@ -71,10 +62,6 @@ class TreeMemoryTest : public testing::Test {
     const PageFile::Stats stats = file_->stats();
     EXPECT_LE(stats.page_memory_bytes - stats.dirty_bytes, budget + (256 << 10));
   }
-
-  sim::SimDisk disk_;
-  std::unique_ptr<PageFile> file_;
-  Tree* tree_ = nullptr;
 };
 
 TEST_F(TreeMemoryTest, TheBudgetIsChecked) {

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,7 +16,6 @@
 
 #include "absl/status/statusor.h"
 #include "dynlib/base/random.h"
-#include "dynlib/sim/disk.h"
 #include "dynlib/store/leaf_tail.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/page_file.h"
@@ -25,6 +23,7 @@
 #include "dynlib/store/write_batch.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gtest/gtest.h"
+#include "tests/store/one_tree.h"
 
 namespace dynlib::store {
 namespace {
@@ -70,19 +69,11 @@ TEST(LeafTailTest, IsFullByRowsOrByBytes) {
   EXPECT_TRUE(tail->HasRoom(1, 192 - LeafTail::RowBytes(1, 1)));
 }
 
-class TreeTailTest : public testing::Test {
+class TreeTailTest : public OneTreeTest {
  protected:
-  TreeTailTest() : disk_(1) { Reopen(); }
+  TreeTailTest() : OneTreeTest(64 << 20) {}
 
-  void Reopen(uint64_t memory_bytes = 64 << 20) {
-    file_.reset();
-    auto file =
-        PageFile::Open({.growth_bytes_min = 64 << 10, .memory_bytes = memory_bytes}, &disk_, "p");
-    ASSERT_THAT(file.status(), IsOk());
-    file_ = *std::move(file);
-    tree_ = file_->FindTree(TreeId{1});
-    if (tree_ == nullptr) tree_ = *file_->CreateTree(TreeId{1});
-  }
+  void Reopen(uint64_t memory_bytes = 64 << 20) { OneTreeTest::Reopen(memory_bytes); }
   void Apply(const WriteBatch& batch) {
     ASSERT_THAT(tree_->Apply(batch, tree_->position() + 1), IsOk());
     for (const WriteBatch::Operation& operation : batch.operations()) {
@@ -142,9 +133,6 @@ class TreeTailTest : public testing::Test {
     EXPECT_EQ(*tree_->Get("s"), std::nullopt);
   }
 
-  sim::SimDisk disk_;
-  std::unique_ptr<PageFile> file_;
-  Tree* tree_ = nullptr;
   Model model_;
 };
 
