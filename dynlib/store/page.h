@@ -100,9 +100,10 @@ inline constexpr uint16_t kInlinedValue = 0xffff;  // in a leaf cell, for "no ov
 // The first four bytes of a key's suffix as a big-endian number, so that numbers compare as the
 // bytes do: what a slot says of it.
 inline uint32_t SuffixHead(std::string_view suffix) {
+  if (suffix.size() >= 4) return __builtin_bswap32(LoadFixed<uint32_t>(suffix.data()));
   uint32_t head = 0;
-  if (!suffix.empty()) std::memcpy(&head, suffix.data(), std::min<size_t>(4, suffix.size()));
-  return __builtin_bswap32(head);
+  for (const char byte : suffix) head = head << 8 | static_cast<unsigned char>(byte);
+  return suffix.empty() ? 0 : head << 8 * (4 - suffix.size());
 }
 
 // What a leaf says of a value.
