@@ -32,6 +32,12 @@ struct DurablePut {
 constexpr DurablePut kDurablePuts[] = {
     {900, 1, true}, {100, 1, false}, {900, 16, false}, {900, 64, true}, {100, 64, false}};
 
+// More than any system takes in its run; see TouchMemory.
+void TouchMemoryFor(double seconds) {
+  constexpr double kBytesPerSecond = 256 << 20;
+  TouchMemory(static_cast<size_t>((WarmUpSeconds(seconds) + seconds) * kBytesPerSecond));
+}
+
 std::vector<PutStream> Streams(int clients, size_t value_bytes) {
   std::vector<PutStream> streams;
   for (int client = 0; client < clients; ++client) streams.emplace_back(client, value_bytes);
@@ -40,6 +46,7 @@ std::vector<PutStream> Streams(int clients, size_t value_bytes) {
 
 Runner PutRunner(const OpenKvPeer& open, const DurablePut& workload) {
   return [open, workload](const RunContext& context) -> absl::StatusOr<RunResult> {
+    TouchMemoryFor(context.seconds);
     DYNLIB_ASSIGN_OR_RETURN(const std::unique_ptr<KvPeer> store,
                             open({.folder = context.folder, .clients = workload.clients}));
     std::vector<PutStream> streams = Streams(workload.clients, workload.value_bytes);
@@ -79,6 +86,7 @@ struct Window {
 
 Runner AsyncRunner(const OpenKvPeer& open, size_t value_bytes) {
   return [open, value_bytes](const RunContext& context) -> absl::StatusOr<RunResult> {
+    TouchMemoryFor(context.seconds);
     std::deque<Window> windows(kAsyncThreads);
     std::vector<PutStream> streams = Streams(kAsyncThreads, value_bytes);
     DYNLIB_ASSIGN_OR_RETURN(const std::unique_ptr<KvPeer> store,

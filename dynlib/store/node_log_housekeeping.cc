@@ -89,6 +89,7 @@ void NodeLog::Impl::ReturnFreed() {
   }
 }
 
+// No faster than the log needs it: what the disk does for a spare, appends wait for.
 bool NodeLog::Impl::PrepareSpare() {
   {
     std::lock_guard lock(mutex_);
@@ -99,9 +100,10 @@ bool NodeLog::Impl::PrepareSpare() {
     std::lock_guard lock(index_mutex_);
     in_use = index_.segments().size();
   }
-  if (!files_.WantsStep(in_use)) return false;
+  const uint64_t used_bytes = active_offset_;
+  if (!files_.IsStepDue(in_use, used_bytes)) return false;
   files_.PrepareStep().IgnoreError();  // It is tried again when a segment is needed.
-  return files_.WantsStep(in_use);
+  return files_.IsStepDue(in_use, used_bytes);
 }
 
 // A step of what ReleaseSpace asked for; true if there is more. A segment that it leaves is freed,

@@ -26,9 +26,15 @@ bool SegmentFiles::WantsStep(uint64_t in_use) const {
   return !failed_ && ready < shape_.spares_wanted && in_use + ready < shape_.max_segments;
 }
 
+bool SegmentFiles::IsStepDue(uint64_t in_use, uint64_t used_bytes) const {
+  const uint64_t prepared = spares() * shape_.segment_bytes + written_;
+  return prepared < 2 * used_bytes * shape_.spares_wanted + kStepBytes && WantsStep(in_use);
+}
+
 absl::Status SegmentFiles::Abandon(absl::Status why) {
   failed_ = true;
   unfinished_.file.reset();
+  written_ = 0;
   // Should this fail too, the next Open removes it.
   disk_->Remove(UnfinishedPath()).IgnoreError();
   return why;
@@ -48,24 +54,26 @@ absl::Status SegmentFiles::Begin(uint64_t bytes) {
 
 absl::Status SegmentFiles::PrepareStep() {
   if (unfinished_.file == nullptr) return Begin(shape_.segment_bytes);
-  if (written_ == unfinished_.bytes) return Finish();
-  const uint64_t length = std::min(kStepBytes, unfinished_.bytes - written_);
+  const uint64_t from = written_;
+  if (from == unfinished_.bytes) return Finish();
+  const uint64_t length = std::min(kStepBytes, unfinished_.bytes - from);
   char* const zeros = zeros_.Get(length);
   std::fill(zeros, zeros + length, '\0');
-  const absl::Status status =
-      unfinished_.file->WriteDurably(written_, std::string_view(zeros, length));
+  const absl::Status status = unfinished_.file->WriteDirect(from, std::string_view(zeros, length));
   if (!status.ok()) return Abandon(status);
-  written_ += length;
+  written_ = from + length;
   return absl::OkStatus();
 }
 
 absl::Status SegmentFiles::Finish() {
-  absl::Status status = disk_->Rename(UnfinishedPath(), SegmentPath(dir_, unfinished_.number));
+  absl::Status status = unfinished_.file->Sync();
+  if (status.ok()) status = disk_->Rename(UnfinishedPath(), SegmentPath(dir_, unfinished_.number));
   if (status.ok()) status = disk_->SyncDir(dir_);
   if (!status.ok()) return Abandon(status);
   zeros_.Free();
   std::lock_guard lock(mutex_);
   spares_.push_back(std::exchange(unfinished_, {}));
+  written_ = 0;
   return absl::OkStatus();
 }
 

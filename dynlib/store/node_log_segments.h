@@ -1,15 +1,16 @@
 // The segment files of a node log: makes them, keeps a few ready, takes back those no longer used.
 //
-// A segment is written once with zeros, in steps of a megabyte so that no append waits for long,
-// under a name of its own until it is whole and durable. From then on it never changes size, and a
-// sync of it writes data alone.
+// A segment is written once with zeros, in small steps so that no append waits for long, under a
+// name of its own until it is whole and durable. From then on it never changes size, and a sync of
+// it writes data alone.
 //
-// Threads: TakeReady and spares from any thread, without file calls; the rest one at a time, with
-// file calls.
+// Threads: TakeReady, spares and IsStepDue from any thread, without file calls; the rest one at a
+// time, with file calls.
 #ifndef DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
 #define DYNLIB_STORE_NODE_LOG_SEGMENTS_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -42,13 +43,16 @@ class SegmentFiles {
     std::unique_ptr<File> file;
     uint64_t bytes = 0;
   };
-  static constexpr uint64_t kStepBytes = 1 << 20;
+  static constexpr uint64_t kStepBytes = 256 << 10;
 
   // Numbers of new files start above `last_number`.
   SegmentFiles(Shape shape, Disk* disk, std::string dir, uint64_t last_number);
 
   // True if PrepareStep has something to do. False for good after an error, until the next Take.
   bool WantsStep(uint64_t in_use) const;
+  // The same, of spares that are to be ready when half of the segment is full of which `used_bytes`
+  // are in use. Any thread.
+  bool IsStepDue(uint64_t in_use, uint64_t used_bytes) const;
   // Writes a part of a spare.
   absl::Status PrepareStep();
 
@@ -85,8 +89,8 @@ class SegmentFiles {
   std::deque<Segment> spares_;  // Guarded by mutex_.
   uint64_t last_number_;
   Segment unfinished_;  // `file` is null: none.
-  uint64_t written_ = 0;
-  bool failed_ = false;
+  std::atomic<uint64_t> written_{0};
+  std::atomic<bool> failed_{false};
   bool first_ = true;
   AlignedBuffer zeros_;
 };

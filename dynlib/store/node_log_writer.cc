@@ -111,7 +111,7 @@ absl::Status NodeLog::Impl::Activate(uint64_t generation, uint64_t offset) {
   active_.generation = generation;
   active_.first_sequence = segment.first_sequence;
   active_.bytes = segment.segment_bytes;
-  active_.offset = offset;
+  active_.offset = active_offset_ = offset;
   active_.begun = true;
   active_generation_ = generation;
   DYNLIB_ASSIGN_OR_RETURN(active_.file,
@@ -369,6 +369,7 @@ void NodeLog::Impl::Written(Plan& plan, BatchHeader header) {
   last_checksum_ = header.checksum;
   const uint64_t length = header.total_length;
   const uint64_t copied = plan.copied_from != 0 ? header.frames.size() : 0;
+  uint64_t in_use = 0;
   std::vector<LogIndex::Segment> freed;
   {
     std::lock_guard lock(index_mutex_);
@@ -385,9 +386,12 @@ void NodeLog::Impl::Written(Plan& plan, BatchHeader header) {
     if (plan.batch == nullptr || !plan.frees.empty()) CatchUpLocked();
     for (uint64_t generation : plan.frees) freed.push_back(index_.Free(generation));
     if (!freed.empty()) NoteIndexLocked();
+    in_use = index_.segments().size();
   }
   active_.begun = true;
   active_.offset += length;
+  active_offset_ = active_.offset;
+  const bool spare_due = files_.IsStepDue(in_use, active_.offset);
   metrics_->Observe("log.batch_appends",
                     static_cast<int64_t>(plan.batch == nullptr ? 0 : plan.batch->appends));
   std::lock_guard lock(mutex_);
@@ -399,9 +403,8 @@ void NodeLog::Impl::Written(Plan& plan, BatchHeader header) {
   stats_.segments_recycled += freed.size();
   stats_.copied_forward_records += copied;
   if (plan.batch != nullptr) SettleLocked(std::move(plan.batch), absl::OkStatus());
-  if (freed.empty()) return;
   for (LogIndex::Segment& segment : freed) freed_.push_back(std::move(segment));
-  WakeLocked();  // To give them back.
+  if (spare_due || !freed.empty()) WakeLocked();  // The task makes spares and gives files back.
 }
 
 void NodeLog::Impl::CloseForGood(Plan& plan, const absl::Status& why) {

@@ -97,7 +97,7 @@ std::unique_ptr<MemoryRegion> PageMemory::TakeSpare() {
   constexpr uint32_t kLookAfter = 32;
   const uint32_t goal = spares_goal_.load(std::memory_order_relaxed);
   if (spares_.empty()) {
-    spares_goal_.store(std::clamp<uint32_t>(2 * goal, 1, kSparesMax), std::memory_order_relaxed);
+    spares_goal_.store(std::clamp(2 * goal, kSparesMin, kSparesMax), std::memory_order_relaxed);
     spares_taken_ = 0;
     spares_low_ = kSparesMax;
     return nullptr;
@@ -116,6 +116,7 @@ std::unique_ptr<MemoryRegion> PageMemory::TakeSpare() {
 
 void PageMemory::AddRegion() {
   const bool small = regions_.size() < kSmallRegions;
+  if (regions_.size() == kSmallRegions - 2) spares_goal_ = kSparesMin;  // Soon it needs some.
   std::unique_ptr<MemoryRegion> region = small ? nullptr : TakeSpare();
   if (region == nullptr) region = std::make_unique<MemoryRegion>(small ? kSpanBytes : kHugePage);
   for (size_t at = 0; at < region->bytes; at += kSpanBytes) {

@@ -12,8 +12,9 @@
 //
 // The first touch of a huge page takes 0.1 ms, for its zeros, and 5 ms on a virtual machine whose
 // host has yet to find it. So that no commit waits for that, a task of the owner's keeps some ahead
-// (MakeSpares), which were touched: as many as the growth asks for, up to kSparesMax. Without one,
-// or when it falls behind, who needs memory touches it himself.
+// (MakeSpares), which were touched: kSparesMin before the first huge page is needed, then as many
+// as the growth asks for, up to kSparesMax. Without one, or when it falls behind, who needs memory
+// touches it himself.
 //
 // Internal to the store. Threads: any.
 #ifndef DYNLIB_STORE_PAGE_MEMORY_H_
@@ -100,7 +101,8 @@ class PageMemory {
   void ShowEmptiest(F visit);
 
   static constexpr size_t kSpanBytes = Node::kSpanBytes;
-  static constexpr uint32_t kSparesMax = 8;  // huge pages
+  static constexpr uint32_t kSparesMin = 4;  // huge pages; of what begins to grow
+  static constexpr uint32_t kSparesMax = 8;
 
  private:
   static constexpr size_t kStep = 256;

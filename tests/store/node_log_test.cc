@@ -684,6 +684,24 @@ TEST(NodeLogTest, AtRestALogThatHoldsNothingIsSmall) {
   EXPECT_EQ(h.found.streams[StreamId{1}].entries.front().slot, 101);
 }
 
+// What the disk does for a spare, appends wait for: not all at once, and not before it is needed.
+TEST(NodeLogTest, ASpareIsReadyWhenHalfOfTheSegmentIsFull) {
+  SimDisk disk(1);
+  NodeLog::Options options = SmallLog();
+  options.segment_bytes = 4 << 20;
+  LogHarness h(&disk, options);
+  DYNLIB_ASSERT_OK(h.Open());
+  uint64_t slot = 0;
+  const auto fill = [&](uint64_t bytes) {
+    while (h.log->GetStats().written_bytes < bytes)
+      DYNLIB_ASSERT_OK(h.Append({Entry(1, ++slot, 1, std::string(3000, 'x'))}));
+  };
+  fill(options.segment_bytes / 4);
+  EXPECT_EQ(h.log->GetStats().segments_spare, 0);
+  fill(options.segment_bytes / 2);
+  EXPECT_EQ(h.log->GetStats().segments_spare, 1);
+}
+
 TEST(NodeLogTest, AnArchivedStreamIsRefusedAtItsBoundUntilTheArchiveHasMore) {
   SimDisk disk(1);
   LogHarness h(&disk, SmallArchive());

@@ -39,6 +39,17 @@ TEST_F(PageMemoryTest, WhatIsSmallHasNothingAhead) {
   EXPECT_EQ(memory_.spare_bytes(), 0u);
 }
 
+TEST_F(PageMemoryTest, TheFirstHugePagesAreThereBeforeTheyAreNeeded) {
+  Grow(kHugePage * 7 / 8);
+  ASSERT_TRUE(memory_.WantsSpare(kNoBound));
+  memory_.MakeSpares(kNoBound);
+  const uint64_t ahead = PageMemory::kSparesMin * kHugePage;
+  EXPECT_EQ(memory_.spare_bytes(), ahead);
+  const uint64_t before = memory_.resident_bytes();
+  Grow(ahead);
+  EXPECT_LE(memory_.resident_bytes(), before + kHugePage / 4);  // of small pieces
+}
+
 TEST_F(PageMemoryTest, GrowthIsMetByMemoryThatWasMadeAhead) {
   Grow(2 * kHugePage);
   ASSERT_TRUE(memory_.WantsSpare(kNoBound));
