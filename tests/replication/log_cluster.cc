@@ -205,7 +205,7 @@ void LogCluster::Checkpoint() {
   for (auto& [id, server] : servers_) {
     if (!Up(id) || server->machine->tree.applied == 0) continue;
     durable_[id] = server->machine->tree;
-    On(id, [&] { host(id).Checkpointed(kGroup, durable_[id].applied); });
+    On(id, [this, id = id] { host(id).Checkpointed(kGroup, durable_[id].applied); });
   }
 }
 

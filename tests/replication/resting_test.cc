@@ -177,9 +177,9 @@ class RestingTest : public testing::Test {
   void CheckpointAll() {
     for (const auto& [id, server] : servers_) {
       if (server == nullptr) continue;
-      On(id, [&](GroupHost& host) {
-        for (size_t i = 0; i < server->machines.size(); ++i)
-          host.Checkpointed(PartitionId{i + 1}, server->machines[i].applied());
+      On(id, [&machines = server->machines](GroupHost& host) {
+        for (size_t i = 0; i < machines.size(); ++i)
+          host.Checkpointed(PartitionId{i + 1}, machines[i].applied());
       });
     }
   }
