@@ -1,6 +1,7 @@
 #include "dynlib/store/node_log_index.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "dynlib/base/check.h"
 #include "dynlib/base/ids.h"
@@ -60,6 +61,12 @@ void LogIndex::LetGo(StreamId id, Stream& stream, std::optional<StateRef>& state
   if (!state.has_value()) return;
   LetGo(id, stream, 0, state->ref);
   state.reset();
+}
+
+// Mostly it is in the newest already.
+void LogIndex::NoteSegment(StreamId id, Stream& stream, uint64_t generation) {
+  if (std::exchange(stream.noted_segment, generation) == generation) return;
+  if (segments_.at(generation).streams.insert(id).second) ++stream.segments;
 }
 
 void LogIndex::NoteFullness(StreamId id, const Stream& stream) {
@@ -196,7 +203,7 @@ void LogIndex::ApplyDrop(StreamId id, uint64_t through_sequence) {
 void LogIndex::ApplyDamaged(const FrameInfo& frame, const Ref& ref) {
   const StreamId id{frame.stream};
   Stream& stream = streams_[id];
-  if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
+  NoteSegment(id, stream, ref.generation);
   if (IsForetoldDead(id, ref.sequence)) return;
   const RecordKind kind = frame.kind == FrameKind::kEntry ? RecordKind::kEntry : RecordKind::kState;
   PlaceUnknown(id, stream, kind, frame.slot, ref);
@@ -205,7 +212,7 @@ void LogIndex::ApplyDamaged(const FrameInfo& frame, const Ref& ref) {
 void LogIndex::ApplyRecord(const FrameInfo& frame, const Ref& ref) {
   const StreamId id{frame.stream};
   Stream& stream = streams_[id];
-  if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
+  NoteSegment(id, stream, ref.generation);
   if (IsForetoldDead(id, ref.sequence)) return;
   // A record settles what was unknown before it; also a copy, behind which its batch says again
   // what is unknown still (UnknownBeside). So a replay needs no segment but those in use.
@@ -227,8 +234,10 @@ void LogIndex::ApplyRecord(const FrameInfo& frame, const Ref& ref) {
 // True if it is kept.
 bool LogIndex::PlaceEntry(StreamId id, Stream& stream, uint64_t slot, const Ref& ref) {
   if (slot <= stream.released_through) return false;
-  auto [it, added] = stream.entries.try_emplace(slot, ref);
-  if (!added) {
+  const size_t before = stream.entries.size();
+  // Mostly behind all others, where it is put without a search.
+  const auto it = stream.entries.try_emplace(stream.entries.end(), slot, ref);
+  if (stream.entries.size() == before) {
     if (it->second.ballot > ref.ballot) return false;  // Rule L4: the higher ballot stays.
     LetGo(id, stream, slot, it->second);
     it->second = ref;
@@ -262,7 +271,7 @@ void LogIndex::PlaceUnknown(StreamId id, Stream& stream, RecordKind kind, uint64
 void LogIndex::ApplyUnknown(const BatchHeader& header, const FrameInfo& frame, const Ref& ref) {
   const StreamId id{frame.stream};
   Stream& stream = streams_[id];
-  if (segments_.at(ref.generation).streams.insert(id).second) ++stream.segments;
+  NoteSegment(id, stream, ref.generation);
   if (IsForetoldDead(id, ref.sequence)) return;
   // Copying may have found a record unreadable that was thought to be readable.
   const auto found_unreadable = [&](const Ref& known) {

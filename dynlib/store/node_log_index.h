@@ -54,6 +54,7 @@ class LogIndex {
     bool lost = false;
     uint64_t mark_generation = 0;  // The segment in which the marks stand; 0: in none.
     uint64_t segments = 0;         // In use that hold records of this stream, needed or not.
+    uint64_t noted_segment = 0;    // The one that was last counted in.
   };
   struct Segment {
     uint64_t generation = 0;
@@ -158,6 +159,7 @@ class LogIndex {
   void Hold(StreamId id, Stream& stream, uint64_t slot, const Ref& ref);
   void LetGo(StreamId id, Stream& stream, uint64_t slot, const Ref& ref);
   void LetGo(StreamId id, Stream& stream, std::optional<StateRef>& state);
+  void NoteSegment(StreamId id, Stream& stream, uint64_t generation);
   void NoteFullness(StreamId id, const Stream& stream);
   void ForgetIfEmpty(StreamId id);
 
