@@ -11,9 +11,8 @@ namespace {
 // One step of the state machine takes at most this much, so that reads get their turn.
 constexpr size_t kApplyEntriesMax = 1024;
 constexpr size_t kApplyBytesMax = 4 << 20;
-// A follower with records on the way to its log puts off applying until they are there, unless it
-// takes so long, or this much is to be applied.
-constexpr Duration kApplyPutOffMax = std::chrono::milliseconds(20);
+// A follower under load applies after this time, or when this much is to be applied.
+constexpr Duration kApplyPutOffMax = std::chrono::milliseconds(5);
 constexpr Slot kApplyLagMax = 512;
 constexpr size_t kWaitingChangesMax = 64;
 constexpr Duration kRetryMin = std::chrono::milliseconds(1);
@@ -243,12 +242,14 @@ std::optional<ApplyStep> HostedGroup::TakeStep(Instant now) {
   return step;
 }
 
-// Somebody waits for what a follower is making durable, and nobody for what it applies.
+// Somebody waits for what a follower is making durable, and nobody for what it applies. Where word
+// of what was chosen comes with new entries, more will follow: it applies in a while, many in a
+// step.
 bool HostedGroup::PutsOffApply(Instant now) {
   const Slot lag = core_->chosen() - applied_;
-  const bool may = lag > 0 && lag < kApplyLagMax && !core_->all_durable() && !Leads();
-  if (may) apply_at_ = std::min(apply_at_, now + kApplyPutOffMax);
-  if (may && now < apply_at_) return true;
+  const bool may = lag > 0 && lag < kApplyLagMax && !Leads();
+  if (may && !core_->all_durable()) apply_at_ = std::min(apply_at_, now + kApplyPutOffMax);
+  if (may && apply_at_ != Instant::Infinite() && now < apply_at_) return true;
   apply_at_ = Instant::Infinite();
   return false;
 }
