@@ -12,6 +12,7 @@ namespace dynlib::replication {
 namespace {
 
 constexpr size_t kWindowEntriesMax = 1'000'000;
+constexpr size_t kEffectsKept = 128;
 
 // From where it is whole up to what the tree holds: what lies before is of no use, and may be far
 // away.
@@ -236,9 +237,9 @@ void GroupCore::Persisted(uint64_t last_record, Instant now) {
   if (role_ == Role::kLeader) AdvanceChosen(now);
   if (role_ == Role::kCandidate) MaybeWin(now);
   ApplyConfiguration(now);
-  while (!held_messages_.empty() && held_messages_.front().record <= persisted_index_) {
-    GroupMessage message = std::move(held_messages_.front().message);
-    held_messages_.pop_front();
+  auto held = held_messages_.begin();
+  for (; held != held_messages_.end() && held->record <= persisted_index_; ++held) {
+    GroupMessage& message = held->message;
     if (auto* accepted = std::get_if<Accepted>(&message.body)) {
       if (message.ballot != promised_)
         continue;  // A higher ballot was promised since; the proposer hears of it.
@@ -249,6 +250,7 @@ void GroupCore::Persisted(uint64_t last_record, Instant now) {
     }
     Send(std::move(message));
   }
+  held_messages_.erase(held_messages_.begin(), held);
   MaybeRelease();
 }
 
@@ -279,11 +281,28 @@ Instant GroupCore::next_deadline() const {
   return deadline;
 }
 
-GroupCore::Effects GroupCore::TakeEffects(Instant now) {
+void GroupCore::Effects::Clear() {
+  const auto clear = [](auto& effects) {
+    if (effects.capacity() > kEffectsKept) effects = {};
+    effects.clear();
+  };
+  clear(records);
+  clear(messages);
+  clear(events);
+  deposed = false;
+}
+
+void GroupCore::TakeEffects(Instant now, Effects& effects) {
   if (role_ == Role::kLeader) Flush(now);
   effects_.last_record = record_index_;
-  last_records_ = effects_.records.size();
-  return std::exchange(effects_, {});
+  effects.Clear();
+  std::swap(effects, effects_);
+}
+
+GroupCore::Effects GroupCore::TakeEffects(Instant now) {
+  Effects effects;
+  TakeEffects(now, effects);
+  return effects;
 }
 
 GroupMessage GroupCore::Make(const Member& to, Ballot ballot) const {
@@ -335,8 +354,6 @@ void GroupCore::PersistState() {
 void GroupCore::PersistEntry(Slot slot) {
   ++record_index_;
   SlotLog::Cell* cell = log_.Find(slot);
-  // Under load there will be about as many as in the turn before.
-  if (effects_.records.empty()) effects_.records.reserve(last_records_);
   effects_.records.push_back({.is_state = false,
                               .slot = slot,
                               .ballot = cell->ballot,

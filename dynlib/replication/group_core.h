@@ -167,6 +167,9 @@ class GroupCore {
     std::vector<GroupMessage> messages;
     bool deposed = false;  // Proposals not yet applied have an unknown outcome.
     std::vector<Event> events;
+
+    // Keeps the memory, but for that of an unusual burst.
+    void Clear();
   };
 
   // `configuration` is not older than `recovered.applied`. A replica that it does not name is a
@@ -186,6 +189,9 @@ class GroupCore {
   // When Tick wants to be called; Infinite for a group at rest.
   Instant next_deadline() const;
   Effects TakeEffects(Instant now);
+  // The same, in place of what `effects` holds. Its memory is used for the next ones: who takes
+  // those of many groups in turn costs the allocator nothing.
+  void TakeEffects(Instant now, Effects& effects);
   // All that there is to be kept of a member at rest, to be asked after TakeEffects: nothing if it
   // is not. The owner then destroys the core, and makes another before it gives it an input. Of
   // liveness' events only these are inputs to it: that support for the leader's node ended, or that
@@ -499,9 +505,8 @@ class GroupCore {
     uint64_t record;  // Sent when this record is durable (R1).
     GroupMessage message;
   };
-  std::deque<HeldMessage> held_messages_;
+  std::vector<HeldMessage> held_messages_;  // By record.
   Effects effects_;
-  size_t last_records_ = 0;  // Of the last ones taken.
 };
 
 }  // namespace dynlib::replication

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "dynlib/base/check.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/replication/group_core.h"
@@ -128,7 +129,7 @@ void GroupCore::AnnounceHeldTo(Peer& peer, Instant now) {
 
 void GroupCore::AdvanceChosen(Instant now) {
   AdvanceStable();
-  std::vector<Slot> held = {stable_};
+  absl::InlinedVector<Slot, 8> held = {stable_};
   for (const Peer& peer : peers_) {
     if (peer.votes || options_.faults.learner_counted) held.push_back(peer.match);
   }
@@ -204,7 +205,8 @@ void GroupCore::SendEntries(Peer& peer, Instant now) {
   peer.too_far_behind = false;
   while (peer.next <= proposed_ && peer.in_flight < options_.peer_window_bytes_max &&
          peer.next - peer.match <= options_.peer_window_entries_max) {
-    Accept accept = MakeAccept(peer.next);
+    GroupMessage& message = effects_.messages.emplace_back(Make(peer.member, promised_));
+    Accept& accept = message.body.emplace<Accept>(MakeAccept(peer.next));
     accept.entries.reserve(
         std::min<size_t>(proposed_ - peer.next + 1, options_.peer_window_entries_max));
     size_t bytes = 0;
@@ -219,9 +221,6 @@ void GroupCore::SendEntries(Peer& peer, Instant now) {
     peer.in_flight += bytes;
     peer.told_chosen = chosen_;
     if (peer.resend_at == Instant::Infinite()) peer.resend_at = now + options_.resend;
-    GroupMessage message = Make(peer.member, promised_);
-    message.body = std::move(accept);
-    Send(std::move(message));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/replication/types.h"
@@ -40,11 +41,14 @@ struct Promise {
   std::vector<UnknownSlot> unknown;
 };
 
+// A group among many proposes one at a time.
+using Payloads = absl::InlinedVector<Payload, 1>;
+
 // Phase 2a: entries at consecutive slots from `first_slot`, all at the message's ballot. Without
 // entries it tells what is chosen and asks for an Accepted.
 struct Accept {
   Slot first_slot = 0;
-  std::vector<Payload> entries;
+  Payloads entries;
   Slot chosen = 0;
   // In the durable tree of every member: nobody needs the log up to here again, so all may release
   // it. Holding it durably in the log would not be enough: a member whose frame is damaged later

@@ -251,17 +251,6 @@ void PutAccepted(std::string& out, const GroupMessage& group, const Accepted& ac
   out.append(body.bytes());
 }
 
-// Messages are concatenated by concatenating their bytes.
-void PutGroup(std::string& out, const GroupMessage& group) {
-  if (const auto* accept = std::get_if<Accept>(&group.body)) return PutAccept(out, group, *accept);
-  if (const auto* accepted = std::get_if<Accepted>(&group.body)) {
-    return PutAccepted(out, group, *accepted);
-  }
-  const wire::GroupMessage message = ToWire(group);
-  PutBytesHeader(out, wire::NodeMessage::kGroupsFieldNumber, message.ByteSizeLong());
-  message.AppendToString(&out);
-}
-
 // Reads what PutAccept and PutAccepted write, and what is like it. Of all else, unusual or wrong,
 // it says so, and leaves it to the generated classes: so that what is a message is what they say.
 class HandReader {
@@ -271,6 +260,7 @@ class HandReader {
   // Nothing for what it does not read.
   std::optional<NodeMessage> Read() {
     NodeMessage out;
+    out.groups.reserve(CountFields(*message_));
     std::string_view rest = *message_;
     while (!rest.empty()) {
       const std::optional<Field> field = Next(rest);
@@ -321,6 +311,13 @@ class HandReader {
     field.bytes = rest.substr(0, length);
     rest.remove_prefix(length);
     return field;
+  }
+
+  // Up to the first that it does not read.
+  static size_t CountFields(std::string_view rest) {
+    size_t count = 0;
+    while (!rest.empty() && Next(rest).has_value()) ++count;
+    return count;
   }
 
   bool ReadGroup(std::string_view rest, NodeMessage& out) {
@@ -455,19 +452,31 @@ absl::StatusOr<NodeMessage> DecodeByClasses(std::string_view bytes) {
 
 }  // namespace
 
-std::string Encode(const NodeMessage& message) {
-  std::string bytes;
-  for (const GroupMessage& group : message.groups) PutGroup(bytes, group);
+// Messages are concatenated by concatenating their bytes.
+void AppendEncoded(std::string& bytes, const GroupMessage& message) {
+  if (const auto* accept = std::get_if<Accept>(&message.body)) {
+    return PutAccept(bytes, message, *accept);
+  }
+  if (const auto* accepted = std::get_if<Accepted>(&message.body)) {
+    return PutAccepted(bytes, message, *accepted);
+  }
+  const wire::GroupMessage out = ToWire(message);
+  PutBytesHeader(bytes, wire::NodeMessage::kGroupsFieldNumber, out.ByteSizeLong());
+  out.AppendToString(&bytes);
+}
+
+void AppendEncoded(std::string& bytes, const std::vector<LivenessMessage>& messages) {
+  if (messages.empty()) return;
   wire::NodeMessage out;
-  for (const LivenessMessage& liveness : message.liveness) {
-    if (const auto* request = std::get_if<SupportRequest>(&liveness.body)) {
+  for (const LivenessMessage& message : messages) {
+    if (const auto* request = std::get_if<SupportRequest>(&message.body)) {
       wire::SupportRequest& added = *out.add_requests();
       added.set_incarnation(request->incarnation);
       added.set_sent_at(request->sent_at);
       added.set_heard_incarnation(request->heard_incarnation);
       added.set_heard_age_us(request->heard_age_us);
     } else {
-      const auto& grant = std::get<SupportGrant>(liveness.body);
+      const auto& grant = std::get<SupportGrant>(message.body);
       wire::SupportGrant& added = *out.add_grants();
       added.set_incarnation(grant.incarnation);
       added.set_holder_incarnation(grant.holder_incarnation);
@@ -478,6 +487,12 @@ std::string Encode(const NodeMessage& message) {
     }
   }
   out.AppendToString(&bytes);
+}
+
+std::string Encode(const NodeMessage& message) {
+  std::string bytes;
+  for (const GroupMessage& group : message.groups) AppendEncoded(bytes, group);
+  AppendEncoded(bytes, message.liveness);
   return bytes;
 }
 

@@ -18,6 +18,10 @@ struct NodeMessage {
 
 std::string Encode(const NodeMessage& message);
 
+// Appends its encoding. What is said in turn, encoded one behind the other, is one NodeMessage.
+void AppendEncoded(std::string& bytes, const GroupMessage& message);
+void AppendEncoded(std::string& bytes, const std::vector<LivenessMessage>& messages);
+
 // kInvalidArgument for bytes that are not a NodeMessage. Messages of a kind that this version does
 // not know are left out. The contents are untrusted: what a peer claims is for the cores to judge.
 // Proposals share its bytes, and keep all of them in memory: who keeps one for long copies it.

@@ -203,7 +203,7 @@ TEST(MessageCodecTest, TheBytesAreThoseOfTheGeneratedClass) {
   EXPECT_EQ(parsed.SerializeAsString(), bytes);
 }
 
-GroupMessage Proposal(uint64_t group, std::vector<Payload> entries) {
+GroupMessage Proposal(uint64_t group, Payloads entries) {
   return {.group = PartitionId{group},
           .from = ReplicaId{1},
           .to = ReplicaId{2},
@@ -212,7 +212,7 @@ GroupMessage Proposal(uint64_t group, std::vector<Payload> entries) {
           .body = Accept{.first_slot = 5, .entries = std::move(entries), .chosen = 4}};
 }
 
-const std::vector<Payload>& EntriesOf(const GroupMessage& message) {
+const Payloads& EntriesOf(const GroupMessage& message) {
   return std::get<Accept>(message.body).entries;
 }
 
@@ -223,7 +223,7 @@ TEST(MessageCodecTest, EntriesThatAreMostOfAMessageShareItsBytes) {
                                                         Bytes(std::string(900, 'b'))})},
                                 .liveness = {}})));
   ASSERT_EQ(out.groups.size(), 1u);
-  const std::vector<Payload>& entries = EntriesOf(out.groups[0]);
+  const Payloads& entries = EntriesOf(out.groups[0]);
   ASSERT_EQ(entries.size(), 3u);
   EXPECT_EQ(*entries[0], std::string(900, 'a'));
   EXPECT_NE(entries[1], nullptr);
