@@ -240,6 +240,7 @@ void GroupHost::Impl::RemoveGroup(PartitionId id, absl::AnyInvocable<void(absl::
   }
   table_.Remove(group);
   removing_.insert(id);
+  AppendBatch();  // With what was taken of the group.
   queue_->AfterAll([self = shared_from_this(), id, apply_executor,
                     done = std::move(done)](absl::Status status) mutable {
     apply_executor->Post(

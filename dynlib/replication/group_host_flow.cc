@@ -11,20 +11,12 @@
 namespace dynlib::replication {
 namespace {
 
-// What groups say to a node goes in messages of about this much.
+// What groups say to a node goes in messages of about this much: those that catch up together may
+// have more to say than one can carry.
 constexpr size_t kMessageBytes = 8 << 20;
+constexpr size_t kMessageReserveMax = 1 << 20;
 // So many groups hear of a peer in one turn of the executor.
 constexpr size_t kGroupsATurn = 4096;
-
-size_t PayloadBytes(const GroupMessage& message) {
-  size_t bytes = 0;
-  if (const auto* accept = std::get_if<Accept>(&message.body)) {
-    for (const Payload& entry : accept->entries) bytes += entry->size();
-  } else if (const auto* promise = std::get_if<Promise>(&message.body)) {
-    for (const Entry& entry : promise->entries) bytes += entry.payload->size();
-  }
-  return bytes;
-}
 
 }  // namespace
 
@@ -42,7 +34,6 @@ void GroupHost::Impl::Flush() {
   if (stopped_ || liveness_ == nullptr) return;
   const Instant now = clock_->Now();
   TakeLivenessEffects(now);
-  LogQueue::Batch batch;
   // A group's effects may mark others, or itself again. One that was marked may be gone, and
   // another in its place.
   std::vector<GroupTable::Index> dirty;
@@ -51,19 +42,30 @@ void GroupHost::Impl::Flush() {
   for (const GroupTable::Index index : dirty) {
     AwakeGroup* group = table_.Awake(index);
     if (group == nullptr || !std::exchange(group->dirty, false)) continue;
-    group->last_input = now;
-    TakeGroupEffects(*group, now, batch);
+    TakeGroupEffects(*group, now);
     if (options_.rest_after == Duration(0)) TryRest(*group, now);
   }
   WakeSome(now);
   TakeLivenessEffects(now);  // A promise may have ended support.
   SendOutbox();              // First: others wait for it.
-  if (!batch.frames.empty()) queue_->Append(std::move(batch));
+  AppendBatch();
   for (ApplyBatch& applies : batches_) PostBatch(applies);
   ArmTimer();
 }
 
-void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue::Batch& batch) {
+// After an input to which the turn will hardly add: while the group is in the processor's cache.
+void GroupHost::Impl::TakeGroupEffectsNow(AwakeGroup& group, Instant now) {
+  if (group.dirty || options_.rest_after == Duration(0)) return MarkDirty(group);
+  TakeGroupEffects(group, now);
+  RequestFlush();
+}
+
+void GroupHost::Impl::AppendBatch() {
+  if (!batch_.frames.empty()) queue_->Append(std::exchange(batch_, {}));
+}
+
+void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now) {
+  group.last_input = now;
   HostedGroup& hosted = *group.hosted;
   if (hosted.lost() || halted_) return;
   const PartitionId id = hosted.core().group();
@@ -71,19 +73,19 @@ void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue:
   if (std::optional<ApplyStep> step = hosted.TakeStep(now)) AddToBatch(hosted, *std::move(step));
   // Damage concerns this replica alone; who can read its other trees goes on with them.
   if (!hosted.failure().ok() && !absl::IsDataLoss(hosted.failure())) ReportFatal(hosted.failure());
-  GroupCore::Effects effects = hosted.core().TakeEffects(now);
-  if (batch.frames.empty()) batch.frames.reserve(std::max(effects.records.size(), flushing_));
+  GroupCore::Effects& effects = effects_;
+  hosted.core().TakeEffects(now, effects);
+  if (batch_.frames.empty()) batch_.frames.reserve(std::max(effects.records.size(), flushing_));
   for (GroupCore::Record& record : effects.records)
-    batch.frames.push_back(ToFrame(id, std::move(record)));
-  if (!effects.records.empty()) batch.marks.emplace_back(id, effects.last_record);
-  for (GroupMessage& message : effects.messages) {
-    outbox_[message.to_node].groups.push_back(std::move(message));
-  }
+    batch_.frames.push_back(ToFrame(id, std::move(record)));
+  if (!effects.records.empty()) batch_.marks.emplace_back(id, effects.last_record);
+  for (const GroupMessage& message : effects.messages) Say(message);
   if (hosted.core().nodes_version() != group.nodes_version) {
     SetNodes(group, hosted.core().nodes_version(), hosted.core().Nodes(), now);
   }
   if (effects.deposed) hosted.OnDeposed();
   for (const GroupCore::Event& event : effects.events) events_.Of(id, event);
+  effects.Clear();  // What it says is not to stay in memory until the next.
   const Slot released = hosted.core().released();
   if (released > group.released) {
     group.released = released;
@@ -147,32 +149,39 @@ void GroupHost::Impl::SpreadNews(Instant now) {
   if (!news_.empty()) RequestFlush();
 }
 
+// Encoded at once, while its entries are at hand.
+void GroupHost::Impl::Say(const GroupMessage& message) {
+  Outgoing& outgoing = outbox_[message.to_node];
+  std::vector<std::string>& parts = outgoing.parts;
+  if (parts.empty()) parts.emplace_back();
+  const size_t before = parts.back().size();
+  AppendEncoded(parts.back(), message);
+  if (before == 0) {
+    // The other groups of the flush will have as much to say.
+    parts.back().reserve(std::min(flushing_ * parts.back().size(), kMessageReserveMax));
+  } else if (parts.back().size() > kMessageBytes) {
+    parts.push_back(parts.back().substr(before));
+    parts[parts.size() - 2].resize(before);
+  }
+}
+
 void GroupHost::Impl::SendOutbox() {
-  for (auto& [node, message] : std::exchange(outbox_, {})) {
+  for (auto& [node, outgoing] : std::exchange(outbox_, {})) {
     if (halted_) continue;
-    // Groups that catch up together may have more to say than one message can carry.
-    NodeMessage part{.groups = {}, .liveness = std::move(message.liveness)};
-    size_t bytes = 0;
-    for (GroupMessage& group : message.groups) {
-      const size_t size = PayloadBytes(group);
-      if (!part.groups.empty() && bytes + size > kMessageBytes) {
-        transport_->Send(node, channel_, Encode(std::exchange(part, {})));
-        bytes = 0;
-      }
-      bytes += size;
-      part.groups.push_back(std::move(group));
-    }
-    transport_->Send(node, channel_, Encode(part));
+    if (outgoing.parts.empty()) outgoing.parts.emplace_back();
+    AppendEncoded(outgoing.parts.front(), outgoing.liveness);
+    for (std::string& part : outgoing.parts) transport_->Send(node, channel_, std::move(part));
   }
 }
 
 void GroupHost::Impl::OnDurable(const LogQueue::Marks& marks) {
   const Instant now = clock_->Now();
+  flushing_ = marks.size();
   for (const auto& [id, record] : marks) {
     AwakeGroup* group = FindAwake(id);
     if (group == nullptr) continue;
     group->hosted->core().Persisted(record, now);
-    MarkDirty(*group);
+    TakeGroupEffectsNow(*group, now);
   }
 }
 
@@ -208,6 +217,7 @@ void GroupHost::Impl::OnMessage(NodeId from, std::string bytes) {
   const Instant now = clock_->Now();
   for (const LivenessMessage& liveness : message->liveness) liveness_->Step(from, liveness, now);
   if (!message->liveness.empty()) RequestFlush();
+  flushing_ = message->groups.size();
   for (GroupMessage& body : message->groups) {
     AwakeGroup* group = Find(body.group);
     if (group == nullptr) {
@@ -229,7 +239,7 @@ void GroupHost::Impl::OnMessage(NodeId from, std::string bytes) {
       continue;
     }
     group->hosted->Step(body, now);
-    MarkDirty(*group);
+    TakeGroupEffectsNow(*group, now);
   }
 }
 
@@ -238,16 +248,15 @@ void GroupHost::Impl::OnMessage(NodeId from, std::string bytes) {
 // without that word its group would wait for it (R5).
 void GroupHost::Impl::AnswerForAbsent(NodeId from, const GroupMessage& message) {
   if (!std::holds_alternative<HealthQuery>(message.body)) return;
-  GroupMessage reply{
-      .from_node = self_,
-      .to_node = from,
-      .group = message.group,
-      .from = message.to,
-      .to = message.from,
-      .epoch = message.epoch,
-      .ballot = message.ballot,
-      .body = HealthReply{.healthy = false, .abandoned = message.ballot.proposer() == message.to}};
-  outbox_[from].groups.push_back(std::move(reply));
+  Say({.from_node = self_,
+       .to_node = from,
+       .group = message.group,
+       .from = message.to,
+       .to = message.from,
+       .epoch = message.epoch,
+       .ballot = message.ballot,
+       .body =
+           HealthReply{.healthy = false, .abandoned = message.ballot.proposer() == message.to}});
   RequestFlush();
 }
 

@@ -109,6 +109,11 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
     std::vector<Apply> applies;
     size_t bytes = 0;
   };
+  // What is to be sent to a node, in as many messages.
+  struct Outgoing {
+    std::vector<std::string> parts;
+    std::vector<LivenessMessage> liveness;
+  };
   // Word of liveness that not all of those awake have heard yet.
   struct PeerNews {
     Liveness::Event event;
@@ -125,11 +130,14 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void MarkDirty(AwakeGroup& group);
   void RequestFlush();
   void Flush();
-  void TakeGroupEffects(AwakeGroup& group, Instant now, LogQueue::Batch& batch);
+  void TakeGroupEffects(AwakeGroup& group, Instant now);
+  void TakeGroupEffectsNow(AwakeGroup& group, Instant now);
+  void AppendBatch();
   void SetDeadline(AwakeGroup& group, Instant deadline);
   void TellOfChange(PartitionId id, AwakeGroup& group);
   void TakeLivenessEffects(Instant now);
   void SpreadNews(Instant now);
+  void Say(const GroupMessage& message);
   void SendOutbox();
   void OnDurable(const LogQueue::Marks& marks);
   void Halt(const absl::Status& why);
@@ -195,10 +203,13 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   std::set<PartitionId> removing_;
   std::map<NodeId, size_t> node_uses_;  // By how many groups.
   std::vector<GroupTable::Index> dirty_;
-  size_t flushing_ = 0;              // Groups that this flush looks at.
-  std::vector<ApplyBatch> batches_;  // An executor each; sent with the flush.
+  size_t flushing_ = 0;         // Groups that are looked at one after the other.
+  GroupCore::Effects effects_;  // Of the one that is looked at.
   bool flush_posted_ = false;
-  std::map<NodeId, NodeMessage> outbox_;
+  // What the next flush sends: to the log, to the apply executors, to other nodes.
+  LogQueue::Batch batch_;
+  std::vector<ApplyBatch> batches_;  // An executor each.
+  std::map<NodeId, Outgoing> outbox_;
 
   std::set<std::pair<Instant, PartitionId>> deadlines_;
   Executor::TimerId timer_ = Executor::kNoTimer;
