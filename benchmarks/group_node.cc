@@ -100,7 +100,7 @@ absl::Status GroupNode::Open(const std::filesystem::path& folder, const Options&
   log_options.segment_bytes = kSegmentBytes;
   const uint64_t segments = options.prepared_bytes / kSegmentBytes + 1;
   const auto spares = static_cast<uint32_t>(std::clamp<uint64_t>(segments, 3, kSparesMax));
-  log_options.spare_segments = spares;
+  log_options.spare_segments = log_options.spares_at_open = spares;
   if (segments <= kSparesMax) {  // All that there will be.
     log_options.max_segments = spares + 1;
     log_options.copy_forward_above = spares - 2;

@@ -40,6 +40,7 @@ absl::Status CheckOptions(const NodeLog::Options& o) {
   DYNLIB_RETURN_IF_ERROR(
       CheckRange("max_unarchived_bytes", o.max_unarchived_bytes, 4096, UINT64_MAX));
   DYNLIB_RETURN_IF_ERROR(CheckRange("spare_segments", o.spare_segments, 1, 16));
+  DYNLIB_RETURN_IF_ERROR(CheckRange("spares_at_open", o.spares_at_open, 0, o.spare_segments));
   // The first batch of a segment lists all segments, in a quarter of it at most.
   const uint64_t listable = o.segment_bytes / 4 / (2 * kFrameInfoBytes);
   DYNLIB_RETURN_IF_ERROR(

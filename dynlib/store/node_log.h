@@ -104,8 +104,12 @@ class NodeLog {
     // Bound of what waits to be written; beyond it Append says kResourceExhausted. At least
     // max_batch_bytes.
     uint64_t max_queued_bytes = 64 << 20;
-    // Segments made ready before they are needed: 1 to 16.
+    // Segments made ready before they are needed: 1 to 16. They are made at the pace of the
+    // appends, since those wait for what the disk does for a spare.
     uint32_t spare_segments = 1;
+    // So many of them are made as soon as the log is open, as fast as the disk can: 0 to
+    // spare_segments.
+    uint32_t spares_at_open = 0;
     // Segments in use above which sparsely used ones are copied forward: 1 to max_segments - 3.
     uint32_t copy_forward_above = 16;
     // Bound on segment files, spares included: 4 to 4096. Each Open may need one more, for

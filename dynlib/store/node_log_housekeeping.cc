@@ -100,10 +100,10 @@ bool NodeLog::Impl::PrepareSpare() {
     std::lock_guard lock(index_mutex_);
     in_use = index_.segments().size();
   }
-  const uint64_t used_bytes = active_offset_;
-  if (!files_.IsStepDue(in_use, used_bytes)) return false;
+  const uint64_t pace = spare_pace_;
+  if (!files_.IsStepDue(in_use, pace)) return false;
   files_.PrepareStep().IgnoreError();  // It is tried again when a segment is needed.
-  return files_.IsStepDue(in_use, used_bytes);
+  return files_.IsStepDue(in_use, pace);
 }
 
 // A step of what ReleaseSpace asked for; true if there is more. A segment that it leaves is freed,

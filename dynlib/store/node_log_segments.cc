@@ -10,7 +10,11 @@
 namespace dynlib::store {
 
 SegmentFiles::SegmentFiles(Shape shape, Disk* disk, std::string dir, uint64_t last_number)
-    : shape_(shape), disk_(disk), dir_(std::move(dir)), last_number_(last_number) {}
+    : shape_(shape),
+      disk_(disk),
+      dir_(std::move(dir)),
+      last_number_(last_number),
+      has_opening_(shape.spares_at_open == 0) {}
 
 std::string SegmentFiles::UnfinishedPath() const {
   return Cat(SegmentPath(dir_, unfinished_.number), ".new");
@@ -26,9 +30,12 @@ bool SegmentFiles::WantsStep(uint64_t in_use) const {
   return !failed_ && ready < shape_.spares_wanted && in_use + ready < shape_.max_segments;
 }
 
-bool SegmentFiles::IsStepDue(uint64_t in_use, uint64_t used_bytes) const {
-  const uint64_t prepared = spares() * shape_.segment_bytes + written_;
-  return prepared < 2 * used_bytes * shape_.spares_wanted + kStepBytes && WantsStep(in_use);
+uint64_t SegmentFiles::Pace(uint64_t used_bytes, uint64_t segment_bytes) const {
+  return 2 * shape_.segment_bytes / segment_bytes * used_bytes;
+}
+
+bool SegmentFiles::IsStepDue(uint64_t in_use, uint64_t pace) const {
+  return (made_bytes_ < pace + kStepBytes || !has_opening_) && WantsStep(in_use);
 }
 
 absl::Status SegmentFiles::Abandon(absl::Status why) {
@@ -61,7 +68,8 @@ absl::Status SegmentFiles::PrepareStep() {
   std::fill(zeros, zeros + length, '\0');
   const absl::Status status = unfinished_.file->WriteDirect(from, std::string_view(zeros, length));
   if (!status.ok()) return Abandon(status);
-  written_ = from + length;
+  written_ += length;
+  made_bytes_ += length;
   return absl::OkStatus();
 }
 
@@ -72,9 +80,14 @@ absl::Status SegmentFiles::Finish() {
   if (!status.ok()) return Abandon(status);
   zeros_.Free();
   std::lock_guard lock(mutex_);
-  spares_.push_back(std::exchange(unfinished_, {}));
+  AddLocked(std::exchange(unfinished_, {}));
   written_ = 0;
   return absl::OkStatus();
+}
+
+void SegmentFiles::AddLocked(Segment spare) {
+  spares_.push_back(std::move(spare));
+  if (spares_.size() >= shape_.spares_at_open) has_opening_ = true;
 }
 
 absl::StatusOr<SegmentFiles::Segment> SegmentFiles::MakeSmall(uint64_t bytes) {
@@ -114,6 +127,7 @@ std::optional<SegmentFiles::Segment> SegmentFiles::TakeReady() {
   if (spares_.empty()) return std::nullopt;
   Segment segment = std::move(spares_.front());
   spares_.pop_front();
+  made_bytes_ = 0;
   return segment;
 }
 
@@ -122,7 +136,7 @@ absl::Status SegmentFiles::Return(uint64_t number, bool right_shape) {
   if (!right_shape || spares() >= shape_.spares_wanted) return disk_->Remove(path);
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, disk_->Open(path, OpenMode::kReadWrite));
   std::lock_guard lock(mutex_);
-  spares_.push_back({number, std::move(file), shape_.segment_bytes});
+  AddLocked({number, std::move(file), shape_.segment_bytes});
   return absl::OkStatus();
 }
 

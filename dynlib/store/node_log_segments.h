@@ -36,6 +36,7 @@ class SegmentFiles {
   struct Shape {
     uint64_t segment_bytes = 0;
     uint32_t spares_wanted = 1;
+    uint32_t spares_at_open = 0;
     uint32_t max_segments = 0;
   };
   struct Segment {
@@ -50,9 +51,12 @@ class SegmentFiles {
 
   // True if PrepareStep has something to do. False for good after an error, until the next Take.
   bool WantsStep(uint64_t in_use) const;
-  // The same, of spares that are to be ready when half of the segment is full of which `used_bytes`
-  // are in use. Any thread.
-  bool IsStepDue(uint64_t in_use, uint64_t used_bytes) const;
+  // How much of spares is to be made while `used_bytes` of a segment of `segment_bytes` are filled:
+  // one while its first half is, and another with the rest if more are wanted.
+  uint64_t Pace(uint64_t used_bytes, uint64_t segment_bytes) const;
+  // True if PrepareStep has something to do by that pace; those wanted at an open know none. Any
+  // thread.
+  bool IsStepDue(uint64_t in_use, uint64_t pace) const;
   // Writes a part of a spare.
   absl::Status PrepareStep();
 
@@ -77,6 +81,7 @@ class SegmentFiles {
   uint64_t spares() const;
 
  private:
+  void AddLocked(Segment spare);
   absl::Status Begin(uint64_t bytes);
   absl::Status Finish();
   absl::Status Abandon(absl::Status why);
@@ -88,8 +93,10 @@ class SegmentFiles {
   mutable std::mutex mutex_;
   std::deque<Segment> spares_;  // Guarded by mutex_.
   uint64_t last_number_;
-  Segment unfinished_;  // `file` is null: none.
-  std::atomic<uint64_t> written_{0};
+  Segment unfinished_;                   // `file` is null: none.
+  uint64_t written_ = 0;                 // of unfinished_
+  std::atomic<uint64_t> made_bytes_{0};  // since a segment was taken
+  std::atomic<bool> has_opening_;        // there were the spares wanted at an open
   std::atomic<bool> failed_{false};
   bool first_ = true;
   AlignedBuffer zeros_;

@@ -75,8 +75,9 @@ NodeLog::Impl::Impl(const Options& options, Disk* disk, std::string dir, Executo
       metrics_(metrics),
       index_(std::move(index)),
       lock_(std::move(lock)),
-      files_({options.segment_bytes, options.spare_segments, options.max_segments}, disk, dir_,
-             recovered.last_number),
+      files_({options.segment_bytes, options.spare_segments, options.spares_at_open,
+              options.max_segments},
+             disk, dir_, recovered.last_number),
       last_sequence_(recovered.last_sequence),
       last_checksum_(recovered.last_checksum),
       last_generation_(recovered.last_generation),
@@ -111,7 +112,8 @@ absl::Status NodeLog::Impl::Activate(uint64_t generation, uint64_t offset) {
   active_.generation = generation;
   active_.first_sequence = segment.first_sequence;
   active_.bytes = segment.segment_bytes;
-  active_.offset = active_offset_ = offset;
+  active_.offset = offset;
+  spare_pace_ = files_.Pace(offset, active_.bytes);
   active_.begun = true;
   active_generation_ = generation;
   DYNLIB_ASSIGN_OR_RETURN(active_.file,
@@ -390,8 +392,8 @@ void NodeLog::Impl::Written(Plan& plan, BatchHeader header) {
   }
   active_.begun = true;
   active_.offset += length;
-  active_offset_ = active_.offset;
-  const bool spare_due = files_.IsStepDue(in_use, active_.offset);
+  spare_pace_ = files_.Pace(active_.offset, active_.bytes);
+  const bool spare_due = files_.IsStepDue(in_use, spare_pace_);
   metrics_->Observe("log.batch_appends",
                     static_cast<int64_t>(plan.batch == nullptr ? 0 : plan.batch->appends));
   std::lock_guard lock(mutex_);

@@ -292,7 +292,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   std::unique_ptr<DiskLock> lock_;
   SegmentFiles files_;  // Takes care of itself.
   Active active_;
-  std::atomic<uint64_t> active_offset_{0};  // active_.offset, for the task
+  std::atomic<uint64_t> spare_pace_{0};  // where active_ is, for the task
   uint64_t last_sequence_;
   uint64_t last_checksum_;
   uint64_t last_generation_;

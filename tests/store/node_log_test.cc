@@ -311,6 +311,7 @@ TEST(NodeLogTest, OptionsAreChecked) {
       {"max_batch_bytes", [](auto& o) { o.max_batch_bytes = 64 << 10; }},
       {"max_queued_bytes", [](auto& o) { o.max_queued_bytes = 100; }},
       {"spare_segments", [](auto& o) { o.spare_segments = 0; }},
+      {"spares_at_open", [](auto& o) { o.spares_at_open = o.spare_segments + 1; }},
       {"max_segments", [](auto& o) { o.max_segments = 3; }},
       {"max_segments", [](auto& o) { o.max_segments = 1000; }},
       {"copy_forward_above", [](auto& o) { o.copy_forward_above = 8; }},
@@ -699,6 +700,60 @@ TEST(NodeLogTest, ASpareIsReadyWhenHalfOfTheSegmentIsFull) {
   fill(options.segment_bytes / 4);
   EXPECT_EQ(h.log->GetStats().segments_spare, 0);
   fill(options.segment_bytes / 2);
+  EXPECT_EQ(h.log->GetStats().segments_spare, 1);
+}
+
+TEST(NodeLogTest, OfManySparesTwoAreMadeInTheTimeOfASegment) {
+  SimDisk disk(1);
+  NodeLog::Options options = SmallLog();
+  options.segment_bytes = 4 << 20;
+  options.spare_segments = 4;
+  LogHarness h(&disk, options);
+  DYNLIB_ASSERT_OK(h.Open());
+  uint64_t slot = 0;
+  const auto spares_after = [&](double segments) {
+    const auto bytes = static_cast<uint64_t>(segments * static_cast<double>(options.segment_bytes));
+    while (h.log->GetStats().written_bytes < bytes)
+      DYNLIB_EXPECT_OK(h.Append({Entry(1, ++slot, 1, std::string(3000, 'x'))}));
+    return h.log->GetStats().segments_spare;
+  };
+  EXPECT_EQ(spares_after(0.25), 0);
+  EXPECT_EQ(spares_after(0.6), 1);
+  EXPECT_EQ(spares_after(0.95), 1);
+  EXPECT_EQ(spares_after(1.25), 1);  // One of two was taken.
+  EXPECT_EQ(spares_after(1.6), 2);
+}
+
+TEST(NodeLogTest, SparesWantedAtAnOpenAreThereBeforeTheFirstAppend) {
+  SimDisk disk(1);
+  NodeLog::Options options = SmallLog();
+  options.segment_bytes = 4 << 20;
+  options.spare_segments = 3;
+  options.spares_at_open = 2;
+  LogHarness h(&disk, options);
+  DYNLIB_ASSERT_OK(h.Open());
+  h.Run();
+  EXPECT_EQ(h.log->GetStats().segments_spare, 2);
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 1, "x")}));
+  DYNLIB_ASSERT_OK(h.Reopen());
+  h.Run();
+  EXPECT_EQ(h.log->GetStats().segments_spare, 2);
+}
+
+TEST(NodeLogTest, BehindASmallSegmentASpareIsReadyAsSoon) {
+  SimDisk disk(1);
+  NodeLog::Options options = SmallLog();
+  options.segment_bytes = 16 << 20;
+  LogHarness h(&disk, options);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 1, "x")}));
+  h.log->Release(StreamId{1}, 1);
+  h.log->ReleaseSpace();
+  h.Run();
+  const uint64_t before = h.log->GetStats().written_bytes;
+  uint64_t slot = 1;
+  while (h.log->GetStats().written_bytes < before + (600 << 10))
+    DYNLIB_ASSERT_OK(h.Append({Entry(1, ++slot, 1, std::string(3000, 'x'))}));
   EXPECT_EQ(h.log->GetStats().segments_spare, 1);
 }
 
