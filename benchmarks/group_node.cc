@@ -128,10 +128,12 @@ absl::Status GroupNode::Open(const std::filesystem::path& folder, const Options&
 }
 
 absl::Status GroupNode::AddGroups(store::NodeLog::Recovery& recovery, const Options& options) {
-  const size_t map_bytes = options.prepared_bytes / static_cast<uint64_t>(options.groups);
+  constexpr size_t kPairBytes = 1000;
+  const size_t pairs = options.prepared_bytes / kPairBytes / static_cast<uint64_t>(options.groups);
+  arena_ = std::make_unique<Arena>(options.prepared_bytes);
   for (int i = 1; i <= options.groups; ++i) {
     const PartitionId group{static_cast<uint64_t>(i)};
-    maps_.push_back(std::make_unique<ReplicatedMap>(map_bytes));
+    maps_.push_back(std::make_unique<ReplicatedMap>(pairs, arena_.get()));
     DYNLIB_RETURN_IF_ERROR(host_->AddGroup(
         group, {.configuration = Members(), .self = ReplicaId{ToUint(id_)}}, maps_.back().get(),
         loop_.executor(), cluster::TakeStream(recovery, group)));

@@ -84,6 +84,7 @@ class GroupNode {
   std::unique_ptr<PosixDisk> disk_;
   std::unique_ptr<store::NodeLog> log_;
   std::unique_ptr<cluster::NodeLogAdapter> replica_log_;
+  std::unique_ptr<Arena> arena_;
   std::vector<std::unique_ptr<ReplicatedMap>> maps_;
   std::unique_ptr<replication::GroupHost> host_;
   std::unique_ptr<Rpc> rpc_;

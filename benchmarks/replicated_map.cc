@@ -20,16 +20,22 @@ std::string_view KeyOf(std::string_view command) {
 
 }  // namespace
 
-ReplicatedMap::ReplicatedMap(size_t bytes) {
-  constexpr size_t kPairBytes = 1000;
-  places_ = std::make_unique<HugeArray<Place>>(std::bit_ceil(2 * bytes / kPairBytes + 2));
-  Grow(bytes);
+void Arena::Grow(size_t bytes) {
+  next_ = &blocks_.emplace_back(bytes)[0];
+  left_ = bytes;
 }
 
-void ReplicatedMap::Grow(size_t bytes) {
-  arena_next_ = &arena_.emplace_back(bytes)[0];
-  arena_left_ = bytes;
+std::string_view Arena::Keep(std::string_view bytes) {
+  if (bytes.size() > left_) Grow(std::max(kArenaBytes, bytes.size()));
+  char* const at = next_;
+  std::memcpy(at, bytes.data(), bytes.size());
+  next_ += bytes.size();
+  left_ -= bytes.size();
+  return {at, bytes.size()};
 }
+
+ReplicatedMap::ReplicatedMap(size_t pairs, Arena* arena)
+    : arena_(arena), places_(std::make_unique<HugeArray<Place>>(std::bit_ceil(2 * pairs + 2))) {}
 
 void ReplicatedMap::PutCommand(std::string& out, std::string_view key, std::string_view value) {
   out.reserve(out.size() + kVarintBytesMax + key.size() + value.size());
@@ -75,15 +81,6 @@ void ReplicatedMap::GrowPlaces() {
   }
 }
 
-std::string_view ReplicatedMap::Keep(std::string_view bytes) {
-  if (bytes.size() > arena_left_) Grow(std::max(kArenaBytes, bytes.size()));
-  char* const at = arena_next_;
-  std::memcpy(at, bytes.data(), bytes.size());
-  arena_next_ += bytes.size();
-  arena_left_ -= bytes.size();
-  return {at, bytes.size()};
-}
-
 // The log alone is durable: a replica that starts has applied nothing, and knows no client.
 absl::Status ReplicatedMap::LoadSessions(
     absl::FunctionRef<void(std::string_view key, std::string_view value)>) {
@@ -100,7 +97,7 @@ absl::Status ReplicatedMap::Evaluate(std::span<const replication::AppliedCommand
     const uint64_t checksum = Checksum(key);
     // The place is on its way to the cache while the others are evaluated.
     __builtin_prefetch(&(*places_)[checksum & (places_->size() - 1)], /*rw=*/1);
-    evaluated_.push_back({checksum, Keep(command.command)});
+    evaluated_.push_back({checksum, arena_->Keep(command.command)});
   }
   return absl::OkStatus();
 }

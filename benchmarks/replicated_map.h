@@ -4,6 +4,7 @@
 // found through a hash table: readable at once, by any key. Nothing of it is on disk but the log:
 // a replica that starts again applies the log from its first slot. So no checkpoint falls in a run,
 // and none of the log is released in it. (etcd makes its first snapshot after 100,000 entries.)
+// The maps of a node's groups have one arena, as trees of one file have one cache.
 //
 // Threads: the apply executor's.
 #ifndef DYNLIB_BENCHMARKS_REPLICATED_MAP_H_
@@ -26,11 +27,25 @@
 
 namespace dynlib::bench {
 
+// Bytes that stay, one after the other.
+class Arena {
+ public:
+  // Has memory for this much, in huge pages where there are any.
+  explicit Arena(size_t bytes) { Grow(bytes); }
+  std::string_view Keep(std::string_view bytes);
+
+ private:
+  void Grow(size_t bytes);
+
+  std::deque<HugeArray<char>> blocks_;
+  size_t left_ = 0;
+  char* next_ = nullptr;
+};
+
 class ReplicatedMap final : public replication::StateMachine {
  public:
-  // Has memory for this much, in huge pages where there are any, and for as many pairs of a
-  // kilobyte.
-  explicit ReplicatedMap(size_t bytes);
+  // Has places for so many pairs.
+  ReplicatedMap(size_t pairs, Arena* arena);
 
   // Appends the command that sets `key`.
   static void PutCommand(std::string& out, std::string_view key, std::string_view value);
@@ -59,19 +74,15 @@ class ReplicatedMap final : public replication::StateMachine {
     uint64_t checksum = 0;  // of the key
     std::string_view command;
   };
-  void Grow(size_t bytes);
-  std::string_view Keep(std::string_view bytes);
   Place& Find(uint64_t checksum, std::string_view key) const;
   void Put(uint64_t checksum, std::string_view key, std::string_view command);
   void GrowPlaces();
 
+  Arena* const arena_;
   // Open addressing, linear probing, at most half full.
   std::unique_ptr<HugeArray<Place>> places_;
   size_t size_ = 0;
   std::vector<Evaluated> evaluated_;
-  std::deque<HugeArray<char>> arena_;
-  size_t arena_left_ = 0;
-  char* arena_next_ = nullptr;
   Slot applied_ = 0;
 };
 

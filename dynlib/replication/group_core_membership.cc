@@ -11,6 +11,7 @@
 namespace dynlib::replication {
 
 const Configuration& GroupCore::ConfigurationAt(Slot slot) const {
+  if (configuration_.epoch <= slot) return configuration_;
   auto after = configurations_.upper_bound(slot);
   if (after == configurations_.begin()) return after->second;
   return std::prev(after)->second;
