@@ -299,6 +299,16 @@ void GroupCore::TakeEffects(Instant now, Effects& effects) {
   std::swap(effects, effects_);
 }
 
+bool GroupCore::HasEffects() const {
+  if (!effects_.records.empty() || !effects_.messages.empty() || !effects_.events.empty()) {
+    return true;
+  }
+  if (effects_.deposed) return true;
+  return role_ == Role::kLeader && std::any_of(peers_.begin(), peers_.end(), [&](const Peer& peer) {
+           return peer.known && peer.next <= proposed_;
+         });
+}
+
 GroupCore::Effects GroupCore::TakeEffects(Instant now) {
   Effects effects;
   TakeEffects(now, effects);

@@ -189,6 +189,8 @@ class GroupCore {
   // When Tick wants to be called; Infinite for a group at rest.
   Instant next_deadline() const;
   Effects TakeEffects(Instant now);
+  // False if there are none.
+  bool HasEffects() const;
   // The same, in place of what `effects` holds. Its memory is used for the next ones: who takes
   // those of many groups in turn costs the allocator nothing.
   void TakeEffects(Instant now, Effects& effects);

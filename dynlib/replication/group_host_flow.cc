@@ -56,8 +56,18 @@ void GroupHost::Impl::Flush() {
 // After an input to which the turn will hardly add: while the group is in the processor's cache.
 void GroupHost::Impl::TakeGroupEffectsNow(AwakeGroup& group, Instant now) {
   if (group.dirty || options_.rest_after == Duration(0)) return MarkDirty(group);
-  TakeGroupEffects(group, now);
   RequestFlush();
+  if (!HasNothingToTake(group)) return TakeGroupEffects(group, now);
+  group.last_input = now;
+}
+
+// So it is with most answers to a leader: the one before them made the quorum.
+bool GroupHost::Impl::HasNothingToTake(const AwakeGroup& group) const {
+  const HostedGroup& hosted = *group.hosted;
+  const GroupCore& core = hosted.core();
+  return !hosted.HasWork() && core.nodes_version() == group.nodes_version &&
+         core.released() <= group.released && hosted.next_deadline() >= group.deadline &&
+         !group.woken_unasked && group.seen == AwakeGroup::See(hosted);
 }
 
 void GroupHost::Impl::AppendBatch() {

@@ -132,6 +132,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void Flush();
   void TakeGroupEffects(AwakeGroup& group, Instant now);
   void TakeGroupEffectsNow(AwakeGroup& group, Instant now);
+  bool HasNothingToTake(const AwakeGroup& group) const;
   void AppendBatch();
   void SetDeadline(AwakeGroup& group, Instant deadline);
   void TellOfChange(PartitionId id, AwakeGroup& group);

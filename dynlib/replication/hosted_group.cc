@@ -215,6 +215,12 @@ void HostedGroup::OnDeposed() {
   }
 }
 
+bool HostedGroup::HasWork() const {
+  const bool applies = core_->kind() == MemberKind::kLog || core_->chosen() > applied_;
+  const bool waits = !held_.empty() || !changes_.empty() || !reads_.empty();
+  return waits || (applies && !applying_) || !failure_.ok() || core_->HasEffects();
+}
+
 void HostedGroup::Pump(Instant now) {
   if (closed_.has_value()) return;
   blocks_.EndTurn();

@@ -118,7 +118,9 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   void AddLearner(const Member& learner, Slot from, LearnerCallback done);
   void ChangeMembers(uint64_t expected_epoch, std::vector<Member> members, ChangeCallback done);
   void Read(absl::AnyInvocable<void()> read, ReadCallback done);
-  // After every input to the core: lets waiting proposals and reads through.
+  // False if Pump and TakeStep have nothing to do, and the core has no effects.
+  bool HasWork() const;
+  // After an input to the core: lets waiting proposals and reads through.
   void Pump(Instant now);
   // What the state machine is to do next, if anything and if it is at nothing: to be run by
   // applier() on the apply executor, and what came of it to be given to FinishApply.
