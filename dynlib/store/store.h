@@ -214,7 +214,8 @@ class Store {
   struct Stats {
     struct PinnedSnapshot {
       std::string label;
-      uint64_t position = 0;  // writes up to it are in it
+      uint64_t position = 0;    // writes up to it are in it
+      uint64_t kept_bytes = 0;  // of the file, for no other version than its own
     };
     struct TreeStats {
       std::string name;  // "": the default tree

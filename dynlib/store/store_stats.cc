@@ -1,16 +1,36 @@
 // What a Store says of itself, and who is to blame when it grows.
 
 #include <algorithm>
+#include <map>
 #include <utility>
+#include <vector>
 
 #include "dynlib/base/strings.h"
 #include "dynlib/store/store_impl.h"
 
 namespace dynlib::store {
 
+namespace {
+
+// By version, what the file keeps for it alone.
+using Kept = std::map<std::pair<TreeId, uint64_t>, uint64_t>;
+
+uint64_t KeptFor(const std::vector<StoreSnapshot::TreeVersion>& trees, const Kept& kept) {
+  uint64_t bytes = 0;
+  for (const StoreSnapshot::TreeVersion& tree : trees) {
+    const auto at = kept.find(tree.snapshot.version());
+    if (at != kept.end()) bytes += at->second;
+  }
+  return bytes;
+}
+
+}  // namespace
+
 Store::Stats Store::Impl::GetStats() const {
   Stats stats;
   stats.pages = pages_->stats();
+  Kept kept;
+  for (const PinStats& pin : stats.pages.held) kept[{pin.tree, pin.version}] = pin.bytes;
   stats.position = catalogue_->position();
   stats.checkpointed = catalogue_->durable_position();
   if (const std::shared_ptr<NodeLog> log = Log()) {
@@ -39,7 +59,9 @@ Store::Stats Store::Impl::GetStats() const {
     std::lock_guard lock(trees_mutex_);
     for (const auto& [name, entry] : trees_) stats.trees.push_back({name, entry->tree->position()});
     for (const auto& pin : snapshots_) {
-      if (const auto held = pin.lock()) stats.snapshots.push_back({held->label, held->position});
+      const auto held = pin.lock();
+      if (held == nullptr) continue;
+      stats.snapshots.push_back({held->label, held->position, KeptFor(held->trees, kept)});
     }
   }
   BlameSnapshots(stats);
@@ -56,14 +78,20 @@ void Store::Impl::BlameSnapshots(Stats& stats) const {
     if (!old(pin.position) || pin.bytes == 0) continue;
     if (worst == nullptr || pin.bytes > worst->bytes) worst = &pin;
   }
-  if (!stats.snapshots.empty() && old(stats.snapshots.front().position)) {
-    const Stats::PinnedSnapshot& oldest = stats.snapshots.front();
+  // Of those that keep the same, none keeps it alone: then the oldest.
+  const Stats::PinnedSnapshot* blamed = nullptr;
+  for (const Stats::PinnedSnapshot& snapshot : stats.snapshots) {
+    if (!old(snapshot.position)) continue;
+    if (blamed == nullptr || snapshot.kept_bytes > blamed->kept_bytes) blamed = &snapshot;
+  }
+  if (blamed != nullptr) {
     stats.culprits.push_back(
-        Cat("the file keeps what ", stats.position - oldest.position,
+        Cat("the file keeps what ", stats.position - blamed->position,
             " writes have replaced for snapshot ",
-            Escape(oldest.label.empty() ? std::string_view("(no label)") : oldest.label),
-            ", taken at ", oldest.position, ", the oldest of ", stats.snapshots.size(), "; of ",
-            stats.pages.used_bytes, " bytes in use snapshots alone keep ", held));
+            Escape(blamed->label.empty() ? std::string_view("(no label)") : blamed->label),
+            ", taken at ", blamed->position, ", one of ", stats.snapshots.size(), ": ",
+            blamed->kept_bytes, " bytes for it alone; of ", stats.pages.used_bytes,
+            " bytes in use snapshots alone keep ", held));
   } else if (worst != nullptr) {
     stats.culprits.push_back(Cat("of ", stats.pages.used_bytes,
                                  " bytes in use snapshots of one tree and cursors alone keep ",

@@ -136,6 +136,11 @@ class Snapshot {
 
   // Of the newest batch in this version.
   uint64_t position() const { return pin_ == nullptr ? 0 : pin_->position; }
+  // Which version of which tree it holds; 0 and 0: none.
+  std::pair<TreeId, uint64_t> version() const {
+    if (pin_ == nullptr) return {};
+    return {pin_->tree->tree, pin_->version};
+  }
   bool empty() const { return root() == nullptr; }
 
  private:

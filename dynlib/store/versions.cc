@@ -157,7 +157,8 @@ std::vector<PinStats> Versions::Stats() const {
   std::vector<PinStats> all;
   for (const TreeVersions* tree : pinned_) {
     for (const VersionPin* pin : tree->pins) {
-      PinStats stats{tree->tree, pin->position, newest_ - pin->version, pin->held_.size(), 0};
+      PinStats stats{
+          tree->tree, pin->version, pin->position, newest_ - pin->version, pin->held_.size(), 0};
       for (const VersionPin::Held& held : pin->held_) {
         if (HolderOf(*held.node, *held.tree, pin) != nullptr) continue;
         // Until it is written, its address is the checkpoint's.

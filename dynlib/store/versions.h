@@ -77,6 +77,7 @@ class VersionPin {
 // What a version that somebody holds keeps from being freed.
 struct PinStats {
   TreeId tree{};
+  uint64_t version = 0;
   uint64_t position = 0;
   uint64_t versions_behind = 0;  // publications of its tree or others since
   uint64_t pages = 0;            // left the tree since, and kept for this version

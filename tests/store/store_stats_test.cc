@@ -81,6 +81,38 @@ TEST(StoreStatsTest, ASnapshotOfOneTreeAndACursorAreNamedToo) {
   EXPECT_THAT(h.store->stats().culprits, ElementsAre(HasSubstr("of tree visits")));
 }
 
+TEST(StoreStatsTest, EachSnapshotSaysWhatItKeepsAndTheWorstIsNamed) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  const auto overwrite = [&](int rows, char c) {
+    for (int i = 0; i < rows; ++i) {
+      DYNLIB_EXPECT_OK(h.Write(Put(Cat("k", 1000 + i), std::string(900, c))));
+    }
+    DYNLIB_EXPECT_OK(h.Checkpoint());
+  };
+  overwrite(300, 'a');
+  const StoreSnapshot small = h.store->snapshot("small");
+  overwrite(10, 'b');
+  const StoreSnapshot large = h.store->snapshot("large");
+  overwrite(300, 'c');
+  const Store::Stats stats = h.store->stats();
+  ASSERT_EQ(stats.snapshots.size(), 2u);
+  // What both keep counts for neither: 290 rows.
+  EXPECT_GE(stats.snapshots[0].kept_bytes, 10u * 900);
+  EXPECT_LE(stats.snapshots[0].kept_bytes, 40u * 900);
+  EXPECT_GE(stats.snapshots[1].kept_bytes, 10u * 900);
+  {
+    const StoreSnapshot worst = h.store->snapshot("worst");
+    overwrite(300, 'd');
+    const Store::Stats after = h.store->stats();
+    ASSERT_EQ(after.snapshots.size(), 3u);
+    EXPECT_GE(after.snapshots[2].kept_bytes, 300u * 900);
+    EXPECT_THAT(after.culprits, ElementsAre(HasSubstr("for snapshot worst")));
+  }
+  EXPECT_THAT(h.store->stats().culprits, ElementsAre(testing::Not(HasSubstr("worst"))));
+}
+
 TEST(StoreStatsTest, SnapshotsThatAreGoneAreForgotten) {
   SimDisk disk(1);
   StoreHarness h(&disk);
