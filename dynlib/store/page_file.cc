@@ -30,6 +30,11 @@ absl::Status CheckOptions(const PageFile::Options& options) {
       CheckBytes("write_bytes_max", options.write_bytes_max, kUnitBytes, 16 << 20));
   DYNLIB_RETURN_IF_ERROR(
       CheckBytes("busy_write_bytes", options.busy_write_bytes, kUnitBytes, 16 << 20));
+  const uint64_t rate = options.checkpoint_bytes_per_second;
+  if (rate < (1 << 20) || rate > kNoRate) {
+    return absl::InvalidArgumentError(Cat("PageFile::Options.checkpoint_bytes_per_second is ", rate,
+                                          "; from ", 1 << 20, " to ", kNoRate));
+  }
   if (options.compression_level < 1 || options.compression_level > 19) {
     return absl::InvalidArgumentError(Cat("PageFile::Options.compression_level is ",
                                           options.compression_level, "; from 1 to 19"));
@@ -364,7 +369,8 @@ absl::Status PageFile::RunCheckpoint(bool into_both) {
   }
   if (holds_all(NewestRecord()) && (!into_both || (holds_all(records[0]) && holds_all(records[1]))))
     return absl::OkStatus();
-  DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record, WritePages(trees, old, generation));
+  DYNLIB_ASSIGN_OR_RETURN(CheckpointRecord record,
+                          WritePages(trees, old, generation, /*paced=*/!into_both));
   // The pages are durable before a superblock names them.
   absl::Status written = nodes_->file().Sync();
   if (written.ok()) written = WriteSuperblock(record.superblock);
@@ -400,9 +406,15 @@ PageFile::RecordPtr PageFile::NewestRecord() const {
   return records_[generation_ % 2];
 }
 
+bool PageFile::IsAwaited() const {
+  if (hurries_ || !HasRoom()) return true;
+  std::lock_guard lock(mutex_);
+  return !waiting_.empty();
+}
+
 absl::StatusOr<CheckpointRecord> PageFile::WritePages(
     const std::vector<CapturedTree>& trees,
-    const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation) {
+    const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation, bool paced) {
   CheckpointRecord record;
   uint64_t positions = 0;
   auto trees_moved = [&] {
@@ -410,9 +422,11 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(
     for (const CapturedTree& tree : trees) now += tree.tree->position();
     return std::exchange(positions, now) != now;
   };
-  CheckpointWriter writer(nodes_.get(),
-                          {options_.write_bytes_max, options_.busy_write_bytes, trees_moved},
-                          generation, &tree_units_);
+  CheckpointWriter writer(
+      nodes_.get(),
+      {options_.write_bytes_max, options_.busy_write_bytes, trees_moved,
+       paced ? options_.checkpoint_bytes_per_second : kNoRate, [this] { return IsAwaited(); }},
+      generation, &tree_units_);
   for (const CapturedTree& tree : trees) {
     record.trees.push_back({tree.tree->id(), tree.version.position(), {}});
     if (tree.version.empty()) continue;

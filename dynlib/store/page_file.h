@@ -41,6 +41,7 @@
 #define DYNLIB_STORE_PAGE_FILE_H_
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <initializer_list>
 #include <map>
@@ -84,6 +85,10 @@ class PageFile {
     // write at most.
     uint64_t write_bytes_max = 1 << 20;
     uint64_t busy_write_bytes = 64 << 10;
+    // Of a checkpoint, at most, for a disk that others need too: 1 MiB to 1 TiB. It then sleeps
+    // between writes, but not while somebody waits for it (WhenRoom, Hurry), nor in
+    // CheckpointTwice.
+    uint64_t checkpoint_bytes_per_second = uint64_t{1} << 40;
     // Of pages in memory, for all trees together: clean pages are evicted to stay below it. From 1
     // MiB to 16 TiB. Pages that no checkpoint has written yet cannot be evicted: when they come to
     // an eighth of this a checkpoint is due, and at a half writers are to wait (see WhenRoom).
@@ -239,6 +244,9 @@ class PageFile {
   // Any other error is for good (rule L3): every later Checkpoint returns it, while trees can still
   // be read and written in memory. Open the file again to see what is in it.
   absl::Status Checkpoint();
+  // From now on checkpoints do not keep to checkpoint_bytes_per_second, nor does one that runs: the
+  // owner wants to close.
+  void Hurry() { hurries_ = true; }
   // Pages in memory that no checkpoint has written: they cannot be evicted. True when they have
   // come to an eighth of memory_bytes. The owner looks after each batch, and starts a checkpoint.
   bool CheckpointDue() const;
@@ -333,9 +341,10 @@ class PageFile {
   std::vector<CapturedTree> CaptureTrees(uint64_t generation,
                                          std::vector<std::shared_ptr<const VersionPin>>& old);
   RecordPtr NewestRecord() const;
+  bool IsAwaited() const;
   absl::StatusOr<CheckpointRecord> WritePages(
       const std::vector<CapturedTree>& trees,
-      const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation);
+      const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation, bool paced);
   absl::Status WriteSuperblock(const Superblock& superblock);
   void Install(RecordPtr record, const std::vector<CapturedTree>& trees);
 
@@ -344,6 +353,7 @@ class PageFile {
   Digest128 file_id_;
   // What the newest capture holds of what was written; touched by one running Checkpoint.
   UnitSet tree_units_;
+  std::atomic<bool> hurries_{false};
 
   mutable std::mutex mutex_;  // guards what follows; never held across a file call
   std::map<TreeId, TreePtr> trees_;

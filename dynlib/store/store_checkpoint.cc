@@ -77,6 +77,7 @@ void Store::Impl::MakeMemoryIfDue() {
 }
 
 void Store::Impl::Close(Executor* executor, Done done) {
+  pages_->Hurry();
   {
     std::lock_guard lock(mutex_);
     const bool again = closing_.has_value() || closed_ || log_ == nullptr;
@@ -124,6 +125,7 @@ bool Store::Impl::CloseIfIdleLocked() {
 }
 
 void Store::Impl::Stop() {
+  pages_->Hurry();
   std::shared_ptr<NodeLog> log;  // Destroyed outside the lock: it answers what it holds.
   std::lock_guard lock(mutex_);
   executors_.checkpoint->Cancel(std::exchange(rest_.timer, Executor::kNoTimer));

@@ -1,6 +1,7 @@
 #include "dynlib/store/page_file.h"
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -56,6 +57,9 @@ TEST(PageFileTest, OptionsAreChecked) {
       StatusIs(StatusCode::kInvalidArgument, HasSubstr("growth_bytes_max")));
   EXPECT_THAT(PageFile::Open({.write_bytes_max = 0}, &disk, "pages"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("write_bytes_max")));
+  EXPECT_THAT(PageFile::Open({.checkpoint_bytes_per_second = 1000}, &disk, "pages"),
+              StatusIs(StatusCode::kInvalidArgument,
+                       HasSubstr("checkpoint_bytes_per_second is 1000; from 1048576")));
   EXPECT_THAT(PageFile::Open({.create_if_missing = false}, &disk, "pages"),
               StatusIs(StatusCode::kNotFound));
   EXPECT_TRUE(disk.Paths().empty());
@@ -569,6 +573,58 @@ TEST(PageFileTest, ReadersAWriterCheckpointsAndVerifyTogether) {
   ASSERT_THAT(file->Checkpoint(), IsOk());
   ExpectSound(*file);
   EXPECT_EQ(Contents(OpenFile(disk)->FindTree(TreeId{1})->snapshot()), Contents(tree->snapshot()));
+}
+
+// 6 MiB at 8 MiB a second.
+class CheckpointRateTest : public ::testing::Test {
+ protected:
+  void Fill(uint64_t memory_bytes) {
+    auto file = PageFile::Open(
+        {.checkpoint_bytes_per_second = 8 << 20, .memory_bytes = memory_bytes}, &disk_, "pages");
+    DYNLIB_ASSERT_OK(file);
+    file_ = *std::move(file);
+    DYNLIB_ASSERT_OK(file_->CreateTree(TreeId{1}));
+    Tree* const tree = file_->FindTree(TreeId{1});
+    for (int i = 0; i < 600; ++i)
+      DYNLIB_ASSERT_OK(PutNext(*tree, Cat("k", 1000 + i), std::string(10'000, 'v')));
+  }
+  template <typename F>
+  static double Seconds(F work) {
+    const auto begin = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  double CheckpointSeconds() {
+    return Seconds([&] { EXPECT_THAT(file_->Checkpoint(), IsOk()); });
+  }
+
+  sim::SimDisk disk_{1};
+  std::unique_ptr<PageFile> file_;
+};
+
+TEST_F(CheckpointRateTest, ACheckpointKeepsToItsRate) {
+  Fill(/*memory_bytes=*/1 << 30);
+  EXPECT_GE(CheckpointSeconds(), 0.6);
+  ExpectSound(*file_);
+}
+
+TEST_F(CheckpointRateTest, NotWhileWritersWaitForRoom) {
+  Fill(/*memory_bytes=*/8 << 20);
+  ASSERT_FALSE(file_->HasRoom());
+  bool told = false;
+  file_->WhenRoom([&] { told = true; });
+  EXPECT_LE(CheckpointSeconds(), 0.5);
+  EXPECT_TRUE(told);
+}
+
+TEST_F(CheckpointRateTest, NorWhenTheOwnerIsInAHurry) {
+  Fill(/*memory_bytes=*/1 << 30);
+  std::thread owner([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    file_->Hurry();
+  });
+  EXPECT_LE(CheckpointSeconds(), 0.5);
+  owner.join();
 }
 
 }  // namespace
