@@ -138,6 +138,22 @@ TEST_F(GrayFailureTest, R8AOneWayLinkToOneFollowerIsNotNoticed) {
   EXPECT_EQ(cluster_.Check(), "");
 }
 
+// Nor is a link that is cut both ways, while the third reaches both: whom the leader does not reach
+// would be a leader that the old one does not follow, and the two would take turns without end.
+TEST_F(GrayFailureTest, R8APartialPartitionElectsNobody) {
+  const int64_t before = Elections();
+  const Duration usual = LongestPut(20);
+  Block(leader_, follower_);
+  Block(follower_, leader_);
+  EXPECT_LE(LongestPut(2'000), 2 * usual);
+  cluster_.world().RunFor(seconds(60));
+  EXPECT_LE(LongestPut(20), 2 * usual);
+  EXPECT_EQ(cluster_.Leader(), leader_);
+  EXPECT_EQ(Elections(), before);
+  cluster_.world().network().Heal();
+  EXPECT_EQ(cluster_.Check(), "");
+}
+
 TEST_F(GrayFailureTest, R8AHungDiskOnAFollowerCostsNobodyElseAnything) {
   const int64_t before = Elections();
   const Duration usual = LongestPut(20);

@@ -126,6 +126,12 @@ TEST_F(GroupHostDeathTest, CallsOnAnotherExecutorStopTheProcess) {
   EXPECT_DEATH(leader.host->Read(
                    kGroup, [] {}, [](absl::Status) {}),
                "IsCurrent");
+  EXPECT_DEATH(leader.host->ProposeEnd(kGroup, {}, [](ProposalResult) {}), "IsCurrent");
+  EXPECT_DEATH(leader.host->AddLearner(kGroup, {}, 0, [](const absl::StatusOr<LearnerStatus>&) {}),
+               "IsCurrent");
+  EXPECT_DEATH(leader.host->ChangeMembers(kGroup, 0, {}, [](const absl::StatusOr<uint64_t>&) {}),
+               "IsCurrent");
+  EXPECT_DEATH(leader.host->CheckLead(kGroup), "IsCurrent");
   EXPECT_DEATH(leader.host->TransferLeadership(kGroup), "IsCurrent");
   EXPECT_DEATH(leader.host->Checkpointed(kGroup, 1), "IsCurrent");
   EXPECT_DEATH(leader.host->RemoveGroup(kGroup, [](absl::Status) {}), "IsCurrent");
