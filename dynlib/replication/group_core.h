@@ -36,11 +36,13 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -75,6 +77,9 @@ struct GroupOptions {
   Duration prepare_timeout = std::chrono::milliseconds(200);  // of phase 1
   Duration progress_bound =
       std::chrono::seconds(1);  // a leader that leaves entries unchosen longer is not healthy
+  // Told of each slot that this member learns to be chosen, and of its payload, in the order of the
+  // slots and anew after a restart: for checkers (S1). Null: nobody is told.
+  std::function<void(PartitionId, Slot, std::string_view)> on_chosen;
   FaultsForTest faults;
 };
 absl::Status Validate(const GroupOptions& options);

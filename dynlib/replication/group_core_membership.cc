@@ -20,6 +20,7 @@ const Configuration& GroupCore::ConfigurationAt(Slot slot) const {
 // A slot is known to be chosen, and so are all before it.
 void GroupCore::NoteChosen(Slot slot) {
   const SlotLog::Cell* cell = log_.Find(slot);
+  if (options_.on_chosen != nullptr) options_.on_chosen(group_, slot, *cell->payload);
   const EntryKind kind = KindOf(*cell->payload);
   if (kind == EntryKind::kEnd && ended_ == 0) {
     ended_ = slot;

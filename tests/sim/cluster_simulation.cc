@@ -129,6 +129,7 @@ std::string Simulation::RunParts() {
   cluster_.injector().Heal();
   load_.Stop();
   std::string why = CheckHealed(ToUint(table->id));
+  if (!cluster_.Disagreement().empty()) why = Cat(cluster_.Disagreement(), "\n", why);
   why += metrics_.Differences(world_.corruptible());
   why += load_.RoutesWentBack();
   // What a client was told wrongly says more than that replicas differ.

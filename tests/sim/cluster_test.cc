@@ -120,6 +120,15 @@ TEST(ClusterMutantTest, R1AcknowledgeBeforeSync) {
       slow);
 }
 
+// The same replicas' nodes lose their power all the time, and forget whom they promised.
+TEST(ClusterMutantTest, R3AmnesiacVote) {
+  sim::FaultOptions restless = Rough();
+  restless.power_offs_per_minute = 60;
+  restless.network_delay_us_max = 60'000;
+  ExpectCaught([](SimulationOptions& options) { options.replication_mutant.amnesiac_vote = true; },
+               restless);
+}
+
 TEST(ClusterMutantTest, R7ReplyBeforeApply) {
   // Slow disks and a slow network: a new leader knows for a while that it leads, and not yet all
   // that was chosen before.

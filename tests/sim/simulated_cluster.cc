@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/base/check.h"
+#include "dynlib/base/checksum.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/replication/host_options.h"
@@ -59,7 +60,7 @@ SimulatedCluster::SimulatedCluster(const SimulationOptions& options, const Clust
                                     observer_executor_, node->clock());
 }
 
-cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) const {
+cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) {
   using std::chrono::milliseconds;
   cluster::StorageNodeOptions options;
   options.id = id;
@@ -71,6 +72,10 @@ cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) const {
   options.replication.faults = options_.replication_mutant;
   options.replication.group.proposal_bytes_max = 64 << 10;
   options.replication.group.unchosen_bytes_max = 256 << 10;
+  options.replication.group.on_chosen = [this, id](PartitionId partition, Slot slot,
+                                                   std::string_view payload) {
+    OnChosen(id, partition, slot, payload);
+  };
   // Small, so that segments are recycled and checkpoints taken often.
   options.log.segment_bytes = 512 << 10;
   options.log.copy_forward_above = 4;
@@ -95,6 +100,14 @@ cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) const {
   options.scrubber.retry_delay = milliseconds(50);
   options.faults = options_.cluster_mutant;
   return options;
+}
+
+void SimulatedCluster::OnChosen(NodeId node, PartitionId partition, Slot slot,
+                                std::string_view payload) {
+  const auto [at, is_new] = chosen_.try_emplace({partition, slot}, Checksum(payload), node);
+  if (is_new || at->second.checksum == Checksum(payload) || !disagreement_.empty()) return;
+  disagreement_ = Cat("slot ", slot, " of partition ", partition, " has one value on node ",
+                      at->second.node, " and another on node ", node);
 }
 
 void SimulatedCluster::OnDown(NodeId id) {

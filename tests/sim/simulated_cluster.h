@@ -42,6 +42,10 @@ class SimulatedCluster {
   // Without power for `duration`, if as many nodes as may be are not down already.
   void PowerOff(NodeId node, Duration duration);
 
+  // A slot for which replicas learned different values, or nothing. All replicas of all partitions
+  // count, log replicas too, over all their boots.
+  const std::string& Disagreement() const { return disagreement_; }
+
   bool AllUp() const;
   // Its disk is damaged beyond what a node may go on with (R3); it stays down.
   bool IsDead(NodeId node) const { return storage_.at(node).dead; }
@@ -69,7 +73,8 @@ class SimulatedCluster {
     std::unique_ptr<cluster::MetadataNode> metadata;
   };
 
-  cluster::StorageNodeOptions NodeOptions(NodeId id) const;
+  cluster::StorageNodeOptions NodeOptions(NodeId id);
+  void OnChosen(NodeId node, PartitionId partition, Slot slot, std::string_view payload);
   void OnDown(NodeId id);
   void OnRestart(NodeId id);
   void OpenStorage(NodeId id);
@@ -83,6 +88,12 @@ class SimulatedCluster {
   cluster::ClusterConfig config_;
   std::map<NodeId, Storage> storage_;
   std::map<NodeId, Metadata> metadata_;
+  struct Chosen {
+    uint64_t checksum;
+    NodeId node;  // that said so first
+  };
+  std::map<std::pair<PartitionId, Slot>, Chosen> chosen_;
+  std::string disagreement_;
   std::unique_ptr<sim::FaultInjector> injector_;
   Executor* observer_executor_ = nullptr;
   std::unique_ptr<Rpc> observer_;
