@@ -134,7 +134,7 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
 
  private:
   struct Known {
-    Instant heard;  // or since when it is asked
+    Instant well;  // when it last said so, or since when it is asked
     bool answered = false;
     bool dead = false;
     wire::NodeStatusReply status;
@@ -253,7 +253,7 @@ void AutoAdmin::Impl::Round() {
 
 void AutoAdmin::Impl::AskNodes() {
   for (const NodeInfo& node : config_.nodes) {
-    Known& known = nodes_.try_emplace(node.id, Known{.heard = clock_->Now()}).first->second;
+    Known& known = nodes_.try_emplace(node.id, Known{.well = clock_->Now()}).first->second;
     known.answered = false;
     // A dead one is asked, but nobody waits: it would take its time in every round, while others
     // are to be covered for it.
@@ -274,9 +274,9 @@ void AutoAdmin::Impl::OnNodeStatus(NodeId node, absl::StatusOr<std::string> resu
   wire::NodeStatusReply status;
   if (result.ok() && status.ParseFromString(*result) &&
       status.outcome().code() == static_cast<int>(absl::StatusCode::kOk)) {
-    known.heard = clock_->Now();
     known.answered = true;
     known.status = std::move(status);
+    if (!known.status.log_unhealthy()) known.well = clock_->Now();
   }
 }
 
@@ -319,7 +319,8 @@ void AutoAdmin::Impl::Arrived() {
 
 void AutoAdmin::Impl::JudgeNodes() {
   for (auto& [id, known] : nodes_) {
-    const bool dead = !known.answered && clock_->Now() - known.heard >= options_.death_after;
+    const bool well = known.answered && !known.status.log_unhealthy();
+    const bool dead = !well && clock_->Now() - known.well >= options_.death_after;
     if (dead == known.dead) continue;
     known.dead = dead;
     Event(dead ? "admin.node_dead" : "admin.node_back", {{"node", Cat(id)}});
@@ -390,7 +391,8 @@ void AutoAdmin::Impl::Act() {
                  .missing = {},
                  .refused = {}};
   for (const auto& [id, known] : nodes_) {
-    view.nodes[id] = {.alive = known.answered, .dead = known.dead, .status = known.status};
+    view.nodes[id] = {
+        .alive = known.answered && !known.dead, .dead = known.dead, .status = known.status};
   }
   FindMissing(view);
   FindRefused(view);

@@ -49,8 +49,9 @@ struct AutoAdminOptions {
   PlannerOptions planner;
   Duration interval = std::chrono::milliseconds(500);  // between rounds at rest; 10 ms to 10 min
   Duration busy_interval = std::chrono::milliseconds(50);  // with something to do; 1 ms to interval
-  // A node that has answered nothing for this long is dead: its replicas are replaced. At least
-  // twice the interval, up to 1 hour.
+  // A node that for this long has answered nothing, or that its log takes nothing (a disk that
+  // hangs, is full, or failed), is as good as dead: its replicas are replaced. At least twice the
+  // interval, up to 1 hour.
   Duration death_after = std::chrono::seconds(2);
   // A creation of which nothing was heard for so long is given up. 1 s to 24 h.
   Duration give_up_after = std::chrono::minutes(1);

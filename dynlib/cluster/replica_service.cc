@@ -316,6 +316,7 @@ void ReplicaService::NodeStatus(const wire::NodeStatusRequest&, Rpc::Reply reply
   wire::NodeStatusReply message;
   message.set_incarnation(parts_.incarnation);
   message.set_used_bytes(parts_.pages->stats().used_bytes);
+  message.set_log_unhealthy(!parts_.host->Status().log_healthy);
   for (const auto& [partition, replica] : parts_.replicas->replicas())
     Describe(*replica, *message.add_replicas());
   Send(reply, std::move(message), absl::OkStatus());

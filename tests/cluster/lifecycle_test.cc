@@ -231,6 +231,43 @@ TEST(LifecycleTest, ADeadNodeIsCoveredByLogReplicasThenRebuiltElsewhere) {
   ExpectItems(cluster, items);
 }
 
+// It answers whoever asks, and nothing becomes durable on it: all of its partitions have one copy
+// less, and nobody waits for their next write to say so.
+TEST(LifecycleTest, ANodeWhoseDiskHangsIsCoveredByLogReplicasAndComesBack) {
+  SimCluster cluster(9);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 6));
+  std::map<std::string, std::string> items = Items(600, "a");
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  const TableId table = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 6); }));
+  NodeId victim{};
+  for (const SimCluster::Seen& seen : cluster.Replicas()) {
+    if (seen.status.table() == ToUint(table) && ToUint(seen.node) > 3) victim = seen.node;
+  }
+  ASSERT_NE(victim, NodeId{});
+  const Instant hangs = cluster.world().Now();
+  cluster.world().node(victim)->disk()->StallUntil(hangs + seconds(60));
+  ASSERT_TRUE(cluster.Until([&] {
+    const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
+    if (leaders.size() != 6) return false;
+    for (const auto& [first, leader] : leaders) {
+      for (const wire::Member& member : leader.status.members())
+        if (NodeId{member.node()} == victim) return false;
+    }
+    return true;
+  }));
+  EXPECT_LT(cluster.world().Now() - hangs, seconds(6));
+  ExpectItems(cluster, items);
+  cluster.world().RunFor(seconds(60));
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 6); }, seconds(120)));
+  EXPECT_GT(cluster.sink().counts["admin.node_back"], 0);
+  EXPECT_TRUE(cluster.Until([&] { return cluster.world().node(victim)->up(); }));
+  items = Items(600, "b");
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  ExpectItems(cluster, items);
+}
+
 // However many they are: copies of trees take their turns, log replicas do not wait for them.
 TEST(LifecycleTest, EveryPartitionOfADeadNodeIsOnThreeDisksWithinSeconds) {
   SimCluster cluster(9);
