@@ -464,7 +464,11 @@ void Planner::MakeLearner(const TableInfo& table, const PartitionInfo& partition
   for (const wire::Member& member : group.leader->members()) {
     if (member.kind() == wire::LOG || member.replica() == ToUint(move.replaces)) continue;
     const wire::ReplicaStatus* status = group.On(NodeId{member.node()});
-    if (status == nullptr || status->failed() || status->copying()) continue;
+    if (status == nullptr || status->failed() || status->copying()) {
+      // One that is only silent may be the second that has what the log would lack (R9).
+      if (move.learner.log && !IsLost(group, member)) return;
+      continue;
+    }
     base = std::min(base, status->durable());
     if (NodeId{member.node()} != group.leader_node) source = NodeId{member.node()};
   }

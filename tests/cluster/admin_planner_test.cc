@@ -196,6 +196,17 @@ TEST_F(AdminPlannerTest, ADeadMemberGetsALogReplicaThenAStorageReplicaInItsZone)
   EXPECT_EQ(plans[0].plan.move, std::nullopt);
 }
 
+// What the leader alone is known to have in its tree, the new log has to hold (R9).
+TEST_F(AdminPlannerTest, R9ALogReplicaWaitsForWordOfASilentMember) {
+  Kill(NodeId{3});
+  for (const WritePlan& plan : Of<WritePlan>(Plan())) Accept(plan);
+  const NodeView known = view_.nodes[NodeId{2}];
+  view_.nodes[NodeId{2}] = {.alive = false, .dead = false, .status = {}};
+  EXPECT_THAT(Of<AdminCall<wire::CreateReplicaRequest>>(Plan()), IsEmpty());
+  view_.nodes[NodeId{2}] = known;
+  EXPECT_THAT(Of<AdminCall<wire::CreateReplicaRequest>>(Plan()), SizeIs(2));
+}
+
 TEST_F(AdminPlannerTest, WithoutLogReplicasADeadMemberGetsAStorageReplicaAtOnce) {
   options_.log_replicas = false;
   Kill(NodeId{3});
