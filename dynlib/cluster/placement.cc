@@ -1,7 +1,9 @@
 #include "dynlib/cluster/placement.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <string_view>
 #include <tuple>
 
 #include "absl/status/status.h"
@@ -38,6 +40,27 @@ Rank RankOf(const PlacementNode& node, const std::vector<const NodeLocation*>& o
 }
 
 }  // namespace
+
+absl::Status CheckZonesApart(const ClusterConfig& config,
+                             const std::vector<replication::Member>& present,
+                             const std::vector<replication::Member>& members) {
+  using replication::Member;
+  std::map<NodeId, std::string_view> zones;
+  for (const NodeInfo& node : config.nodes) zones[node.id] = node.location.zone;
+  for (const Member& added : members) {
+    const bool is_new = std::find(present.begin(), present.end(), added) == present.end();
+    const bool counts = is_new && added.kind != replication::MemberKind::kLog;
+    if (!counts || zones[added.node].empty()) continue;
+    for (const Member& other : members) {
+      if (other.replica == added.replica || other.kind == replication::MemberKind::kLog) continue;
+      if (zones[other.node] != zones[added.node]) continue;
+      return absl::InvalidArgumentError(Cat("members are to be on nodes ", added.node, " and ",
+                                            other.node, ", both in zone ", zones[added.node],
+                                            "; allowed: one storage replica in a zone"));
+    }
+  }
+  return absl::OkStatus();
+}
 
 double Fullness(const PlacementNode& node) {
   const double space = static_cast<double>(node.used_bytes) /

@@ -17,9 +17,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
 #include "dynlib/cluster/node_location.h"
+#include "dynlib/replication/types.h"
 
 namespace dynlib::cluster {
 
@@ -41,6 +43,13 @@ struct PlacementWish {
 // kUnavailable when no node will do, saying how many there are and why not.
 absl::StatusOr<NodeId> ChooseNode(const std::vector<PlacementNode>& nodes,
                                   const PlacementWish& wish);
+
+// kInvalidArgument if a storage replica among `members` that is not among `present` is on a node in
+// the zone of another's, naming both. A log replica may be anywhere, for the while that it is
+// there; nodes without a zone are apart.
+absl::Status CheckZonesApart(const ClusterConfig& config,
+                             const std::vector<replication::Member>& present,
+                             const std::vector<replication::Member>& members);
 
 // How full a node is: 1 is what it is meant to hold or serve.
 double Fullness(const PlacementNode& node);

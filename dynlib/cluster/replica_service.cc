@@ -11,6 +11,7 @@
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/key.h"
+#include "dynlib/cluster/placement.h"
 #include "dynlib/cluster/service.h"
 #include "dynlib/cluster/table_state_machine.h"
 
@@ -168,6 +169,11 @@ void ReplicaService::ChangeMembers(const wire::ChangeMembersRequest& request, Rp
     return Send(reply, wire::ChangeMembersReply(), NotHere(request.partition()));
   std::vector<replication::Member> members;
   for (const wire::Member& member : request.members()) members.push_back(ToMember(member));
+  if (const auto status = parts_.host->Status(PartitionId{request.partition()})) {
+    const absl::Status zones =
+        CheckZonesApart(*parts_.config, status->configuration.members, members);
+    if (!zones.ok()) return Send(reply, wire::ChangeMembersReply(), zones);
+  }
   parts_.host->ChangeMembers(PartitionId{request.partition()}, request.expected_epoch(),
                              std::move(members),
                              [reply = std::move(reply)](absl::StatusOr<uint64_t> epoch) mutable {

@@ -20,6 +20,7 @@
 #include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/cluster.pb.h"
+#include "dynlib/cluster/node_location.h"
 #include "dynlib/cluster/replica_set.h"
 #include "dynlib/replication/group_host.h"
 #include "dynlib/runtime/clock.h"
@@ -34,6 +35,7 @@ class ReplicaService : public std::enable_shared_from_this<ReplicaService> {
  public:
   struct Parts {
     NodeId self{};
+    const ClusterConfig* config = nullptr;
     uint64_t incarnation = 0;  // tells this life of the node from others
     ReplicaSet* replicas = nullptr;
     replication::GroupHost* host = nullptr;

@@ -228,6 +228,7 @@ absl::Status StorageNode::Impl::Open() {
       [this](absl::Status status) { OnCheckpoint(status); });
   replica_service_ = std::make_shared<ReplicaService>(
       ReplicaService::Parts{.self = options_.id,
+                            .config = &config_,
                             .incarnation = static_cast<uint64_t>(env_.clock->WallNow().nanos()),
                             .replicas = replicas_.get(),
                             .host = host_.get(),

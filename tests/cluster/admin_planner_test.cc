@@ -16,6 +16,7 @@
 #include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/placement.h"
 #include "dynlib/cluster/planner_options.h"
+#include "dynlib/replication/types.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -533,6 +534,28 @@ TEST(PartitionPlanTest, AnItemAndBack) {
   damaged["plan"] = Value::Binary("\xff");
   EXPECT_THAT(DecodePlanItem(damaged), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(DecodePlanItem({}), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+TEST(PlacementTest, TwoStorageReplicasInAZoneAreRefused) {
+  using replication::Member;
+  using replication::MemberKind;
+  ClusterConfig config;
+  for (uint64_t i = 1; i <= 6; ++i) {
+    const std::string zone = i == 6 ? "" : std::string(1, "abc"[(i - 1) % 3]);
+    config.nodes.push_back({NodeId{i}, {.zone = zone, .rack = {}, .power = {}}});
+  }
+  const auto on = [](uint64_t node, MemberKind kind = MemberKind::kStorage) {
+    return Member{ReplicaId{node}, NodeId{node}, kind};
+  };
+  const std::vector<Member> present = {on(1), on(2), on(3)};
+  DYNLIB_EXPECT_OK(CheckZonesApart(config, present, {on(4), on(2), on(3)}));
+  DYNLIB_EXPECT_OK(CheckZonesApart(config, present, {on(6), on(2), on(3)}));
+  DYNLIB_EXPECT_OK(CheckZonesApart(config, present, {on(1), on(2), on(5, MemberKind::kLog)}));
+  EXPECT_THAT(CheckZonesApart(config, present, {on(1), on(4), on(3)}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       testing::HasSubstr("nodes 4 and 1, both in zone a")));
+  // What is so already, since nodes were moved, is not this change's fault.
+  DYNLIB_EXPECT_OK(CheckZonesApart(config, {on(1), on(4), on(3)}, {on(1), on(4), on(2)}));
 }
 
 TEST(PlacementTest, ZonesApartThenPowerThenTheEmptiest) {
