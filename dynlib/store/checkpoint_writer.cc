@@ -1,9 +1,7 @@
 #include "dynlib/store/checkpoint_writer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "dynlib/base/status_macros.h"
@@ -112,28 +110,10 @@ absl::Status CheckpointWriter::Flush() {
     nodes_->WrittenToDisk(*page.node);
   }
   gathered_.clear();
-  KeepToRate(std::exchange(buffered_, 0));
+  pace_.after_write(std::exchange(buffered_, 0));
   write_bytes_ = pace_.write_bytes_max;
   if (pace_.busy()) write_bytes_ = std::min(write_bytes_, pace_.busy_write_bytes);
   return absl::OkStatus();
-}
-
-// Real time, whatever clock the owner has: what it is for is a real disk.
-void CheckpointWriter::KeepToRate(uint64_t bytes) {
-  using Clock = std::chrono::steady_clock;
-  constexpr std::chrono::milliseconds kLook(10);  // Whether somebody waits meanwhile.
-  if (pace_.bytes_per_second >= kNoRate) return;
-  const std::chrono::duration<double> takes(static_cast<double>(bytes) /
-                                            static_cast<double>(pace_.bytes_per_second));
-  next_write_ = std::max(next_write_, Clock::now() - kLook) +
-                std::chrono::duration_cast<Clock::duration>(takes);
-  while (Clock::now() < next_write_) {
-    if (pace_.awaited()) {
-      next_write_ = Clock::now();
-    } else {
-      std::this_thread::sleep_until(std::min(next_write_, Clock::now() + kLook));
-    }
-  }
 }
 
 void CheckpointWriter::CountCompressed(const Gathered& page) {

@@ -2,8 +2,7 @@
 // space, in few large writes; compressed, if the file's options say so.
 //
 // Each write goes to the device before the next is begun, small ones while `busy` says that others
-// need it: so whoever syncs a log waits for one write at most. After each it sleeps as long as the
-// rate asks for.
+// need it: so whoever syncs a log waits for one write at most.
 //
 // A node counts as written, and has an address, once the write that holds it has succeeded; when
 // one fails, the nodes in it are as before and their space is free again.
@@ -13,7 +12,6 @@
 #define DYNLIB_STORE_CHECKPOINT_WRITER_H_
 
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -36,17 +34,13 @@ namespace dynlib::store {
 // What a failed sync of a checkpoint is: nothing is retried (rule L3), whatever the error says.
 absl::Status NeverRetried(const absl::Status& status);
 
-// Of writes a second: none so fast is known.
-inline constexpr uint64_t kNoRate = uint64_t{1} << 40;
-
 class CheckpointWriter {
  public:
   struct Pace {
     uint64_t write_bytes_max;
     uint64_t busy_write_bytes;
     std::function<bool()> busy;  // asked after each write
-    uint64_t bytes_per_second = kNoRate;
-    std::function<bool()> awaited;  // by somebody for whose sake the rate does not count
+    std::function<void(uint64_t bytes)> after_write;
   };
 
   // Units of tree pages are added to `tree_units` as they are written.
@@ -82,7 +76,6 @@ class CheckpointWriter {
   static void PutChildren(std::span<Node* const> children, char* page);
   void CountCompressed(const Gathered& page);
   void TakeBack();
-  void KeepToRate(uint64_t bytes);
 
   NodeStore* const nodes_;
   const Pace pace_;
@@ -92,7 +85,6 @@ class CheckpointWriter {
   AlignedBuffer buffer_;
   size_t buffered_ = 0;   // whole units
   uint64_t write_bytes_;  // of the next write, at most
-  std::chrono::steady_clock::time_point next_write_{};
   std::vector<Gathered> gathered_;
   std::string whole_;          // a page with the addresses of its children, to be compressed
   std::string compressed_;     // what came of it

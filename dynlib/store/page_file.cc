@@ -30,11 +30,6 @@ absl::Status CheckOptions(const PageFile::Options& options) {
       CheckBytes("write_bytes_max", options.write_bytes_max, kUnitBytes, 16 << 20));
   DYNLIB_RETURN_IF_ERROR(
       CheckBytes("busy_write_bytes", options.busy_write_bytes, kUnitBytes, 16 << 20));
-  const uint64_t rate = options.checkpoint_bytes_per_second;
-  if (rate < (1 << 20) || rate > kNoRate) {
-    return absl::InvalidArgumentError(Cat("PageFile::Options.checkpoint_bytes_per_second is ", rate,
-                                          "; from ", 1 << 20, " to ", kNoRate));
-  }
   if (options.compression_level < 1 || options.compression_level > 19) {
     return absl::InvalidArgumentError(Cat("PageFile::Options.compression_level is ",
                                           options.compression_level, "; from 1 to 19"));
@@ -422,10 +417,12 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(
     for (const CapturedTree& tree : trees) now += tree.tree->position();
     return std::exchange(positions, now) != now;
   };
+  const auto after_write = [&](uint64_t bytes) {
+    if (paced && options_.after_checkpoint_write != nullptr && !IsAwaited())
+      options_.after_checkpoint_write(bytes);
+  };
   CheckpointWriter writer(
-      nodes_.get(),
-      {options_.write_bytes_max, options_.busy_write_bytes, trees_moved,
-       paced ? options_.checkpoint_bytes_per_second : kNoRate, [this] { return IsAwaited(); }},
+      nodes_.get(), {options_.write_bytes_max, options_.busy_write_bytes, trees_moved, after_write},
       generation, &tree_units_);
   for (const CapturedTree& tree : trees) {
     record.trees.push_back({tree.tree->id(), tree.version.position(), {}});

@@ -43,6 +43,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -85,10 +86,10 @@ class PageFile {
     // write at most.
     uint64_t write_bytes_max = 1 << 20;
     uint64_t busy_write_bytes = 64 << 10;
-    // Of a checkpoint, at most, for a disk that others need too: 1 MiB to 1 TiB. It then sleeps
-    // between writes, but not while somebody waits for it (WhenRoom, Hurry), nor in
-    // CheckpointTwice.
-    uint64_t checkpoint_bytes_per_second = uint64_t{1} << 40;
+    // Called after each write of a checkpoint with its bytes, on the checkpoint's thread: one that
+    // sleeps bounds the rate, for a disk that others need too (ByteRate). Not while somebody waits
+    // for the checkpoint's end (WhenRoom, Hurry), nor in CheckpointTwice. Null: no bound.
+    std::function<void(uint64_t bytes)> after_checkpoint_write = nullptr;
     // Of pages in memory, for all trees together: clean pages are evicted to stay below it. From 1
     // MiB to 16 TiB. Pages that no checkpoint has written yet cannot be evicted: when they come to
     // an eighth of this a checkpoint is due, and at a half writers are to wait (see WhenRoom).
@@ -244,8 +245,8 @@ class PageFile {
   // Any other error is for good (rule L3): every later Checkpoint returns it, while trees can still
   // be read and written in memory. Open the file again to see what is in it.
   absl::Status Checkpoint();
-  // From now on checkpoints do not keep to checkpoint_bytes_per_second, nor does one that runs: the
-  // owner wants to close.
+  // From now on checkpoints, also one that runs, do without after_checkpoint_write: the owner wants
+  // to close.
   void Hurry() { hurries_ = true; }
   // Pages in memory that no checkpoint has written: they cannot be evicted. True when they have
   // come to an eighth of memory_bytes. The owner looks after each batch, and starts a checkpoint.

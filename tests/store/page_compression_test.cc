@@ -29,12 +29,12 @@ using absl::StatusCode;
 using ::testing::HasSubstr;
 
 constexpr PageCompressor::Options kZstd = {.compression = Compression::kZstd};
-constexpr PageFile::Options kPlain = {
+const PageFile::Options kPlain = {
     .growth_bytes_min = 64 << 10, .growth_bytes_max = 64 << 10, .memory_bytes = 1 << 20};
-constexpr PageFile::Options kCompressed = {.growth_bytes_min = 64 << 10,
-                                           .growth_bytes_max = 64 << 10,
-                                           .memory_bytes = 1 << 20,
-                                           .compression = Compression::kZstd};
+const PageFile::Options kCompressed = {.growth_bytes_min = 64 << 10,
+                                       .growth_bytes_max = 64 << 10,
+                                       .memory_bytes = 1 << 20,
+                                       .compression = Compression::kZstd};
 
 std::unique_ptr<PageFile> Open(sim::SimDisk& disk, const PageFile::Options& options) {
   auto file = PageFile::Open(options, &disk, "pages");

@@ -25,10 +25,10 @@ namespace {
 
 using absl::StatusCode;
 
-constexpr PageFile::Options kOptions = {.growth_bytes_min = 64 << 10,
-                                        .growth_bytes_max = 64 << 10,
-                                        .write_bytes_max = 16 << 10,
-                                        .busy_write_bytes = 8 << 10};
+const PageFile::Options kOptions = {.growth_bytes_min = 64 << 10,
+                                    .growth_bytes_max = 64 << 10,
+                                    .write_bytes_max = 16 << 10,
+                                    .busy_write_bytes = 8 << 10};
 
 class Workload {
  public:

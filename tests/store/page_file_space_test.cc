@@ -15,7 +15,7 @@
 namespace dynlib::store {
 namespace {
 
-constexpr PageFile::Options kSmall = {.growth_bytes_min = 64 << 10, .growth_bytes_max = 64 << 10};
+const PageFile::Options kSmall = {.growth_bytes_min = 64 << 10, .growth_bytes_max = 64 << 10};
 constexpr uint64_t kFreeFileBytes = 16 << 10;  // superblocks, directory and bitmap
 
 class PageFileSpaceTest : public testing::Test {

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "dynlib/base/random.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/runtime/disk.h"
+#include "dynlib/runtime/posix/byte_rate.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/store/superblock.h"
 #include "dynlib/testing/status_matchers.h"
@@ -27,7 +29,7 @@ namespace {
 using absl::StatusCode;
 using ::testing::HasSubstr;
 
-constexpr PageFile::Options kSmall = {.growth_bytes_min = 64 << 10, .growth_bytes_max = 64 << 10};
+const PageFile::Options kSmall = {.growth_bytes_min = 64 << 10, .growth_bytes_max = 64 << 10};
 
 std::unique_ptr<PageFile> OpenFile(Disk& disk) {
   auto file = PageFile::Open(kSmall, &disk, "pages");
@@ -57,9 +59,6 @@ TEST(PageFileTest, OptionsAreChecked) {
       StatusIs(StatusCode::kInvalidArgument, HasSubstr("growth_bytes_max")));
   EXPECT_THAT(PageFile::Open({.write_bytes_max = 0}, &disk, "pages"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("write_bytes_max")));
-  EXPECT_THAT(PageFile::Open({.checkpoint_bytes_per_second = 1000}, &disk, "pages"),
-              StatusIs(StatusCode::kInvalidArgument,
-                       HasSubstr("checkpoint_bytes_per_second is 1000; from 1048576")));
   EXPECT_THAT(PageFile::Open({.create_if_missing = false}, &disk, "pages"),
               StatusIs(StatusCode::kNotFound));
   EXPECT_TRUE(disk.Paths().empty());
@@ -575,12 +574,13 @@ TEST(PageFileTest, ReadersAWriterCheckpointsAndVerifyTogether) {
   EXPECT_EQ(Contents(OpenFile(disk)->FindTree(TreeId{1})->snapshot()), Contents(tree->snapshot()));
 }
 
-// 6 MiB at 8 MiB a second.
 class CheckpointRateTest : public ::testing::Test {
  protected:
-  void Fill(uint64_t memory_bytes) {
+  // With 6 MB that are not written.
+  void Fill(uint64_t memory_bytes, std::function<void(uint64_t)> after_write) {
     auto file = PageFile::Open(
-        {.checkpoint_bytes_per_second = 8 << 20, .memory_bytes = memory_bytes}, &disk_, "pages");
+        {.after_checkpoint_write = std::move(after_write), .memory_bytes = memory_bytes}, &disk_,
+        "pages");
     DYNLIB_ASSERT_OK(file);
     file_ = *std::move(file);
     DYNLIB_ASSERT_OK(file_->CreateTree(TreeId{1}));
@@ -588,43 +588,54 @@ class CheckpointRateTest : public ::testing::Test {
     for (int i = 0; i < 600; ++i)
       DYNLIB_ASSERT_OK(PutNext(*tree, Cat("k", 1000 + i), std::string(10'000, 'v')));
   }
-  template <typename F>
-  static double Seconds(F work) {
-    const auto begin = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  }
-  double CheckpointSeconds() {
-    return Seconds([&] { EXPECT_THAT(file_->Checkpoint(), IsOk()); });
-  }
 
   sim::SimDisk disk_{1};
   std::unique_ptr<PageFile> file_;
 };
 
 TEST_F(CheckpointRateTest, ACheckpointKeepsToItsRate) {
-  Fill(/*memory_bytes=*/1 << 30);
-  EXPECT_GE(CheckpointSeconds(), 0.6);
+  Fill(/*memory_bytes=*/1 << 30, ByteRate(16 << 20));
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_THAT(file_->Checkpoint(), IsOk());
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(300));
   ExpectSound(*file_);
 }
 
-TEST_F(CheckpointRateTest, NotWhileWritersWaitForRoom) {
-  Fill(/*memory_bytes=*/8 << 20);
-  ASSERT_FALSE(file_->HasRoom());
-  bool told = false;
-  file_->WhenRoom([&] { told = true; });
-  EXPECT_LE(CheckpointSeconds(), 0.5);
-  EXPECT_TRUE(told);
+TEST_F(CheckpointRateTest, WhoSleepsIsToldOfAllThatIsWritten) {
+  uint64_t told = 0;
+  Fill(/*memory_bytes=*/1 << 30, [&](uint64_t bytes) { told += bytes; });
+  const uint64_t before = file_->stats().bytes_written;
+  EXPECT_THAT(file_->Checkpoint(), IsOk());
+  EXPECT_GE(told, 6'000'000);
+  EXPECT_EQ(told, file_->stats().bytes_written - before);
 }
 
-TEST_F(CheckpointRateTest, NorWhenTheOwnerIsInAHurry) {
-  Fill(/*memory_bytes=*/1 << 30);
-  std::thread owner([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+TEST_F(CheckpointRateTest, NobodySleepsWhileWritersWaitForRoom) {
+  uint64_t told = 0;
+  Fill(/*memory_bytes=*/8 << 20, [&](uint64_t bytes) { told += bytes; });
+  ASSERT_FALSE(file_->HasRoom());
+  bool has_room = false;
+  file_->WhenRoom([&] { has_room = true; });
+  EXPECT_THAT(file_->Checkpoint(), IsOk());
+  EXPECT_EQ(told, 0);
+  EXPECT_TRUE(has_room);
+}
+
+TEST_F(CheckpointRateTest, NorWhenTheOwnerIsInAHurryOrTheLogIsFull) {
+  uint64_t told = 0;
+  Fill(/*memory_bytes=*/1 << 30, [&](uint64_t bytes) {
+    told += bytes;
     file_->Hurry();
   });
-  EXPECT_LE(CheckpointSeconds(), 0.5);
-  owner.join();
+  EXPECT_THAT(file_->Checkpoint(), IsOk());
+  EXPECT_GT(told, 0);
+  EXPECT_LE(told, PageFile::Options().write_bytes_max);
+  file_ = nullptr;
+  told = 0;
+  disk_.Remove("pages").IgnoreError();
+  Fill(/*memory_bytes=*/1 << 30, [&](uint64_t bytes) { told += bytes; });
+  EXPECT_THAT(file_->CheckpointTwice(), IsOk());
+  EXPECT_EQ(told, 0);
 }
 
 }  // namespace
