@@ -101,6 +101,8 @@ TEST_F(GroupHostTest, R7APauseLongerThanTheLeaseReadsNothingStale) {
     const uint64_t old_id = LeaderId();
     Server& old = *servers_[old_id];
     world_.node(NodeId{old_id})->Pause(seconds(3));
+    // Nor does anybody tell it, when it wakes, that it is deposed.
+    for (uint64_t id = 1; id <= 3; ++id) world_.network().Block(NodeId{id}, NodeId{old_id});
     ASSERT_TRUE(world_.RunUntil(
         [&] {
           const uint64_t id = LeaderId();
@@ -112,6 +114,7 @@ TEST_F(GroupHostTest, R7APauseLongerThanTheLeaseReadsNothingStale) {
     world_.node(NodeId{old_id})->EndPause();
     ASSERT_TRUE(Await(read));
     EXPECT_FALSE(read->results[0].ok());
+    world_.network().Heal();
   }
 }
 

@@ -67,12 +67,16 @@ TEST(ClusterSimulationTest, TheSameSeedGoesTheSameWay) {
 // Clocks up to a tenth fast or slow, where a hundredth is declared: strong reads go on, and none is
 // stale, since no lease counts that such a clock gave (R5).
 TEST(ClusterSimulationTest, ClocksBeyondTheDeclaredBound) {
+  int noticed = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     sim::FaultOptions faults = sim::RandomFaults(seed);
     faults.clock_drift_ppm_max = 100'000;
     const SimulationResult result = RunClusterSimulation({.seed = seed, .faults = faults});
     ASSERT_TRUE(result.ok()) << "seed " << seed << ": " << result.failure;
+    const auto found = result.metrics.find("replication.clock_beyond_bound");
+    noticed += found == result.metrics.end() ? 0 : 1;
   }
+  EXPECT_GE(noticed, 15) << "worlds in which a node noticed";
 }
 
 // Much of what usually hurts, and nothing else.
