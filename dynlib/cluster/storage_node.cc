@@ -35,11 +35,6 @@ namespace {
 constexpr std::string_view kPagesFile = "pages";
 constexpr std::string_view kLogDir = "log";
 
-uint64_t LogBatchBytes(const store::NodeLog::Options& log) {
-  if (log.max_batch_bytes != 0) return log.max_batch_bytes;
-  return std::min<uint64_t>(4 << 20, log.segment_bytes / 4);
-}
-
 absl::Status Validate(const StorageNodeOptions& options) {
   if (ToUint(options.id) == 0)
     return absl::InvalidArgumentError("node.id is 0; allowed: at least 1");
@@ -49,9 +44,9 @@ absl::Status Validate(const StorageNodeOptions& options) {
   if (options.rpc.max_serving < 1)
     return absl::InvalidArgumentError("rpc.max_serving is 0; allowed: at least 1");
   const uint64_t proposal = options.replication.group.proposal_bytes_max + 1024;
-  if (LogBatchBytes(options.log) < proposal) {
+  if (store::NodeLog::MaxBatchBytes(options.log) < proposal) {
     return absl::InvalidArgumentError(
-        Cat("log.max_batch_bytes is ", LogBatchBytes(options.log),
+        Cat("log.max_batch_bytes is ", store::NodeLog::MaxBatchBytes(options.log),
             "; allowed: at least group.proposal_bytes_max + 1,024 = ", proposal));
   }
   DYNLIB_RETURN_IF_ERROR(cluster::Validate(options.admission));
@@ -201,9 +196,9 @@ absl::Status StorageNode::Impl::Open() {
   page_options.file_id = {.low = ToUint(options_.id), .high = 1};
   DYNLIB_ASSIGN_OR_RETURN(pages_,
                           store::PageFile::Open(page_options, env_.disk, kPagesFile, env_.metrics));
-  replica_log_ =
-      std::make_unique<NodeLogAdapter>(log_.get(), LogBatchBytes(options_.log), env_.executor,
-                                       [this](size_t bytes) { checkpointer_->OnLogged(bytes); });
+  replica_log_ = std::make_unique<NodeLogAdapter>(
+      log_.get(), store::NodeLog::MaxBatchBytes(options_.log), env_.executor,
+      [this](size_t bytes) { checkpointer_->OnLogged(bytes); });
   host_ = std::make_unique<replication::GroupHost>(
       options_.replication, options_.id, env_.transport, kReplicationChannel, replica_log_.get(),
       env_.executor, env_.clock, env_.metrics);

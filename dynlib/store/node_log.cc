@@ -36,7 +36,7 @@ absl::Status CheckOptions(const NodeLog::Options& o) {
         CheckRange("max_batch_bytes", o.max_batch_bytes, 4096, o.segment_bytes / 4));
   }
   DYNLIB_RETURN_IF_ERROR(
-      CheckRange("max_queued_bytes", o.max_queued_bytes, o.max_batch_bytes, UINT64_MAX));
+      CheckRange("max_queued_bytes", o.max_queued_bytes, NodeLog::MaxBatchBytes(o), UINT64_MAX));
   DYNLIB_RETURN_IF_ERROR(
       CheckRange("max_unarchived_bytes", o.max_unarchived_bytes, 4096, UINT64_MAX));
   DYNLIB_RETURN_IF_ERROR(CheckRange("spare_segments", o.spare_segments, 1, 16));
@@ -68,6 +68,11 @@ absl::Status NodeLog::Recovery::DataLoss() const {
 }
 
 absl::Status NodeLog::Validate(const Options& options) { return CheckOptions(options); }
+
+uint64_t NodeLog::MaxBatchBytes(const Options& options) {
+  if (options.max_batch_bytes != 0) return options.max_batch_bytes;
+  return std::min<uint64_t>(4 << 20, options.segment_bytes / 4);
+}
 
 NodeLog::NodeLog(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 

@@ -102,7 +102,7 @@ class NodeLog {
     // quarter of segment_bytes. 0 stands for the smaller of 4 MiB and a quarter of segment_bytes.
     uint64_t max_batch_bytes = 0;
     // Bound of what waits to be written; beyond it Append says kResourceExhausted. At least
-    // max_batch_bytes.
+    // MaxBatchBytes().
     uint64_t max_queued_bytes = 64 << 20;
     // Segments made ready before they are needed: 1 to 16. They are made at the pace of the
     // appends, since those wait for what the disk does for a spare.
@@ -172,6 +172,8 @@ class NodeLog {
 
   // kInvalidArgument naming the field, its value and its range: what Open says before all else.
   static absl::Status Validate(const Options& options);
+  // What Options::max_batch_bytes stands for.
+  static uint64_t MaxBatchBytes(const Options& options);
 
   // Creates `dir` if needed, locks it (kAlreadyExists if another log has it), reads what is there.
   // Errors besides the disk's own: kInvalidArgument for an option, kFailedPrecondition for a

@@ -16,11 +16,6 @@ constexpr size_t kMaxMarks = 1024;
 constexpr size_t kMaxFrees = 16;
 constexpr uint64_t kBatchFrameBytes = 2 * kFrameInfoBytes;
 
-uint64_t MaxBatchBytes(const NodeLog::Options& options) {
-  if (options.max_batch_bytes != 0) return options.max_batch_bytes;
-  return std::min<uint64_t>(4 << 20, options.segment_bytes / 4);
-}
-
 // Kept free at the end of each segment for batches that free others.
 uint64_t ReserveBytes(uint64_t segment_bytes, uint64_t block_bytes) {
   const uint64_t share = segment_bytes / 64 / block_bytes * block_bytes;

@@ -16,10 +16,7 @@ using Value = std::optional<std::string>;
 
 // Of the largest record: what a log of these options takes in one append.
 uint64_t MaxGroupBytes(const NodeLog::Options& log) {
-  const uint64_t batch = log.max_batch_bytes != 0
-                             ? log.max_batch_bytes
-                             : std::min<uint64_t>(4 << 20, log.segment_bytes / 4);
-  return batch - NodeLog::kRecordOverheadBytes - GroupEncoder::kPartOverhead;
+  return NodeLog::MaxBatchBytes(log) - NodeLog::kRecordOverheadBytes - GroupEncoder::kPartOverhead;
 }
 
 absl::Status Validate(const Store::Options& options) {
@@ -39,10 +36,12 @@ absl::Status Validate(const Store::Options& options) {
     return absl::InvalidArgumentError(Cat("Store::Options::rest_bytes_per_second = ", rate,
                                           " is not in [", 64 << 10, ", ", uint64_t{1} << 40, "]"));
   }
-  if (options.max_pending_bytes < options.log.max_batch_bytes) {
+  // Less, and the largest write would wait for ever.
+  const uint64_t batch = NodeLog::MaxBatchBytes(options.log);
+  if (options.max_pending_bytes < batch) {
     return absl::InvalidArgumentError(
-        Cat("Store::Options::max_pending_bytes = ", options.max_pending_bytes,
-            " is less than log.max_batch_bytes = ", options.log.max_batch_bytes));
+        Cat("Store::Options::max_pending_bytes = ", options.max_pending_bytes, " is not in [",
+            batch, ", ", UINT64_MAX, "]; log.max_batch_bytes is ", batch));
   }
   return absl::OkStatus();
 }

@@ -100,8 +100,8 @@ class Store {
     // system. From 1 ms; Duration::max(): never. The rate: 64 KiB to 1 TiB.
     Duration rest_after = std::chrono::seconds(2);
     uint64_t rest_bytes_per_second = 64 << 20;
-    // Bound of writes that wait to be logged or applied; at least log.max_batch_bytes. At the
-    // bound blocking writes wait, the others get kResourceExhausted.
+    // Bound of writes that wait to be logged or applied; at least NodeLog::MaxBatchBytes(log). At
+    // the bound blocking writes wait, the others get kResourceExhausted.
     uint64_t max_pending_bytes = 64 << 20;
     // Where the good copy of a damaged page comes from, when a write meets one: a replica, say.
     // Null: such a write is answered with kUnknown, and no more are taken. Called by whoever

@@ -309,7 +309,12 @@ TEST(NodeLogTest, OptionsAreChecked) {
       {"segment_bytes", [](auto& o) { o.segment_bytes = 4096; }},
       {"segment_bytes", [](auto& o) { o.segment_bytes = (64 << 10) + 1; }},
       {"max_batch_bytes", [](auto& o) { o.max_batch_bytes = 64 << 10; }},
-      {"max_queued_bytes", [](auto& o) { o.max_queued_bytes = 100; }},
+      {"max_queued_bytes = 100 is not in [4096, ", [](auto& o) { o.max_queued_bytes = 100; }},
+      {"max_queued_bytes = 16383 is not in [16384, ",
+       [](auto& o) {
+         o.max_batch_bytes = 0;  // Stands for a quarter of a segment.
+         o.max_queued_bytes = (16 << 10) - 1;
+       }},
       {"spare_segments", [](auto& o) { o.spare_segments = 0; }},
       {"spares_at_open", [](auto& o) { o.spares_at_open = o.spare_segments + 1; }},
       {"max_segments", [](auto& o) { o.max_segments = 3; }},

@@ -46,7 +46,15 @@ TEST(StoreOpenTest, RefusesWhatIsWrongAndTouchesNothing) {
   refuses(StatusCode::kInvalidArgument, "checkpoint_after_bytes = 1 is not in [65536, ");
   h.options = SmallStore();
   h.options.max_pending_bytes = 1;
-  refuses(StatusCode::kInvalidArgument, "max_pending_bytes = 1");
+  refuses(StatusCode::kInvalidArgument, "max_pending_bytes = 1 is not in [4096, ");
+  // What the log's default stands for counts: a larger write would wait for ever.
+  h.options = SmallStore();
+  h.options.log = NodeLog::Options();
+  h.options.max_pending_bytes = (4 << 20) - 1;
+  refuses(StatusCode::kInvalidArgument, "max_pending_bytes = 4194303 is not in [4194304, ");
+  h.options.log.segment_bytes = 1 << 20;
+  h.options.max_pending_bytes = (256 << 10) - 1;
+  refuses(StatusCode::kInvalidArgument, "max_pending_bytes = 262143 is not in [262144, ");
   h.options = SmallStore();
   h.options.create_if_missing = false;
   refuses(StatusCode::kNotFound, "no store");
