@@ -192,7 +192,8 @@ std::optional<SegmentHeader> DecodeSegmentHeader(std::string_view bytes, uint64_
     return std::nullopt;
   }
   header.format_version = in.Fixed32();
-  if (header.format_version != kLogFormatVersion) {
+  if (header.format_version == 0) return std::nullopt;
+  if (header.format_version > kLogFormatVersion) {
     SegmentHeader other;
     other.format_version = header.format_version;
     return other;

@@ -77,8 +77,8 @@ inline constexpr uint64_t kSegmentHeaderBytes = 72;
 
 // `header.block_bytes` bytes.
 std::string EncodeSegmentHeader(const SegmentHeader& header);
-// None if it does not verify as the header of `segment` of a log of any identity. A header of
-// another format version comes back with that version and nothing else.
+// None if it does not verify as the header of `segment` of a log of any identity. A header of a
+// newer format version comes back with that version and nothing else.
 std::optional<SegmentHeader> DecodeSegmentHeader(std::string_view bytes, uint64_t segment);
 
 struct BatchHeader {

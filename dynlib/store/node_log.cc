@@ -139,6 +139,7 @@ std::optional<Instant> NodeLog::OldestPendingSince() const { return impl_->Oldes
 uint64_t NodeLog::RetainedBytes(StreamId stream) const { return impl_->RetainedBytes(stream); }
 uint64_t NodeLog::UnarchivedBytes(StreamId stream) const { return impl_->UnarchivedBytes(stream); }
 absl::Status NodeLog::Health() const { return impl_->Health(); }
+uint64_t NodeLog::LastDurableBatch() const { return impl_->LastDurableBatch(); }
 NodeLog::Stats NodeLog::GetStats() const { return impl_->GetStats(); }
 
 }  // namespace dynlib::store

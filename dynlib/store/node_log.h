@@ -121,6 +121,9 @@ class NodeLog {
     uint64_t max_unarchived_bytes = 1 << 30;
     // Whose log this is; a log of another identity is refused. A node's id, say.
     uint64_t identity = 0;
+    // Of an owner whose entries begin with a byte that says their version: the newest that it
+    // knows. A log with one of a newer version is refused. 0: payloads are not looked at.
+    uint8_t payload_version_max = 0;
   };
   // What a record takes in the log besides its payload.
   static constexpr uint64_t kRecordOverheadBytes = 80;
@@ -153,6 +156,7 @@ class NodeLog {
     bool clean_close = false;
     // What was damaged or cut, for people: file, offset, and both checksums where there are two.
     std::vector<std::string> notes;  // At most 100; the counters go on.
+    uint64_t last_batch = 0;         // The newest; they are numbered from 1 on. 0: none.
     uint64_t segments = 0;           // In use.
     uint64_t batches = 0;            // Read whole.
     uint64_t torn_batches = 0;       // Incomplete, above what is known to have been durable.
@@ -177,7 +181,8 @@ class NodeLog {
 
   // Creates `dir` if needed, locks it (kAlreadyExists if another log has it), reads what is there.
   // Errors besides the disk's own: kInvalidArgument for an option, kFailedPrecondition for a
-  // directory of another format version or identity. Damage is not an error here: see Recovery.
+  // directory of a newer format version or of another identity, in which nothing was changed then.
+  // Damage is not an error here: see Recovery.
   // Holds a segment in memory while it runs.
   static absl::StatusOr<std::unique_ptr<NodeLog>> Open(const Options& options, Disk* disk,
                                                        std::string dir, Executor* log_executor,
@@ -278,6 +283,9 @@ class NodeLog {
 
   // OK while the log takes appends; else why it does not.
   absl::Status Health() const;
+  // Batches up to this one are durable, and the log never ends before it again: who keeps the
+  // number elsewhere can tell at the next Open (Recovery::last_batch) that segments are missing.
+  uint64_t LastDurableBatch() const;
 
   struct Stats {
     uint64_t segments_in_use = 0;

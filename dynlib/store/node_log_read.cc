@@ -1,4 +1,5 @@
 // Entries read back from the log, while it goes on.
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -7,6 +8,16 @@
 #include "dynlib/store/node_log_writer.h"
 
 namespace dynlib::store {
+
+uint64_t NodeLog::Impl::LastDurableBatch() const {
+  std::lock_guard lock(index_mutex_);
+  CatchUpLocked();
+  uint64_t last = 0;
+  for (const auto& [generation, segment] : index_.segments()) {
+    last = std::max(last, segment.last_sequence);
+  }
+  return last;
+}
 
 // Where the stream's first entry after `after_slot` is.
 std::optional<NodeLog::Impl::EntryPlace> NodeLog::Impl::FindEntryAfter(StreamId stream,

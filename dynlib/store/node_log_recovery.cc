@@ -89,12 +89,16 @@ class Recoverer {
     DYNLIB_RETURN_IF_ERROR(ReadFiles());
     FindLiveSegments();
     OrderBatches();
+    DYNLIB_RETURN_IF_ERROR(CheckPayloadVersions());
     Replay();
     FindMissingBatches();
+    // Nothing is changed before all that may be of a newer format was looked at.
+    DYNLIB_RETURN_IF_ERROR(RemoveUnfinished());
     DYNLIB_RETURN_IF_ERROR(MakeDurable());
     DYNLIB_RETURN_IF_ERROR(ReadPayloads());
     ReportStreams();
     DecideWhereToGoOn();
+    found_->last_batch = log_.last_sequence;
     return std::move(log_);
   }
 
@@ -109,6 +113,8 @@ class Recoverer {
   absl::Status ReadSegment(uint64_t number);
   void FindLiveSegments();
   void OrderBatches();
+  absl::Status CheckPayloadVersions() const;
+  absl::Status RemoveUnfinished();
   void Replay();
   void Judge(const Placed& placed);
   bool KnownTorn(const Placed& placed) const;
@@ -137,6 +143,7 @@ class Recoverer {
   NodeLog::Recovery* const found_;
 
   AlignedBuffer buffer_;
+  std::vector<std::string> unfinished_;  // Paths.
   std::vector<SegmentFile> files_;
   std::map<uint64_t, const SegmentFile*> by_generation_;
   std::map<uint64_t, LiveRange> live_;
@@ -148,7 +155,7 @@ absl::Status Recoverer::ReadFiles() {
   DYNLIB_ASSIGN_OR_RETURN(std::vector<std::string> names, disk_->List(dir_));
   for (const std::string& name : names) {
     if (name.ends_with(kUnfinishedSuffix)) {
-      DYNLIB_RETURN_IF_ERROR(disk_->Remove(Cat(dir_, "/", name)));
+      unfinished_.push_back(Cat(dir_, "/", name));
     } else if (std::optional<uint64_t> number = ParseSegmentName(name); number.has_value()) {
       DYNLIB_RETURN_IF_ERROR(ReadSegment(*number));
     }
@@ -178,9 +185,9 @@ absl::Status Recoverer::ReadSegment(uint64_t number) {
     Note(Cat(path, ": the device fails to read ", segment.unreadable_bytes, " bytes"));
   }
   const std::optional<SegmentHeader>& header = segment.scanned.header;
-  if (header.has_value() && header->format_version != kLogFormatVersion) {
-    return absl::FailedPreconditionError(Cat(path, " has log format version ",
-                                             header->format_version, "; this program reads ",
+  if (header.has_value() && header->format_version > kLogFormatVersion) {
+    return absl::FailedPreconditionError(Cat(path, ": log format version ", header->format_version,
+                                             "; this program knows versions up to ",
                                              kLogFormatVersion));
   }
   if (header.has_value() && header->life.identity != options_.identity) {
@@ -252,6 +259,28 @@ void Recoverer::OrderBatches() {
   });
   if (twice != batches_.end()) Note(Cat(dir_, ": batches of equal sequence, the later left out"));
   batches_.erase(twice, batches_.end());
+}
+
+absl::Status Recoverer::CheckPayloadVersions() const {
+  const uint8_t newest = options_.payload_version_max;
+  if (newest == 0) return absl::OkStatus();
+  for (const Placed& placed : batches_) {
+    const ScannedBatch& batch = *placed.batch;
+    for (size_t i = 0; i < batch.header.frames.size(); ++i) {
+      const bool readable = batch.damaged.empty() || !batch.damaged[i];
+      const auto version = static_cast<uint8_t>(batch.first_bytes[i]);
+      if (batch.header.frames[i].kind != FrameKind::kEntry || !readable) continue;
+      if (version <= newest) continue;
+      return absl::FailedPreconditionError(Cat(Where(placed), ": a log record of version ", version,
+                                               "; this program knows versions up to ", newest));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Recoverer::RemoveUnfinished() {
+  for (const std::string& path : unfinished_) DYNLIB_RETURN_IF_ERROR(disk_->Remove(path));
+  return absl::OkStatus();
 }
 
 void Recoverer::Replay() {

@@ -65,10 +65,12 @@ void Examine(std::string_view bytes, ScannedBatch& batch) {
   if (!batch.trailer_ok) problem = "its trailer does not verify";
   const std::vector<FrameInfo>& frames = batch.header.frames;
   std::vector<bool> damaged(frames.size());
+  batch.first_bytes.assign(frames.size(), '\0');
   uint64_t offset = batch.offset + BatchHeaderLength(frames.size());
   for (size_t i = 0; i < frames.size(); ++i) {
     const std::string_view payload = bytes.substr(offset, frames[i].payload_length);
     const uint64_t checksum = PayloadChecksum(batch.header.life, offset, payload);
+    if (!payload.empty()) batch.first_bytes[i] = payload.front();
     if (payload.size() != frames[i].payload_length || checksum != frames[i].payload_checksum) {
       damaged[i] = true;
       problem = Cat("the payload of stream ", frames[i].stream, " slot ", frames[i].slot,

@@ -23,6 +23,7 @@ struct ScannedBatch {
   bool header_ok = false;
   bool trailer_ok = false;
   std::vector<bool> damaged;  // By frame; empty when all payloads verify.
+  std::string first_bytes;    // By frame, of its payload; zero when that is empty.
   std::string problem;        // What is wrong with it, for people; empty when it is whole.
 
   bool whole() const { return problem.empty(); }

@@ -125,6 +125,7 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   uint64_t RetainedBytes(StreamId stream) const;
   uint64_t UnarchivedBytes(StreamId stream) const;
   absl::Status Health() const;
+  uint64_t LastDurableBatch() const;
   Stats GetStats() const;
   absl::Status ReadEntries(StreamId stream, uint64_t after_slot,
                            absl::FunctionRef<absl::Status(LogRecord)> take) const;

@@ -51,8 +51,10 @@ absl::Status InFile(std::string_view path, const absl::Status& status) {
   return absl::Status(status.code(), ToAbsl(Cat(path, ": ", ToStd(status.message()))));
 }
 
-// The superblocks that are intact, by index. An error when neither is, or one is of a newer format.
-absl::StatusOr<std::array<std::optional<Superblock>, 2>> ReadSuperblocks(File& file) {
+// The superblocks that are intact, by index, and what is wrong with one that is not. An error when
+// neither is, or one is of a newer format.
+absl::StatusOr<std::array<std::optional<Superblock>, 2>> ReadSuperblocks(File& file,
+                                                                         absl::Status* damaged) {
   DYNLIB_ASSIGN_OR_RETURN(uint64_t size, file.Size());
   if (size < kSuperblockUnits * kSuperblockBytes) {
     return absl::InvalidArgumentError(Cat("not a dynlib page file: ", size, " bytes long"));
@@ -71,6 +73,7 @@ absl::StatusOr<std::array<std::optional<Superblock>, 2>> ReadSuperblocks(File& f
     }
   }
   if (!found[0].has_value() && !found[1].has_value()) return wrong;
+  *damaged = wrong;
   return found;
 }
 
@@ -116,12 +119,17 @@ std::shared_ptr<const UnitSet> Held(const std::shared_ptr<const CheckpointRecord
 
 absl::Status PageFile::Validate(const Options& options) { return CheckOptions(options); }
 
-absl::Status PageFile::CheckFormat(Disk* disk, std::string_view path) {
-  absl::StatusOr<std::unique_ptr<File>> file = disk->Open(path, OpenMode::kRead);
-  if (absl::IsNotFound(file.status())) return absl::OkStatus();
-  if (!file.ok()) return file.status();
-  const absl::Status read = ReadSuperblocks(**file).status();
-  return read.ok() ? read : InFile(path, read);
+absl::StatusOr<PageFile::Content> PageFile::Peek(Disk* disk, std::string_view path) {
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<File> file, disk->Open(path, OpenMode::kRead));
+  absl::Status damaged;
+  const auto superblocks = ReadSuperblocks(*file, &damaged);
+  if (!superblocks.ok()) return InFile(path, superblocks.status());
+  const auto& [a, b] = *superblocks;
+  const bool empty =
+      (!a.has_value() || a->directory.null()) && (!b.has_value() || b->directory.null());
+  // The first opening may have been writing superblock 1 anew: it was empty, if 0 is a new file's.
+  const bool is_new = a.has_value() && (b.has_value() || a->generation == 0);
+  return empty && is_new ? Content::kNoTrees : Content::kTrees;
 }
 
 absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Open(Options options, Disk* disk,
@@ -141,7 +149,11 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Open(Options options, Disk* 
   DYNLIB_RETURN_IF_ERROR(disk->SyncDir(FolderOf(path)));
   // ... nor the superblock. Its pages were synced before it was written. Written anew, since after
   // a failed sync the kernel may take for clean what never reached the disk (rule L3).
-  DYNLIB_RETURN_IF_ERROR(opened->WriteSuperblock(opened->NewestRecord()->superblock));
+  Superblock superblock = opened->NewestRecord()->superblock;
+  superblock.log_batch = options.log_batch.value_or(0);
+  DYNLIB_RETURN_IF_ERROR(opened->WriteSuperblock(superblock));
+  const bool alone = opened->records_[1 - opened->generation_ % 2] == nullptr;
+  if (alone) DYNLIB_RETURN_IF_ERROR(opened->RepeatNewest());
   return opened;
 }
 
@@ -168,8 +180,10 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Load(const Options& options,
                                                          std::unique_ptr<File> file,
                                                          std::string_view path,
                                                          MetricsSink* metrics) {
-  auto superblocks = ReadSuperblocks(*file);
+  absl::Status damaged;
+  auto superblocks = ReadSuperblocks(*file, &damaged);
   if (!superblocks.ok()) return InFile(path, superblocks.status());
+  if (!damaged.ok()) damaged = InFile(path, damaged);
   auto& [a, b] = *superblocks;
   const Superblock newest =
       !b.has_value() || (a.has_value() && a->generation > b->generation) ? *a : *b;
@@ -177,6 +191,13 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Load(const Options& options,
     return absl::FailedPreconditionError(Cat(path, ": file_id ", Hex(newest.file_id.high),
                                              Hex(newest.file_id.low), ", expected ",
                                              Hex(options.file_id.high), Hex(options.file_id.low)));
+  }
+  const uint64_t log_batch =
+      std::max(a.has_value() ? a->log_batch : 0, b.has_value() ? b->log_batch : 0);
+  if (options.log_batch.has_value() && *options.log_batch < log_batch) {
+    return absl::DataLossError(Cat(path, ": batch ", log_batch,
+                                   " of the log was durable, and the log ends with batch ",
+                                   *options.log_batch, ": segments are missing"));
   }
   DYNLIB_ASSIGN_OR_RETURN(uint64_t size, file->Size());
   auto nodes = std::make_shared<NodeStore>(
@@ -194,9 +215,28 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Load(const Options& options,
       return record.status();
     }
     // An older checkpoint whose blobs are damaged is no longer one to fall back on.
+    damaged.Update(record.status());
   }
-  return std::unique_ptr<PageFile>(
+  std::unique_ptr<PageFile> opened(
       new PageFile(options, std::move(nodes), std::move(records), newest.generation));
+  if (!damaged.ok()) opened->notes_.emplace_back(ToStd(damaged.message()));
+  return opened;
+}
+
+// What one superblock names is as safe as what two do only while that one is whole.
+absl::Status PageFile::RepeatNewest() {
+  auto record = std::make_shared<CheckpointRecord>(*NewestRecord());
+  ++record->superblock.generation;
+  record->superblock.log_batch = log_batch_;
+  DYNLIB_RETURN_IF_ERROR(WriteSuperblock(record->superblock));
+  std::lock_guard lock(mutex_);
+  generation_ = record->superblock.generation;
+  records_[generation_ % 2] = std::move(record);
+  HoldCheckpoints();
+  for (const auto& [id, tree] : trees_) {
+    tree->SetDurable(tree->durable_position(), tree->durable_position());
+  }
+  return absl::OkStatus();
 }
 
 PageFile::PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
@@ -208,6 +248,7 @@ PageFile::PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
   const CheckpointRecord& newest = *records_[generation % 2];
   const CheckpointRecord* older = records_[1 - generation % 2].get();
   file_id_ = newest.superblock.file_id;
+  log_batch_ = options.log_batch.value_or(0);
   tree_units_ = newest.tree_units;
   nodes_->allocator().SetLive(tree_units_);
   HoldCheckpoints();
@@ -368,6 +409,10 @@ absl::Status PageFile::RunCheckpoint(bool into_both) {
                           WritePages(trees, old, generation, /*paced=*/!into_both));
   // The pages are durable before a superblock names them.
   absl::Status written = nodes_->file().Sync();
+  {
+    std::lock_guard lock(mutex_);
+    ++superblock_writes_[generation % 2];
+  }
   if (written.ok()) written = WriteSuperblock(record.superblock);
   if (!written.ok()) return NeverRetried(written);
   Install(std::make_shared<CheckpointRecord>(std::move(record)), trees);
@@ -452,6 +497,7 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(
     return blobs;
   }
   superblock.file_id = file_id_;
+  superblock.log_batch = log_batch_.load(std::memory_order_relaxed);
   superblock.generation = generation;
   record.held_units = HeldUnits(superblock, record.tree_units);
   superblock.file_units = std::max(kSuperblockUnits, record.held_units->End());
@@ -474,35 +520,11 @@ void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees)
   const Superblock& superblock = record->superblock;
   generation_ = superblock.generation;
   ++checkpoints_;
+  ++superblock_writes_[generation_ % 2];
   records_[generation_ % 2] = record;
   // From here on the space of the checkpoint before the last is free, but for what lives on (L5).
   HoldCheckpoints();
   ReleaseBlobs(nodes_->allocator(), superblock);  // held by the record alone
-}
-
-absl::Status PageFile::Verify(VerifyReport* report, const VerifyProgress& progress) {
-  std::array<RecordPtr, 2> records;  // the older one first
-  {
-    std::lock_guard lock(mutex_);
-    records = {records_[1 - generation_ % 2], records_[generation_ % 2]};
-    for (const RecordPtr& record : records) {
-      if (record != nullptr) nodes_->allocator().Pin(record->held_units);
-    }
-  }
-  Verifier verifier(nodes_.get(), progress);
-  for (const RecordPtr& record : records) {
-    if (record != nullptr) verifier.Expect(*record);
-  }
-  for (const RecordPtr& record : records) {
-    if (record == nullptr) continue;
-    verifier.Check(*record);
-    nodes_->allocator().Unpin(record->held_units);
-  }
-  if (report != nullptr) *report = verifier.report();
-  // Until the checkpoint after the next these units are held by the record, and not used anew.
-  std::lock_guard lock(mutex_);
-  if (records_[generation_ % 2] == records[1]) leaked_ = verifier.leaked();
-  return verifier.status();
 }
 
 PageFile::Stats PageFile::stats() const {

@@ -48,6 +48,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -75,6 +76,10 @@ class PageFile {
   struct Options {
     // False: an absent file is kNotFound.
     bool create_if_missing = true;
+    // Of the log that the owner has before the file: the newest batch that is durable
+    // (NodeLog::Recovery::last_batch). A file that says that there were later ones is refused, as
+    // segments are missing then. None: there is no log.
+    std::optional<uint64_t> log_batch;
     // Identity of the file, kept in it. Zero: any when opening, zero when creating.
     Digest128 file_id;
     // The file grows by an eighth of itself, at least and at most this much (each a multiple of
@@ -157,16 +162,20 @@ class PageFile {
   // kInvalidArgument naming the field, its value and its range: what Open says before all else.
   static absl::Status Validate(const Options& options);
 
-  // Whether Open would refuse what is there, because it is no page file or of a newer format; OK if
-  // nothing is there. Changes nothing.
-  static absl::Status CheckFormat(Disk* disk, std::string_view path);
+  // What is at `path`. kNotFound: nothing; else what Open would say of a file that is no page file
+  // or of a newer format. Changes nothing.
+  enum class Content { kNoTrees, kTrees };
+  static absl::StatusOr<Content> Peek(Disk* disk, std::string_view path);
+  // Makes a file without trees, durably, where there is none.
+  static absl::Status Create(const Options& options, Disk* disk, const std::string& path);
 
   // Opens or creates `path`, whose folder exists.
   //   kInvalidArgument     an option out of range, or not a page file
   //   kNotFound            absent, and create_if_missing is false
   //   kFailedPrecondition  written by a newer format, or its file_id is another
   //   kDataLoss            no superblock, or not the directory or bitmap it names, is intact; or
-  //                        the file is shorter than it says
+  //                        the file is shorter than it says; or options.log_batch is before what
+  //                        it says
   // The file is not changed in these cases.
   static absl::StatusOr<std::unique_ptr<PageFile>> Open(Options options, Disk* disk,
                                                         std::string_view path,
@@ -265,6 +274,10 @@ class PageFile {
   bool WantsMemoryAhead() const;
   void MakeMemoryAhead();
 
+  // Batches of the owner's log up to this one are durable: what checkpoints say from then on, where
+  // Options has a log.
+  void SetLogBatch(uint64_t batch) { log_batch_.store(batch, std::memory_order_relaxed); }
+
   // Makes both checkpoints on disk hold what one Checkpoint would: from then on the loss of the
   // newest superblock loses nothing of it. Errors as Checkpoint.
   absl::Status CheckpointTwice();
@@ -285,12 +298,16 @@ class PageFile {
   };
   absl::Status ReleaseShortRuns(size_t holes, ReleaseProgress* progress);
 
-  // Reads all pages of both checkpoints from disk and checks them: checksums, structure, key order,
-  // that no two pages overlap and that all are marked as used. Returns the first fault found, after
-  // having looked at everything that can be reached. Space that the newest checkpoint marks and,
-  // being whole, does not reach (a damaged tree was dropped) is free with the next checkpoint.
+  // Reads both superblocks, and all that they name, from disk and checks it: directories, bitmaps,
+  // of all pages checksums, structure, key order, that no two overlap and that all are marked as
+  // used. A superblock that a checkpoint is writing is left out. Returns the first fault found,
+  // after having looked at everything that can be reached. Space that the newest checkpoint marks
+  // and, being whole, does not reach (a damaged tree was dropped) is free with the next checkpoint.
   absl::Status Verify(VerifyReport* report = nullptr, const VerifyProgress& progress = nullptr);
 
+  // What Open found damaged and could do without: a checkpoint beside the one that counts. Its
+  // superblock names the same as the other since then.
+  const std::vector<std::string>& notes() const { return notes_; }
   Stats stats() const;
   Digest128 file_id() const { return file_id_; }
 
@@ -305,7 +322,6 @@ class PageFile {
   PageFile(const Options& options, std::shared_ptr<NodeStore> nodes,
            std::array<RecordPtr, 2> records, uint64_t generation);
 
-  static absl::Status Create(const Options& options, Disk* disk, const std::string& path);
   static absl::StatusOr<std::unique_ptr<PageFile>> Load(const Options& options,
                                                         std::unique_ptr<File> file,
                                                         std::string_view path,
@@ -347,20 +363,26 @@ class PageFile {
       const std::vector<CapturedTree>& trees,
       const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation, bool paced);
   absl::Status WriteSuperblock(const Superblock& superblock);
+  absl::Status RepeatNewest();
+  absl::Status CheckSuperblock(uint64_t index);
   void Install(RecordPtr record, const std::vector<CapturedTree>& trees);
 
   const Options options_;
   const std::shared_ptr<NodeStore> nodes_;
   Digest128 file_id_;
+  std::vector<std::string> notes_;
   // What the newest capture holds of what was written; touched by one running Checkpoint.
   UnitSet tree_units_;
   std::atomic<bool> hurries_{false};
+  std::atomic<uint64_t> log_batch_{0};
 
   mutable std::mutex mutex_;  // guards what follows; never held across a file call
   std::map<TreeId, TreePtr> trees_;
   UnitSet leaked_;                    // to be freed by the next capture
-  std::array<RecordPtr, 2> records_;  // by superblock; null when damaged
-  uint64_t generation_ = 0;           // of the newest
+  std::array<RecordPtr, 2> records_;  // by superblock; null when damaged, until Open has mended it
+  // By superblock: grows as a checkpoint begins to write it, and as that is done.
+  std::array<uint64_t, 2> superblock_writes_{};
+  uint64_t generation_ = 0;  // of the newest
   uint64_t checkpoints_ = 0;
   bool checkpointing_ = false;
   std::vector<absl::AnyInvocable<void()>> waiting_;  // for room

@@ -67,22 +67,34 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   Recovery unwanted;
   if (found == nullptr) found = &unwanted;
   *found = {};
-  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DiskLock> lock,
-                          OpenFolder(disk, dir, options.create_if_missing));
-  // Before the log is opened, which may write.
-  DYNLIB_RETURN_IF_ERROR(PageFile::CheckFormat(disk, Cat(dir, "/pages")));
+  // Looks at the pages' format as well: the log may write when it is opened.
+  DYNLIB_ASSIGN_OR_RETURN(StoreFolder folder,
+                          OpenFolder(disk, dir, options.create_if_missing, options.pages));
+  NodeLog::Options log_options = options.log;
+  log_options.payload_version_max = kStoreRecordVersion;
   NodeLog::Recovery logged;
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<NodeLog> log,
-                          NodeLog::Open(options.log, disk, Cat(dir, "/log"), executors.log, clock,
+                          NodeLog::Open(log_options, disk, Cat(dir, "/log"), executors.log, clock,
                                         metrics, &logged, NodeLog::Entries::kLater));
-  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PageFile> pages,
-                          PageFile::Open(options.pages, disk, Cat(dir, "/pages"), metrics));
+  PageFile::Options page_options = options.pages;
+  page_options.log_batch = logged.last_batch;
+  // An older program made the mark before them.
+  page_options.create_if_missing = !folder.mark.has_pages && logged.last_batch == 0;
+  absl::StatusOr<std::unique_ptr<PageFile>> opened =
+      PageFile::Open(page_options, disk, Cat(dir, "/pages"), metrics);
+  if (absl::IsNotFound(opened.status())) {
+    return absl::DataLossError(Cat(dir, "/pages: missing, and the log was used"));
+  }
+  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PageFile> pages, std::move(opened));
+  if (!folder.mark.has_pages || !folder.mark.has_log) {
+    DYNLIB_RETURN_IF_ERROR(CompleteFolder(disk, dir));
+  }
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kCatalogueTree));
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kDefaultTree));
   DYNLIB_RETURN_IF_ERROR(
       StoreReplay(options.pages.memory_bytes, pages.get(), log.get(), &logged, found).Run());
   auto impl = std::make_shared<Impl>(options, executors, clock, std::move(log), std::move(pages),
-                                     std::move(lock));
+                                     std::move(folder.lock));
   DYNLIB_RETURN_IF_ERROR(impl->LoadCatalogue());
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }

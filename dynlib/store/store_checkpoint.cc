@@ -31,6 +31,8 @@ void Store::Impl::CheckpointIfDue(bool log_is_full) {
 // `twice`: the log is full. It is kept from the older checkpoint on, since either superblock alone
 // is to bring everything back; when both hold the same, all of it before that can go.
 absl::Status Store::Impl::RunCheckpoint(bool twice) {
+  // What this checkpoint vouches for: without its log it is not all that was acknowledged.
+  if (const std::shared_ptr<NodeLog> log = Log()) pages_->SetLogBatch(log->LastDurableBatch());
   const absl::Status status = twice ? pages_->CheckpointTwice() : pages_->Checkpoint();
   {
     std::lock_guard lock(mutex_);

@@ -12,7 +12,6 @@
 namespace dynlib::store {
 namespace {
 
-constexpr uint8_t kVersion = 2;
 constexpr uint8_t kEndOfWrite = 0;
 constexpr uint8_t kPut = 1;
 constexpr uint8_t kDelete = 2;
@@ -27,11 +26,13 @@ class Decoder {
 
   absl::StatusOr<LoggedGroup> Run() {
     const uint8_t version = in_.Fixed8();
-    if (in_.ok() && version > kVersion) {
+    if (in_.ok() && version > kStoreRecordVersion) {
       return absl::FailedPreconditionError(Cat("a log record of version ", version,
-                                               "; this program knows versions up to ", kVersion));
+                                               "; this program knows versions up to ",
+                                               kStoreRecordVersion));
     }
-    if (version != kVersion) in_.Fail();
+    if (version == 0) in_.Fail();
+    if (version == 1) return OneWrite();
     while (in_.ok() && !in_.rest().empty()) {
       tree_ = kDefaultTree;
       while (Operation()) {
@@ -43,6 +44,16 @@ class Decoder {
   }
 
  private:
+  // Version 1: the number of operations, and those of one write of the default tree, without end.
+  absl::StatusOr<LoggedGroup> OneWrite() {
+    group_.writes = 1;
+    uint64_t left = in_.Varint();
+    const auto known = [this] { return !in_.rest().empty() && in_.rest().front() <= kDelete; };
+    while (left > 0 && known() && Operation()) --left;
+    if (left > 0 || !in_.done()) return absl::DataLossError("a log record that is no write");
+    return std::move(group_);
+  }
+
   // False at the end of a write, or of what can be read.
   bool Operation() {
     switch (in_.Fixed8()) {
@@ -100,7 +111,7 @@ char* StoreLengthPrefixed(char* to, std::string_view bytes) {
 }  // namespace
 
 void GroupEncoder::Begin() {
-  if (payload_.empty()) PutFixed8(payload_, kVersion);
+  if (payload_.empty()) PutFixed8(payload_, kStoreRecordVersion);
 }
 
 void GroupEncoder::Add(TreeId tree, const WriteBatch& batch) {

@@ -25,6 +25,9 @@ namespace dynlib::store {
 // The tree that every store has.
 inline constexpr TreeId kDefaultTree{1};
 
+// Of what is written; older ones are read.
+inline constexpr uint8_t kStoreRecordVersion = 2;
+
 class GroupEncoder {
  public:
   // Each belongs to the write that EndWrite ends.

@@ -31,6 +31,7 @@ std::string EncodeSuperblock(const Superblock& superblock) {
   block.resize(kSuperblockBytes);
   PutPageRef(block.data() + refs, superblock.directory);
   PutPageRef(block.data() + refs + kPageRefBytes, superblock.bitmap);
+  StoreFixed<uint64_t>(block.data() + refs + 2 * kPageRefBytes, superblock.log_batch);
   uint64_t checksum =
       Checksum(std::string_view(block).substr(0, kChecksumAt), superblock.generation % 2);
   StoreFixed<uint64_t>(block.data() + kChecksumAt, checksum);
@@ -64,6 +65,7 @@ absl::StatusOr<Superblock> DecodeSuperblock(std::string_view block, uint64_t ind
   superblock.file_units = in.Fixed64();
   superblock.directory = LoadPageRef(in.Bytes(kPageRefBytes).data());
   superblock.bitmap = LoadPageRef(in.Bytes(kPageRefBytes).data());
+  superblock.log_batch = in.Fixed64();
   if (version == 0 || superblock.generation % 2 != index) {
     return absl::DataLossError(Cat("superblock at offset ", index * kSuperblockBytes, ": version ",
                                    version, ", generation ", superblock.generation,

@@ -29,6 +29,8 @@ struct Superblock {
   uint64_t file_units = 0;  // the file is at least this long
   PageRef directory;        // null: no trees
   PageRef bitmap;           // null: no units
+  // Of the owner's log the number of a batch that was durable when this was written; 0: not known.
+  uint64_t log_batch = 0;
 };
 
 struct TreeRecord {

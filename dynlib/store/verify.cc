@@ -1,7 +1,10 @@
 #include "dynlib/store/verify.h"
 
 #include <algorithm>
+#include <span>
 
+#include "absl/status/statusor.h"
+#include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 
 namespace dynlib::store {
@@ -16,13 +19,59 @@ std::string KeyAt(const PageView& page, uint32_t index) {
 }  // namespace
 
 void Verifier::Expect(const CheckpointRecord& checkpoint) {
-  report_.bytes_total += checkpoint.tree_units.Count() * kUnitBytes;
+  report_.bytes_total += checkpoint.held_units->Count() * kUnitBytes;
+}
+
+void Verifier::Note(uint64_t bytes, const absl::Status& read) {
+  report_.bytes += bytes;
+  report_.bytes_total += bytes;
+  if (!read.ok()) Fault(read);
+}
+
+absl::Status Verifier::CheckSuperblock(NodeStore* nodes, const Superblock& expected) {
+  const uint64_t index = expected.generation % 2;
+  std::string block(kSuperblockBytes, '\0');
+  DYNLIB_RETURN_IF_ERROR(
+      nodes->file().ReadAt(index * kSuperblockBytes, std::span<char>(block.data(), block.size())));
+  const absl::StatusOr<Superblock> found = DecodeSuperblock(block, index);
+  if (!found.ok()) {
+    return absl::DataLossError(Cat(nodes->path(), ": ", ToStd(found.status().message())));
+  }
+  if (found->generation == expected.generation && found->directory == expected.directory &&
+      found->bitmap == expected.bitmap) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(Cat(nodes->path(), ": superblock at offset ", index * kSuperblockBytes,
+                                 ": of checkpoint ", found->generation, ", and that of ",
+                                 expected.generation, " was written"));
+}
+
+// All that is in memory of them is what was read at Open, or was written since.
+void Verifier::CheckBlobs(const CheckpointRecord& checkpoint) {
+  const Superblock& superblock = checkpoint.superblock;
+  if (!superblock.directory.null()) {
+    const std::optional<PageBytes> page = Read(superblock.directory);
+    if (page.has_value()) {
+      const absl::StatusOr<std::vector<TreeRecord>> trees = DecodeDirectory(*page);
+      if (!trees.ok() || *trees != checkpoint.trees) {
+        Fault(superblock.directory, "is not the directory that was written");
+      }
+    }
+  }
+  if (superblock.bitmap.null()) return;
+  const std::optional<PageBytes> page = Read(superblock.bitmap);
+  if (!page.has_value()) return;
+  const absl::StatusOr<UnitSet> units = DecodeBitmap(*page, superblock.file_units);
+  if (!units.ok() || units->Encode() != checkpoint.tree_units.Encode()) {
+    Fault(superblock.bitmap, "is not the bitmap that was written");
+  }
 }
 
 void Verifier::Check(const CheckpointRecord& checkpoint) {
   seen_ = UnitSet();
   leaked_ = UnitSet();
   const uint64_t damaged = report_.damaged;
+  CheckBlobs(checkpoint);
   for (const TreeRecord& tree : checkpoint.trees) {
     if (tree.root.null()) continue;
     CheckTreePage(tree.root, std::nullopt, {}, checkpoint.tree_units);
@@ -35,13 +84,19 @@ void Verifier::Check(const CheckpointRecord& checkpoint) {
 }
 
 void Verifier::Fault(const PageRef& ref, std::string_view what) {
-  ++report_.damaged;
-  if (!status_.ok()) return;
-  status_ = absl::DataLossError(
-      Cat(nodes_->path(), ": page at offset ", ref.unit * kUnitBytes, ": ", what));
+  Fault(absl::DataLossError(
+      Cat(nodes_->path(), ": page at offset ", ref.unit * kUnitBytes, ": ", what)));
 }
 
-std::optional<PageBytes> Verifier::Read(const PageRef& ref, const UnitSet& marked) {
+void Verifier::Fault(const absl::Status& what) {
+  ++report_.damaged;
+  if (report_.faults.size() < VerifyReport::kMaxFaults) {
+    report_.faults.emplace_back(ToStd(what.message()));
+  }
+  status_.Update(what);
+}
+
+std::optional<PageBytes> Verifier::Read(const PageRef& ref) {
   if (cancelled_) return std::nullopt;
   if (progress_ != nullptr && report_.bytes - told_bytes_ >= kTellBytes) {
     told_bytes_ = report_.bytes;
@@ -53,24 +108,29 @@ std::optional<PageBytes> Verifier::Read(const PageRef& ref, const UnitSet& marke
   }
   absl::StatusOr<PageBytes> page = nodes_->ReadPage(ref);
   if (!page.ok()) {
-    ++report_.damaged;
-    status_.Update(page.status());
+    Fault(page.status());
     return std::nullopt;
   }
   ++report_.pages;
   report_.bytes += ref.length;
+  return *std::move(page);
+}
+
+std::optional<PageBytes> Verifier::ReadMarked(const PageRef& ref, const UnitSet& marked) {
+  std::optional<PageBytes> page = Read(ref);
+  if (!page.has_value()) return page;
   Extent extent = ref.extent();
   if (seen_.ContainsAny(extent)) Fault(ref, "shares space with another page");
   if (marked.NextOut(extent.first, extent.end()) != extent.end()) {
     Fault(ref, "is not marked as used");
   }
   seen_.Add(extent);
-  return *std::move(page);
+  return page;
 }
 
 void Verifier::CheckTreePage(const PageRef& ref, std::optional<uint32_t> level, const Range& range,
                              const UnitSet& marked) {
-  std::optional<PageBytes> bytes = Read(ref, marked);
+  std::optional<PageBytes> bytes = ReadMarked(ref, marked);
   if (!bytes.has_value()) return;
   PageView page(bytes->data.get());
   bool tree_page = page.kind() == PageKind::kLeaf || page.kind() == PageKind::kBranch;
@@ -105,7 +165,7 @@ void Verifier::CheckLeaf(const PageView& page, const Range& range, const UnitSet
     LeafValue value = page.value(i);
     if (!value.overflow) continue;
     PageRef ref = page.child(value.child);
-    std::optional<PageBytes> bytes = Read(ref, marked);
+    std::optional<PageBytes> bytes = ReadMarked(ref, marked);
     if (!bytes.has_value()) continue;
     PageView overflow(bytes->data.get());
     if (overflow.kind() != PageKind::kOverflow || overflow.payload().size() != value.length) {

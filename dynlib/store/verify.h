@@ -1,4 +1,4 @@
-// Reads the trees of checkpoints straight from disk and checks them, page by page.
+// Reads checkpoints straight from disk, superblock, directory, bitmap and trees, and checks them.
 //
 // Internal to the store: PageFile::Verify. Threads: one; blocks on the disk.
 #ifndef DYNLIB_STORE_VERIFY_H_
@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "dynlib/store/extent_allocator.h"
@@ -19,11 +20,15 @@
 namespace dynlib::store {
 
 struct VerifyReport {
+  static constexpr size_t kMaxFaults = 100;
+
   uint64_t pages = 0;
+  uint64_t log_batches = 0;
   uint64_t bytes = 0;
-  uint64_t damaged = 0;       // pages that did not verify; what lies under them was not reached
-  uint64_t leaked_units = 0;  // marked as used by a checkpoint that does not reach them
-  uint64_t bytes_total = 0;   // what `bytes` comes to at the end, about
+  uint64_t damaged = 0;  // what did not verify; what lies under a damaged page was not reached
+  std::vector<std::string> faults;  // the first kMaxFaults of them: file, offset, both checksums
+  uint64_t leaked_units = 0;        // marked as used by a checkpoint that does not reach them
+  uint64_t bytes_total = 0;         // what `bytes` comes to at the end, about
 };
 
 // Called now and then, at least once a mebibyte read. One that takes its time bounds the rate;
@@ -36,7 +41,13 @@ class Verifier {
 
   // To be said before, of each: counts what there is to do.
   void Expect(const CheckpointRecord& checkpoint);
+  // Its directory and bitmap, and all trees.
   void Check(const CheckpointRecord& checkpoint);
+  // Counts something that was read otherwise, and what is wrong with it.
+  void Note(uint64_t bytes, const absl::Status& read);
+
+  // Whether the superblock on disk says that of `expected`.
+  static absl::Status CheckSuperblock(NodeStore* nodes, const Superblock& expected);
 
   const VerifyReport& report() const { return report_; }
   // The first fault found.
@@ -55,8 +66,11 @@ class Verifier {
                      const UnitSet& marked);
   void CheckLeaf(const PageView& page, const Range& range, const UnitSet& marked);
   void CheckBranch(const PageView& page, const Range& range, const UnitSet& marked);
-  std::optional<PageBytes> Read(const PageRef& ref, const UnitSet& marked);
+  void CheckBlobs(const CheckpointRecord& checkpoint);
+  std::optional<PageBytes> Read(const PageRef& ref);
+  std::optional<PageBytes> ReadMarked(const PageRef& ref, const UnitSet& marked);
   void Fault(const PageRef& ref, std::string_view what);
+  void Fault(const absl::Status& what);
 
   NodeStore* const nodes_;
   const VerifyProgress& progress_;

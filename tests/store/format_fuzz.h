@@ -140,9 +140,9 @@ inline bool FuzzChunk(std::string_view bytes) {
 }
 
 inline bool FuzzStoreMark(std::string_view bytes) {
-  const auto version = DecodeStoreMark(bytes);
-  if (version.ok()) DYNLIB_CHECK(EncodeStoreMark(*version).size() == bytes.size());
-  return version.ok();
+  const auto mark = DecodeStoreMark(bytes);
+  if (mark.ok()) DYNLIB_CHECK(EncodeStoreMark(*mark).size() == bytes.size());
+  return mark.ok();
 }
 
 }  // namespace dynlib::store

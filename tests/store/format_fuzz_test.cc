@@ -175,7 +175,8 @@ INSTANTIATE_TEST_SUITE_P(
                            [](std::string_view bytes) { return FuzzManifest(bytes, false); },
                            [](std::string_view bytes) { return FuzzManifest(bytes, true); }},
                     Format{"Chunk", GoodChunk, FuzzChunk},
-                    Format{"StoreMark", [](Random&) { return EncodeStoreMark(kStoreVersion); },
+                    Format{"StoreMark",
+                           [](Random&) { return EncodeStoreMark({.has_pages = true}); },
                            FuzzStoreMark}),
     [](const auto& info) { return info.param.name; });
 

@@ -4,24 +4,33 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/metrics.h"
+#include "dynlib/base/strings.h"
 #include "dynlib/sim/disk.h"
+#include "dynlib/sim/file_image.h"
 #include "dynlib/store/log_format.h"
+#include "dynlib/store/node_log.h"
+#include "dynlib/store/node_log_record.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_folder.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/store/log_harness.h"
 #include "tests/store/store_harness.h"
 
 namespace dynlib::store {
 namespace {
 
 using absl::StatusCode;
+using sim::DiskFault;
 using sim::SimDisk;
+using sim::UnsyncedFate;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -33,6 +42,24 @@ struct Files {
   std::map<std::string, std::string> bytes;
   friend bool operator==(const Files&, const Files&) = default;
 };
+
+// As a writer of another version would.
+void AppendToLog(SimDisk* disk, std::string payload) {
+  ManualExecutor executor;
+  ManualClock clock;
+  NodeLog::Recovery found;
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto log,
+                              NodeLog::Open(SmallStore().log, disk, "db/log", &executor, &clock,
+                                            MetricsSink::None(), &found));
+  uint64_t last = 0;
+  for (const LogRecord& entry : found.streams[StreamId{1}].entries) last = entry.slot;
+  std::optional<absl::Status> done;
+  log->Append({{StreamId{1}, RecordKind::kEntry, last + 1, 0, std::move(payload)}}, &executor,
+              [&](absl::Status status) { done = std::move(status); });
+  while (executor.RunOne()) {
+  }
+  DYNLIB_ASSERT_OK(*done);
+}
 
 TEST(StoreOpenTest, RefusesWhatIsWrongAndTouchesNothing) {
   SimDisk disk(1);
@@ -74,7 +101,7 @@ TEST(StoreOpenTest, RefusesWhatIsWrongAndTouchesNothing) {
   }
   DYNLIB_ASSERT_OK(h.Close());
   const std::string mark = disk.ReadRaw("db/STORE");
-  disk.WriteRaw("db/STORE", 0, EncodeStoreMark(kStoreVersion + 1));
+  disk.WriteRaw("db/STORE", 0, EncodeStoreMark({.version = kStoreVersion + 1}));
   refuses(StatusCode::kFailedPrecondition, "format version 2; this program knows versions up to 1");
   disk.WriteRaw("db/STORE", 0, mark);
   disk.FlipBit("db/STORE", 100);
@@ -110,13 +137,193 @@ TEST(StoreOpenTest, RefusesWhatIsWrongAndTouchesNothing) {
     if (!header.has_value()) continue;  // A spare that was never used.
     header->format_version = kLogFormatVersion + 1;
     disk.WriteRaw(path, 0, EncodeSegmentHeader(*header));
-    refuses(StatusCode::kFailedPrecondition, "version");
+    refuses(StatusCode::kFailedPrecondition,
+            Cat(path, ": log format version 2; this program knows versions up to 1"));
     disk.WriteRaw(path, 0, segment);
     ++segments;
   }
   EXPECT_GT(segments, 0);
+
   DYNLIB_ASSERT_OK(h.Open());
   EXPECT_THAT(h.store->Get("k"), IsOkAndHolds("v"));
+}
+
+// Also where a crash left something to be tidied up.
+TEST(StoreOpenTest, ALogRecordOfANewerVersionIsRefusedAndNothingTouched) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Write(Put("k", "v")));
+  DYNLIB_ASSERT_OK(h.Close());
+  AppendToLog(&disk, "\x03 of the future");
+  DYNLIB_ASSERT_OK(disk.Open("db/log/00000099.seg.new", OpenMode::kCreate).status());
+  const Files before(disk);
+  EXPECT_THAT(h.Open(), StatusIs(StatusCode::kFailedPrecondition,
+                                 AllOf(HasSubstr("db/log/0000000"), HasSubstr("offset"),
+                                       HasSubstr("a log record of version 3; this program knows "
+                                                 "versions up to 2"))));
+  EXPECT_TRUE(Files(disk) == before);
+}
+
+TEST(StoreOpenTest, ALogRecordOfVersionOneIsRead) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Write(Put("gone", "v")));
+  DYNLIB_ASSERT_OK(h.Close());
+  const std::string put("\x01\x03old", 5);
+  AppendToLog(&disk, std::string("\x01\x02", 2) + put + std::string("\x01v", 2) +
+                         std::string("\x02\x04gone", 6));
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_EQ(h.Scan(), (Contents{{"old", "v"}}));
+}
+
+// --- What is missing.
+
+// A store with rows in a checkpoint and in the log.
+class MissingPartTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    DYNLIB_ASSERT_OK(h_.Open());
+    DYNLIB_ASSERT_OK(h_.Write(Put("checkpointed", "v")));
+    DYNLIB_ASSERT_OK(h_.Checkpoint());
+    DYNLIB_ASSERT_OK(h_.Write(Put("logged", "v")));
+    h_.Kill();
+  }
+  void Remove(const std::string& path) { DYNLIB_ASSERT_OK(disk_.Remove(path)); }
+  void RemoveSegments() {
+    for (const std::string& path : disk_.Paths()) {
+      if (path.ends_with(".seg")) Remove(path);
+    }
+  }
+  // An older program says nothing of what was there when it wrote STORE.
+  void MakeMarkOld() { disk_.WriteRaw("db/STORE", 0, EncodeStoreMark(StoreMark())); }
+
+  SimDisk disk_{1};
+  StoreHarness h_{&disk_};
+};
+
+TEST_F(MissingPartTest, Pages) {
+  Remove("db/pages");
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    EXPECT_THAT(h_.Open(), StatusIs(StatusCode::kDataLoss, HasSubstr("db/pages: missing")));
+    h_.Run();
+  }
+}
+
+TEST_F(MissingPartTest, PagesOfAnOlderProgramsStore) {
+  MakeMarkOld();
+  Remove("db/pages");
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    EXPECT_THAT(h_.Open(), StatusIs(StatusCode::kDataLoss, HasSubstr("db/pages: missing")));
+    h_.Run();
+  }
+}
+
+TEST_F(MissingPartTest, Store) {
+  Remove("db/STORE");
+  for (const bool create : {false, true}) {
+    h_.options.create_if_missing = create;
+    EXPECT_THAT(h_.Open(), StatusIs(StatusCode::kDataLoss, HasSubstr("db/STORE: missing")));
+  }
+}
+
+TEST_F(MissingPartTest, TheLog) {
+  RemoveSegments();
+  Remove("db/log/LOCK");
+  Remove("db/log");
+  EXPECT_THAT(h_.Open(), StatusIs(StatusCode::kDataLoss, HasSubstr("db/log: missing")));
+}
+
+// The checkpoint says how far the log was durable.
+TEST_F(MissingPartTest, AllSegments) {
+  RemoveSegments();
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    EXPECT_THAT(h_.Open(), StatusIs(StatusCode::kDataLoss,
+                                    AllOf(HasSubstr("db/pages: batch 1 of the log was durable"),
+                                          HasSubstr("ends with batch 0: segments are missing"))));
+    h_.Run();
+  }
+}
+
+// An opening says so as well: no checkpoint was made behind what is lost.
+TEST_F(MissingPartTest, TheNewestSegment) {
+  DYNLIB_ASSERT_OK(h_.Open());
+  DYNLIB_ASSERT_OK(h_.Write(Put("in a fresh segment", "v")));
+  h_.Kill();
+  DYNLIB_ASSERT_OK(h_.Reopen());
+  h_.Kill();
+  std::string newest;
+  uint64_t generation = 0;
+  for (const std::string& path : disk_.Paths()) {
+    if (!path.ends_with(".seg")) continue;
+    const uint64_t number = std::stoull(path.substr(path.rfind('/') + 1));
+    const auto header = DecodeSegmentHeader(disk_.ReadRaw(path), number);
+    if (!header.has_value() || header->life.generation <= generation) continue;
+    generation = header->life.generation;
+    newest = path;
+  }
+  ASSERT_GT(generation, 1u);
+  Remove(newest);
+  EXPECT_THAT(h_.Open(), StatusIs(StatusCode::kDataLoss, HasSubstr("segments are missing")));
+}
+
+// An older program wrote STORE first: what it left when it did not get further is an empty store.
+TEST(StoreOpenTest, ABareMarkOfAnOlderProgramIsAnEmptyStore) {
+  SimDisk disk(1);
+  DYNLIB_ASSERT_OK(disk.CreateDir("db"));
+  DYNLIB_ASSERT_OK_AND_ASSIGN(const auto file, disk.Open("db/STORE", OpenMode::kCreate));
+  DYNLIB_ASSERT_OK(file->WriteAt(0, EncodeStoreMark(StoreMark())));
+  StoreHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_TRUE(h.Scan().empty());
+  h.Kill();
+  DYNLIB_ASSERT_OK(disk.Remove("db/pages"));
+  EXPECT_THAT(h.Open(), StatusIs(StatusCode::kDataLoss, HasSubstr("db/pages: missing")));
+}
+
+// Power lost at each disk call of a creation: no store yet, or a good one; and the next creation
+// gets to its end.
+TEST(StoreOpenTest, ACreationThatIsCutOffLeavesNoStoreOrAGoodOne) {
+  int none = 0;
+  int good = 0;
+  for (const UnsyncedFate fate : {UnsyncedFate::kAllLost, UnsyncedFate::kAllKept,
+                                  UnsyncedFate::kTorn, UnsyncedFate::kRandomSubset}) {
+    bool struck = true;
+    for (uint64_t call = 1; struck && !testing::Test::HasFailure(); ++call) {
+      SCOPED_TRACE(testing::Message() << "call " << call);
+      SimDisk disk(call);
+      StoreHarness h(&disk);
+      disk.FailCall(call, DiskFault::kPowerOff, fate);
+      const absl::Status opened = h.Open();
+      struck = disk.down();
+      EXPECT_NE(struck, opened.ok());
+      h.Kill();
+      disk.ClearFailCall();
+      if (!struck) disk.PowerOff(fate);
+      disk.Restart();
+      h.options.create_if_missing = false;
+      const absl::Status found = h.Open();
+      EXPECT_TRUE(found.ok() || absl::IsNotFound(found)) << found;
+      ++(found.ok() ? good : none);
+      h.Kill();
+      h.options.create_if_missing = true;
+      DYNLIB_ASSERT_OK(h.Open());
+      EXPECT_TRUE(h.Scan().empty());
+      DYNLIB_ASSERT_OK(h.Write(Put("k", "v")));
+      DYNLIB_ASSERT_OK(h.Reopen());
+      EXPECT_EQ(h.Scan(), (Contents{{"k", "v"}}));
+    }
+  }
+  EXPECT_GT(none, 20);
+  EXPECT_GT(good, 4);
+}
+
+// The bytes that tool_test.sh makes a newer store of.
+TEST(StoreOpenTest, TheMarkByteByByte) {
+  const std::string bytes = EncodeStoreMark({.version = 77, .has_pages = true, .has_log = true});
+  EXPECT_EQ(bytes, std::string("DLSTORE\0\x4d\0\0\0\x03\0\0\0", 16) + std::string(40, '\0') +
+                       std::string("\x98^a\xa3\x1c\x98\xa1\xb8", 8));
 }
 
 TEST(StoreOpenTest, AFolderWithOtherThingsIsNoStore) {

@@ -128,6 +128,11 @@ expect 4 "back/pages" get back key4321 --tree many
 cp -r db newer
 printf '\002' | dd of=newer/STORE bs=1 seek=8 conv=notrunc status=none
 expect 4 "newer/STORE" info newer
+# A whole STORE of version 77: its checksum is right (store_open_test has the bytes).
+printf 'DLSTORE\0\115\0\0\0\003\0\0\0%40s\230\136\141\243\034\230\241\270' '' | tr ' ' '\0' > newer/STORE
+expect 3 "newer/STORE: a store of format version 77; this program knows versions up to 1" info newer
+cp -r db gone && rm gone/pages
+expect 4 "gone/pages: missing" info gone
 "$holder" "$work/db" > held.out &
 pid=$!
 until grep -q open held.out; do kill -0 $pid || break; done
