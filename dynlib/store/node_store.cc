@@ -126,6 +126,22 @@ absl::Status NodeStore::Damaged(const PageRef& ref, std::string_view what) {
 }
 
 absl::StatusOr<PageBytes> NodeStore::ReadPage(const PageRef& ref) {
+  if (!remembers_damage_.load(std::memory_order_relaxed)) return ReadPageOnce(ref);
+  const std::pair<uint64_t, uint64_t> page = {ref.unit, ref.checksum};
+  {
+    std::lock_guard lock(damage_mutex_);
+    const auto known = damage_.find(page);
+    if (known != damage_.end()) return known->second;
+  }
+  absl::StatusOr<PageBytes> read = ReadPageOnce(ref);
+  if (absl::IsDataLoss(read.status())) {
+    std::lock_guard lock(damage_mutex_);
+    damage_.emplace(page, read.status());
+  }
+  return read;
+}
+
+absl::StatusOr<PageBytes> NodeStore::ReadPageOnce(const PageRef& ref) {
   if (ref.length < kPageHeaderBytes || ref.extent().end() > allocator_.file_units()) {
     return Damaged(ref, "the reference points outside the file");
   }

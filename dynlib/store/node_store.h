@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -141,6 +142,8 @@ class NodeStore {
   // Reads, verifies, expands and checks a page, whatever is in memory. kDataLoss if it is not the
   // page that `ref` means.
   absl::StatusOr<PageBytes> ReadPage(const PageRef& ref);
+  // From now on what is kDataLoss once stays so.
+  void RememberDamage() { remembers_damage_.store(true, std::memory_order_relaxed); }
 
   // Space for a page; grows the file when there is none.
   absl::StatusOr<Extent> Allocate(uint64_t units);
@@ -190,6 +193,7 @@ class NodeStore {
   }
   absl::StatusOr<ContentRef> LoadFromDisk(Node& node, Expect expect, ReadMode mode);
   NodeContent* MakeContent(Node& node, const PageBytes& page);
+  absl::StatusOr<PageBytes> ReadPageOnce(const PageRef& ref);
   absl::StatusOr<PageBytes> ReadPageOf(const PageRef& ref, Expect expect);
   absl::Status CheckLevel(const PageView& parent, const PageView& child, const PageRef& ref);
   absl::Status Damaged(const PageRef& ref, std::string_view what);
@@ -218,6 +222,10 @@ class NodeStore {
   // Above the budget when there was nothing left to evict, so as not to look in vain each time.
   std::atomic<uint64_t> evict_above_{memory_bytes_};
   std::atomic<uint64_t> looks_in_vain_{0};  // of the evictor, since it last found something
+
+  std::atomic<bool> remembers_damage_{false};
+  std::mutex damage_mutex_;
+  std::map<std::pair<uint64_t, uint64_t>, absl::Status> damage_;  // by unit and checksum expected
 
   // Held while content that was not written is replaced, or counted as written.
   std::mutex dirty_mutex_;

@@ -527,6 +527,8 @@ void PageFile::Install(RecordPtr record, const std::vector<CapturedTree>& trees)
   ReleaseBlobs(nodes_->allocator(), superblock);  // held by the record alone
 }
 
+void PageFile::RememberDamage() { nodes_->RememberDamage(); }
+
 PageFile::Stats PageFile::stats() const {
   Stats stats;
   stats.file_bytes = nodes_->allocator().file_units() * kUnitBytes;

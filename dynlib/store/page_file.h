@@ -305,6 +305,10 @@ class PageFile {
   // and, being whole, does not reach (a damaged tree was dropped) is free with the next checkpoint.
   absl::Status Verify(VerifyReport* report = nullptr, const VerifyProgress& progress = nullptr);
 
+  // From now on a page that was found damaged is not read again: it stays kDataLoss, also where the
+  // device would have its bytes the next time. For who leaves out what belongs into such pages.
+  void RememberDamage();
+
   // What Open found damaged and could do without: a checkpoint beside the one that counts. Its
   // superblock names the same as the other since then.
   const std::vector<std::string>& notes() const { return notes_; }

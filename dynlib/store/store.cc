@@ -91,10 +91,11 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   }
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kCatalogueTree));
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kDefaultTree));
-  DYNLIB_RETURN_IF_ERROR(
-      StoreReplay(options.pages.memory_bytes, pages.get(), log.get(), &logged, found).Run());
+  Replay replay(options, pages.get(), log.get(), &logged, found);
+  DYNLIB_RETURN_IF_ERROR(replay.Run());
   auto impl = std::make_shared<Impl>(options, executors, clock, std::move(log), std::move(pages),
                                      std::move(folder.lock));
+  impl->Owe(replay.TakeOwed());
   DYNLIB_RETURN_IF_ERROR(impl->LoadCatalogue());
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }

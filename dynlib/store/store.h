@@ -32,8 +32,10 @@
 // Errors of a write: kInvalidArgument (over a limit), kFailedPrecondition (a condition does not
 // hold, or a tree was dropped), kResourceExhausted (disk full, or, where the caller cannot wait,
 // too much pending; nothing was written, try again later), kUnknown (a write or sync failed: it may
-// or may not be there at the next Open; the store takes no more writes), kUnavailable (it takes
-// none), kCancelled (it was destroyed first).
+// or may not be there at the next Open; the store takes no more writes), kDataLoss (it is logged,
+// and a page that it needs is damaged: it is applied once the page has its good copy, and no more
+// writes are taken until then; see Repair), kUnavailable (the store takes none), kCancelled (it was
+// destroyed first).
 //
 // Threads: all methods from any thread. Get, Scan and snapshots never wait for writers; a page that
 // is not in memory is read by the caller, or for GetAsync by the `read` executor.
@@ -104,8 +106,9 @@ class Store {
     // the bound blocking writes wait, the others get kResourceExhausted.
     uint64_t max_pending_bytes = 64 << 20;
     // Where the good copy of a damaged page comes from, when a write meets one: a replica, say.
-    // Null: such a write is answered with kUnknown, and no more are taken. Called by whoever
-    // applies writes: the thread of `apply`, or one that writes.
+    // Null, or an error: such a write is answered with kDataLoss, and no more are taken until
+    // Repair. Called by whoever applies writes: the thread of `apply`, one that writes, or that of
+    // Open, when the log's writes are applied again; the tree's name() is then all there is of it.
     FetchRows fetch_rows = nullptr;
   };
 
@@ -139,6 +142,9 @@ class Store {
   //                        is open, here or in another process
   //   kDataLoss            damage, naming file and offset
   // Nothing on disk has changed in the first three cases.
+  // Damaged pages of the trees are no error. If the log has writes to one, and Options::fetch_rows
+  // no good copy, the store is open for reading: all that was acknowledged can be read, but for the
+  // keys of that page; writes and checkpoints are refused, and Health says why, until Repair.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const Options& options, Disk* disk,
                                                      std::string dir, Executors executors,
                                                      const Clock* clock,
@@ -208,7 +214,8 @@ class Store {
                       const VerifyProgress& progress = nullptr);
   // Calls `fetch` for each damaged range of the tree, puts what it returns in the place of what was
   // there, and makes a checkpoint. Writes wait meanwhile. Returns the ranges; the first error of
-  // `fetch` ends it. Blocking.
+  // `fetch` ends it. Where writes were logged that could not be applied for damage, they are
+  // applied then, and once none is left, in any tree, the store takes writes again. Blocking.
   absl::StatusOr<std::vector<DamagedRange>> Repair(const NamedTree& tree, const FetchRows& fetch);
 
   struct Stats {
@@ -237,7 +244,7 @@ class Store {
   };
   Stats stats() const;
 
-  // OK while writes are taken; else why not.
+  // OK while writes are taken; else why not: kDataLoss if Repair can change that.
   absl::Status Health() const;
   NodeLog::Stats LogStats() const;
 

@@ -13,7 +13,7 @@ void Store::Impl::CheckpointIfDue(bool log_is_full) {
     std::lock_guard lock(mutex_);
     const bool due = log_is_full || bytes_since_checkpoint_ >= options_.checkpoint_after_bytes ||
                      pages_->CheckpointDue();
-    if (!due || checkpoint_due_ || !health_.ok()) return;
+    if (!due || checkpoint_due_ || !HealthLocked().ok()) return;
     checkpoint_due_ = true;
     bytes_since_checkpoint_ = 0;
   }
@@ -31,6 +31,11 @@ void Store::Impl::CheckpointIfDue(bool log_is_full) {
 // `twice`: the log is full. It is kept from the older checkpoint on, since either superblock alone
 // is to bring everything back; when both hold the same, all of it before that can go.
 absl::Status Store::Impl::RunCheckpoint(bool twice) {
+  {
+    // Trees that lack what is owed are for readers alone.
+    std::lock_guard lock(mutex_);
+    DYNLIB_RETURN_IF_ERROR(damaged_);
+  }
   // What this checkpoint vouches for: without its log it is not all that was acknowledged.
   if (const std::shared_ptr<NodeLog> log = Log()) pages_->SetLogBatch(log->LastDurableBatch());
   const absl::Status status = twice ? pages_->CheckpointTwice() : pages_->Checkpoint();
@@ -145,7 +150,7 @@ void Store::Impl::Stop() {
 
 absl::Status Store::Impl::Health() const {
   std::lock_guard lock(mutex_);
-  return health_;
+  return HealthLocked();
 }
 
 NodeLog::Stats Store::Impl::LogStats() const {

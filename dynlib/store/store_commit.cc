@@ -28,7 +28,7 @@ void Store::Impl::Drive(const Group* own) {
       } else if (CanTakeLocked()) {
         if ((own_done || own == nullptr) && CallSuccessorLocked()) return;
         if (own_done) return PostDrive();
-        wait_for_pages = !pages_->HasRoom() && refused_.ok() && !pages_full_;
+        wait_for_pages = !pages_->HasRoom() && refused_.ok() && damaged_.ok() && !pages_full_;
         if (wait_for_pages) {
           waiting_for_pages_ = true;
           leading_ = false;
@@ -74,7 +74,7 @@ void Store::Impl::Start(GroupPtr group, bool own) {
   std::shared_ptr<NodeLog> log;
   {
     std::lock_guard lock(mutex_);
-    refused = refused_;
+    refused = refused_.ok() && !group->requests.front()->repairs ? damaged_ : refused_;
     log = log_;
     if (std::exchange(pages_full_, false) && refused.ok()) {
       refused = absl::ResourceExhaustedError(
@@ -248,6 +248,7 @@ void Store::Impl::AnswerAll(std::vector<GroupPtr> groups, bool own) {
 Store::Impl::GroupPtr Store::Impl::TakeBehind() {
   std::lock_guard lock(mutex_);
   if (!CanTakeLocked() || queue_.front()->ordered || !queue_.front()->durable) return nullptr;
+  if (!damaged_.ok()) return nullptr;
   if (!pages_->HasRoom()) return nullptr;
   GroupPtr next = std::move(queue_.front());
   queue_.pop_front();
@@ -255,18 +256,23 @@ Store::Impl::GroupPtr Store::Impl::TakeBehind() {
 }
 
 void Store::Impl::Apply(Group& group) {
-  const absl::Status status = ApplyToTrees(group);
+  absl::Status status = owed_.why;
+  if (status.ok()) status = ApplyToTrees(group);
   if (status.ok()) return;
   // Durable, but a page that it needs cannot be read; nothing may overtake it.
-  {
+  group.prepared = {};
+  const std::string why = Cat("logged but not applied: ", ToStd(status.message()));
+  if (absl::IsDataLoss(status)) {
+    Owe(group, status);
+    status = absl::DataLossError(why);
+  } else {
     std::lock_guard lock(mutex_);
     FailLocked(status);
     refused_ = health_;
+    status = absl::UnknownError(why);
   }
-  const absl::Status unknown =
-      absl::UnknownError(Cat("logged but not applied: ", ToStd(status.message())));
   for (Request* request : group.requests) {
-    if (request->result.status.ok()) request->result = {.status = unknown};
+    if (request->result.status.ok()) request->result = {.status = status};
   }
 }
 

@@ -57,6 +57,7 @@
 #include "dynlib/store/store_catalogue.h"
 #include "dynlib/store/store_record.h"
 #include "dynlib/store/store_recovery.h"
+#include "dynlib/store/store_repair.h"
 #include "dynlib/store/tree.h"
 
 namespace dynlib::store {
@@ -70,6 +71,8 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
        std::unique_ptr<DiskLock> lock);
   // Once, before anything else, after recovery: learns the names of the trees.
   absl::Status LoadCatalogue();
+  // Before that, what recovery could not apply.
+  void Owe(OwedWrites owed);
 
   // The methods of Store.
   WriteResult WriteAndWait(StoreBatch batch, WriteOptions options);
@@ -127,6 +130,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
     StoreBatch batch;
     std::optional<TreeChange> change;
     std::function<absl::Status()> task;  // instead: run when all before it is applied
+    bool repairs = false;                // a task that is run also when damage has stopped writes
     bool durable = true;
     uint64_t bytes = 0;
     WriteResult result;
@@ -173,8 +177,10 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
 
   // store_queue.cc: the way of a write into the queue, and who leads.
   absl::Status CheckRequest(const Request& request) const;
-  absl::Status AdmitLocked(uint64_t bytes) const;
-  bool MayWaitLocked() const { return health_.ok() && !log_full_; }
+  // OK while writes are taken.
+  absl::Status HealthLocked() const { return health_.ok() ? damaged_ : health_; }
+  absl::Status AdmitLocked(const Request& request) const;
+  bool MayWaitLocked() const { return HealthLocked().ok() && !log_full_; }
   GroupPtr EnqueueLocked(Request* request);
   bool TakeLeadLocked();
   void Submit(std::unique_ptr<Request> request);
@@ -240,10 +246,10 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   std::string NameOf(TreeId tree) const;
 
   // store_repair.cc.
-  absl::Status ReplaceDamaged(const NamedTree& tree, Tree& target,
-                              const Snapshot::Unreadable& found, const FetchRows& fetch,
-                              std::vector<DamagedRange>* ranges);
   absl::Status RepairFor(const Group& group);
+  void Owe(const Group& group, const absl::Status& why);
+  void StopForDamage();
+  absl::Status PayOwed();
 
   // store_rest.cc. Steps run on the checkpoint executor, one at a time.
   void WatchForRest();
@@ -276,6 +282,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   std::shared_ptr<NodeLog> log_;
   absl::Status health_;
   absl::Status refused_;  // what those in the queue get, once nothing is taken any more
+  absl::Status damaged_;  // likewise, until a repair: writes are owed
   std::deque<GroupPtr> queue_;
   bool leading_ = false;
   bool durable_in_log_ = false;         // a group waits for the log
@@ -319,6 +326,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
 
   // Of whoever leads.
   uint64_t last_sequence_ = 0;
+  OwedWrites owed_;
   GroupEncoder encoder_;
   std::deque<ToLog> to_log_;
   size_t logging_ = 0;  // how many of to_log_ are in the log's hands

@@ -53,9 +53,9 @@ absl::Status Store::Impl::CheckRequest(const Request& request) const {
   return absl::OkStatus();
 }
 
-absl::Status Store::Impl::AdmitLocked(uint64_t bytes) const {
-  DYNLIB_RETURN_IF_ERROR(health_);
-  if (pending_bytes_ + bytes > options_.max_pending_bytes) {
+absl::Status Store::Impl::AdmitLocked(const Request& request) const {
+  DYNLIB_RETURN_IF_ERROR(request.repairs ? health_ : HealthLocked());
+  if (pending_bytes_ + request.bytes > options_.max_pending_bytes) {
     return absl::ResourceExhaustedError(Cat(pending_bytes_, " bytes of writes are pending; ",
                                             "max_pending_bytes is ", options_.max_pending_bytes));
   }
@@ -86,7 +86,7 @@ void Store::Impl::Submit(std::unique_ptr<Request> request) {
   absl::Status refused = CheckRequest(*request);
   if (refused.ok()) {
     std::lock_guard lock(mutex_);
-    refused = AdmitLocked(request->bytes);
+    refused = AdmitLocked(*request);
     if (refused.ok()) {
       const GroupPtr group = EnqueueLocked(request.get());
       group->owned.push_back(std::move(request));
@@ -118,7 +118,7 @@ void Store::Impl::TryAndWait(Request& request) {
   bool first = false;
   while (group == nullptr) {
     std::unique_lock lock(mutex_);
-    absl::Status refused = AdmitLocked(request.bytes);
+    absl::Status refused = AdmitLocked(request);
     if (!refused.ok()) {
       if (!MayWaitLocked()) {
         request.result.status = std::move(refused);

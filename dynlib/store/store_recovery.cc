@@ -20,16 +20,17 @@ constexpr uint64_t kGatherBytesMax = 256 << 20;
 
 }  // namespace
 
-StoreReplay::StoreReplay(uint64_t memory_bytes, PageFile* pages, NodeLog* log,
-                         NodeLog::Recovery* logged, Store::Recovery* found)
-    : gather_bytes_(std::clamp(memory_bytes / 4, kGatherBytesMin, kGatherBytesMax)),
+Store::Replay::Replay(const Options& options, PageFile* pages, NodeLog* log,
+                      NodeLog::Recovery* logged, Store::Recovery* found)
+    : fetch_rows_(options.fetch_rows),
+      gather_bytes_(std::clamp(options.pages.memory_bytes / 4, kGatherBytesMin, kGatherBytesMax)),
       pages_(*pages),
       catalogue_(*pages->FindTree(kCatalogueTree)),
       log_(*log),
       logged_(*logged),
       found_(*found) {}
 
-absl::Status StoreReplay::Run() {
+absl::Status Store::Replay::Run() {
   found_.clean_close = logged_.clean_close;
   found_.notes = logged_.notes;
   const NodeLog::RecoveredStream& stream = logged_.streams[kStoreStream];
@@ -50,11 +51,13 @@ absl::Status StoreReplay::Run() {
   DYNLIB_RETURN_IF_ERROR(Flush());
   DYNLIB_RETURN_IF_ERROR(DropOrphans());
   for (const auto& unknown : stream.unknown) last = std::max(last, unknown.slot);
-  return cut == UINT64_MAX ? absl::OkStatus() : ForgetThrough(last);
+  if (cut != UINT64_MAX) DYNLIB_RETURN_IF_ERROR(ForgetThrough(last));
+  owed_.position = catalogue_.position();
+  return absl::OkStatus();
 }
 
 // The first sequence that cannot be read and that no checkpoint has.
-uint64_t StoreReplay::CutAt(const NodeLog::RecoveredStream& stream) {
+uint64_t Store::Replay::CutAt(const NodeLog::RecoveredStream& stream) {
   uint64_t cut = UINT64_MAX;
   for (const auto& unknown : stream.unknown) {
     if (unknown.slot <= catalogue_.position()) continue;
@@ -64,7 +67,7 @@ uint64_t StoreReplay::CutAt(const NodeLog::RecoveredStream& stream) {
   return cut;
 }
 
-absl::Status StoreReplay::ApplyEntry(const LogRecord& entry) {
+absl::Status Store::Replay::ApplyEntry(const LogRecord& entry) {
   DYNLIB_ASSIGN_OR_RETURN(LoggedGroup group, DecodeGroup(entry.payload));
   through_ = entry.slot;
   for (LoggedChange& change : group.changes) {
@@ -74,7 +77,7 @@ absl::Status StoreReplay::ApplyEntry(const LogRecord& entry) {
   return gathered_bytes_ < gather_bytes_ ? absl::OkStatus() : Flush();
 }
 
-absl::Status StoreReplay::ApplyChange(LoggedChange& change, uint64_t slot) {
+absl::Status Store::Replay::ApplyChange(LoggedChange& change, uint64_t slot) {
   if (auto* apply = std::get_if<LoggedChange::Apply>(&change.what)) {
     if (pages_.FindTree(change.tree) == nullptr) {
       return absl::DataLossError(
@@ -99,22 +102,74 @@ absl::Status StoreReplay::ApplyChange(LoggedChange& change, uint64_t slot) {
   }
   DeleteTreeRow(name->second, rows_);
   names_.erase(name);
+  for (auto* writes : {&batches_, &owed_.batches}) writes->erase(change.tree);
+  lost_.erase(change.tree);
   return absl::OkStatus();
 }
 
-absl::Status StoreReplay::Flush() {
+absl::Status Store::Replay::Flush() {
   if (through_ <= catalogue_.position()) return absl::OkStatus();
-  std::vector<PageFile::TreeBatch> batches = {{&catalogue_, &rows_}};
-  for (const auto& [id, batch] : batches_) batches.push_back({pages_.FindTree(id), &batch});
-  DYNLIB_RETURN_IF_ERROR(pages_.ApplyTogether(batches, through_));
+  for (const auto& [id, ranges] : lost_) {
+    for (const Snapshot::Unreadable& range : ranges) {
+      SetAside(range.first, range.end, batches_[id], owed_.batches[id]);
+    }
+  }
+  while (true) {
+    std::vector<PageFile::TreeBatch> batches = {{&catalogue_, &rows_}};
+    for (const auto& [id, batch] : batches_) batches.push_back({pages_.FindTree(id), &batch});
+    const absl::Status applied = pages_.ApplyTogether(batches, through_);
+    if (applied.ok()) break;
+    if (!absl::IsDataLoss(applied)) return applied;
+    DYNLIB_RETURN_IF_ERROR(MendFor(applied));
+  }
   batches_.clear();
   rows_.Clear();
   gathered_bytes_ = 0;
   return absl::OkStatus();
 }
 
+// `damage` if there is nothing to be done about it.
+absl::Status Store::Replay::MendFor(const absl::Status& damage) {
+  // What is owed is not to be missing from a page that can be read after all, the next time.
+  pages_.RememberDamage();
+  bool mended = false;
+  for (auto& [id, batch] : batches_) DYNLIB_RETURN_IF_ERROR(MendTree(id, batch, &mended));
+  return mended ? absl::OkStatus() : damage;
+}
+
+absl::Status Store::Replay::MendTree(TreeId id, WriteBatch& batch, bool* mended) {
+  Tree& tree = *pages_.FindTree(id);
+  DYNLIB_ASSIGN_OR_RETURN(const std::vector<Snapshot::Unreadable> damaged,
+                          DamageInTheWay(tree, batch));
+  for (const Snapshot::Unreadable& range : damaged) {
+    *mended = true;
+    absl::Status replaced = absl::NotFoundError("Options::fetch_rows is not set");
+    if (fetch_rows_ != nullptr) replaced = ReplaceDamaged(NameOf(id), tree, range, fetch_rows_);
+    if (replaced.ok()) {
+      found_.notes.push_back(Cat(ToStd(range.status.message()), "; replaced by a good copy"));
+      continue;
+    }
+    const absl::Status why = NotReplaced(range.status, replaced);
+    found_.notes.emplace_back(ToStd(why.message()));
+    if (owed_.empty()) owed_.why = why;
+    SetAside(range.first, range.end, batch, owed_.batches[id]);
+    lost_[id].push_back(range);
+  }
+  return absl::OkStatus();
+}
+
+// For who fetches rows while the store is being opened: nothing but a name.
+NamedTree Store::Replay::NameOf(TreeId id) const {
+  if (id == kDefaultTree) return NamedTree();
+  auto entry = std::make_shared<NamedTree::Entry>();
+  entry->id = id;
+  const auto name = names_.find(id);
+  if (name != names_.end()) entry->name = name->second;
+  return NamedTree(std::move(entry));
+}
+
 // Trees that the catalogue does not name: those that were being made or dropped.
-absl::Status StoreReplay::DropOrphans() {
+absl::Status Store::Replay::DropOrphans() {
   DYNLIB_ASSIGN_OR_RETURN(const Catalogue catalogue, ReadCatalogue(catalogue_.snapshot()));
   for (TreeId id : pages_.Trees()) {
     if (id == kCatalogueTree || id == kDefaultTree) continue;
@@ -127,8 +182,9 @@ absl::Status StoreReplay::DropOrphans() {
 
 // What was cut must not come back behind later writes: the trees move past it, in both checkpoints,
 // and the log lets go of it. A crash in between cuts again.
-absl::Status StoreReplay::ForgetThrough(uint64_t last) {
+absl::Status Store::Replay::ForgetThrough(uint64_t last) {
   DYNLIB_RETURN_IF_ERROR(catalogue_.Apply(WriteBatch(), last));
+  if (!owed_.empty()) return absl::OkStatus();  // Who pays does it, before the next write.
   DYNLIB_RETURN_IF_ERROR(pages_.CheckpointTwice());
   log_.Release(kStoreStream, last);
   return absl::OkStatus();

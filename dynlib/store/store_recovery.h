@@ -8,12 +8,15 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "dynlib/store/node_log.h"
 #include "dynlib/store/page_file.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_record.h"
+#include "dynlib/store/store_repair.h"
 #include "dynlib/store/tree.h"
 #include "dynlib/store/write_batch.h"
 
@@ -21,14 +24,18 @@ namespace dynlib::store {
 
 inline constexpr StreamId kStoreStream{1};
 
-class StoreReplay {
+class Store::Replay {
  public:
-  // The catalogue and the default tree are there. Of `memory_bytes`, the budget of the pages, up to
-  // a quarter is taken for writes that were read and wait to be applied.
-  StoreReplay(uint64_t memory_bytes, PageFile* pages, NodeLog* log, NodeLog::Recovery* logged,
-              Store::Recovery* found);
+  // The catalogue and the default tree are there. Of the memory of the pages up to a quarter is
+  // taken for writes that were read and wait to be applied.
+  Replay(const Options& options, PageFile* pages, NodeLog* log, NodeLog::Recovery* logged,
+         Store::Recovery* found);
 
+  // Damaged pages that a write needs are replaced by what `fetch_rows` has. If it has nothing, what
+  // is written to their keys is owed, and all else is applied; then no checkpoint may be made of
+  // the trees.
   absl::Status Run();
+  OwedWrites TakeOwed() { return std::move(owed_); }
 
  private:
   std::string FirstNote() const { return logged_.notes.empty() ? "" : logged_.notes.front(); }
@@ -36,9 +43,13 @@ class StoreReplay {
   absl::Status ApplyEntry(const LogRecord& entry);
   absl::Status ApplyChange(LoggedChange& change, uint64_t slot);
   absl::Status Flush();
+  absl::Status MendFor(const absl::Status& damage);
+  absl::Status MendTree(TreeId id, WriteBatch& batch, bool* mended);
+  NamedTree NameOf(TreeId id) const;
   absl::Status ForgetThrough(uint64_t last);
   absl::Status DropOrphans();
 
+  const FetchRows& fetch_rows_;
   const uint64_t gather_bytes_;
   PageFile& pages_;
   Tree& catalogue_;
@@ -51,6 +62,9 @@ class StoreReplay {
   WriteBatch rows_;
   uint64_t gathered_bytes_ = 0;
   uint64_t through_ = 0;
+  OwedWrites owed_;
+  // What cannot be read while the store is open: writes to it are owed, one like the other.
+  std::map<TreeId, std::vector<Snapshot::Unreadable>> lost_;
 };
 
 }  // namespace dynlib::store

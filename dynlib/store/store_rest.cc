@@ -23,7 +23,7 @@ void Store::Impl::WatchForRest() {
   if (options_.rest_after == Duration::max()) return;
   {
     std::lock_guard lock(mutex_);
-    if (rest_.watching || !health_.ok()) return;
+    if (rest_.watching || !HealthLocked().ok()) return;
     rest_.watching = true;
     rest_.writes = writes_;
   }
@@ -42,7 +42,7 @@ void Store::Impl::RunAtRest(Duration delay, void (Impl::*step)()) {
 // True while nothing was written since the rest was looked for; ends it otherwise.
 bool Store::Impl::StillAtRest() {
   std::lock_guard lock(mutex_);
-  rest_.watching = health_.ok();
+  rest_.watching = HealthLocked().ok();
   return rest_.watching && rest_.writes == writes_;
 }
 

@@ -195,8 +195,12 @@ absl::StatusOr<Node*> TreeUpdate::MakeRoot(Pieces pieces) {
     DYNLIB_ASSIGN_OR_RETURN(const NodeContent* content, LoadTreePage(top));
     if (content->view().level() == 0 || content->child_count > 1) return top;
     Node* child = content->child(0);
+    // One that is damaged stays below: only who needs what is in it has to fail.
+    const absl::Status below = LoadTreePage(child).status();
+    if (absl::IsDataLoss(below)) return top;
+    DYNLIB_RETURN_IF_ERROR(below);
     Replace(top);  // harmless for a node that this update made: it never gets an address
-    top = std::move(child);
+    top = child;
   }
 }
 
