@@ -20,6 +20,7 @@ uint64_t ByteReader::Varint() {
     const uint8_t byte = Fixed8();
     if (!ok_) return 0;
     if (shift == 63 && byte > 1) break;  // More than 64 bits.
+    if (shift > 0 && byte == 0) break;   // Longer than PutVarint makes it.
     value |= static_cast<uint64_t>(byte & 0x7f) << shift;
     if (byte < 0x80) return value;
   }

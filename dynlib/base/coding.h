@@ -71,6 +71,7 @@ class ByteReader {
   uint16_t Fixed16() { return Fixed<uint16_t>(); }
   uint32_t Fixed32() { return Fixed<uint32_t>(); }
   uint64_t Fixed64() { return Fixed<uint64_t>(); }
+  // Fails on more bytes than PutVarint makes of a number: one value, one encoding.
   uint64_t Varint();
   // Views point into the bytes given to the constructor.
   std::string_view LengthPrefixed();

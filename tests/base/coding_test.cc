@@ -65,6 +65,8 @@ TEST(Coding, MalformedVarintsFail) {
       "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",      // 65 bits
       "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x81\x01",  // eleven bytes
       "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80",
+      std::string("\x80\0", 2),  // zero, and one, longer than they need be
+      std::string("\x81\x80\0", 3),
   };
   for (const std::string& bytes : malformed) {
     ByteReader in(bytes);
