@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/tree.h"
@@ -28,8 +29,12 @@ struct Catalogue {
   uint64_t next_id = kFirstNamedTree;
 };
 
-// kDataLoss for rows that are none.
+// kDataLoss for rows that are none, and for trees of which two have one id, or one has an id that
+// is still to come.
 absl::StatusOr<Catalogue> ReadCatalogue(const Snapshot& tree);
+// What ReadCatalogue is made of: a row, and, after the last of them, a look at the whole.
+absl::Status AddCatalogueRow(std::string_view name, std::string_view value, Catalogue& catalogue);
+absl::Status CheckCatalogue(const Catalogue& catalogue);
 
 void AddTreeRow(std::string_view name, TreeId id, WriteBatch& catalogue);
 void DeleteTreeRow(std::string_view name, WriteBatch& catalogue);

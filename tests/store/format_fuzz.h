@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -16,12 +17,15 @@
 #include "dynlib/base/check.h"
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/ids.h"
 #include "dynlib/store/backup_format.h"
 #include "dynlib/store/page.h"
 #include "dynlib/store/page_compression.h"
+#include "dynlib/store/store_catalogue.h"
 #include "dynlib/store/store_folder.h"
 #include "dynlib/store/store_record.h"
 #include "dynlib/store/superblock.h"
+#include "dynlib/store/write_batch.h"
 
 namespace dynlib::store {
 
@@ -143,6 +147,33 @@ inline bool FuzzStoreMark(std::string_view bytes) {
   const auto mark = DecodeStoreMark(bytes);
   if (mark.ok()) DYNLIB_CHECK(EncodeStoreMark(*mark).size() == bytes.size());
   return mark.ok();
+}
+
+// The rows of a store's catalogue, each a name and a value, both with their lengths before them:
+// what is taken for trees has names and ids of its own, and is written as the same rows.
+inline bool FuzzCatalogue(std::string_view bytes) {
+  ByteReader in(bytes);
+  Catalogue catalogue;
+  while (!in.rest().empty()) {
+    const std::string_view name = in.LengthPrefixed();
+    const std::string_view value = in.LengthPrefixed();
+    if (!in.ok() || !AddCatalogueRow(name, value, catalogue).ok()) return false;
+  }
+  if (!CheckCatalogue(catalogue).ok()) return false;
+  std::set<TreeId> ids;
+  Catalogue again;
+  for (const auto& [name, id] : catalogue.trees) {
+    DYNLIB_CHECK(!name.empty() && name.size() <= kMaxTreeNameBytes);
+    DYNLIB_CHECK(ToUint(id) >= kFirstNamedTree && ToUint(id) < catalogue.next_id);
+    DYNLIB_CHECK(ids.insert(id).second);
+    WriteBatch rows;
+    AddTreeRow(name, id, rows);
+    for (const auto& row : rows.operations()) {
+      DYNLIB_CHECK(AddCatalogueRow(row.key, *row.value, again).ok());
+    }
+  }
+  DYNLIB_CHECK(again.trees == catalogue.trees && again.next_id <= catalogue.next_id);
+  return true;
 }
 
 }  // namespace dynlib::store

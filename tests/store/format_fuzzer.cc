@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   namespace store = dynlib::store;
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 8) {
+  switch (data[0] % 9) {
     case 0:
       store::FuzzGroup(bytes);
       break;
@@ -33,6 +33,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 6:
       store::FuzzChunk(bytes);
+      break;
+    case 7:
+      store::FuzzCatalogue(bytes);
       break;
     default:
       store::FuzzStoreMark(bytes);
