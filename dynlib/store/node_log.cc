@@ -63,8 +63,8 @@ absl::Status MakeDir(Disk* disk, std::string_view dir) {
 
 absl::Status NodeLog::Recovery::DataLoss() const {
   if (damaged_batches == 0 && lost_batches == 0) return absl::OkStatus();
-  return absl::DataLossError(Cat(damaged_batches, " damaged and ", lost_batches,
-                                 " lost batches: ", notes.empty() ? "" : notes.front()));
+  return absl::DataLossError(
+      Cat(damaged_batches, " damaged and ", lost_batches, " lost batches: ", first_damage));
 }
 
 absl::Status NodeLog::Validate(const Options& options) { return CheckOptions(options); }

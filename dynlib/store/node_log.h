@@ -157,6 +157,7 @@ class NodeLog {
     // What was damaged or cut, for people: file, offset, and both checksums where there are two.
     std::vector<std::string> notes;  // At most 100; the counters go on.
     uint64_t last_batch = 0;         // The newest; they are numbered from 1 on. 0: none.
+    std::string first_damage;        // The first note of a batch that is damaged or lost.
     uint64_t segments = 0;           // In use.
     uint64_t batches = 0;            // Read whole.
     uint64_t torn_batches = 0;       // Incomplete, above what is known to have been durable.
@@ -165,8 +166,8 @@ class NodeLog {
     uint64_t unreadable_bytes = 0;   // The device failed to read them.
     uint64_t read_bytes = 0;         // Of segment files.
     Duration took{};                 // From the lock to the last payload.
-    // OK unless something that was known durable is damaged or missing: then kDataLoss with the
-    // first note. A stand-alone store fails its Open with it; a replica follows rule R4.
+    // OK unless something that was known durable is damaged or missing: then kDataLoss with
+    // first_damage. A stand-alone store fails its Open with it; a replica follows rule R4.
     absl::Status DataLoss() const;
   };
 

@@ -131,6 +131,11 @@ class Recoverer {
   void Note(std::string note) {
     if (found_->notes.size() < kMaxNotes) found_->notes.push_back(std::move(note));
   }
+  // Of what is counted as damaged or lost.
+  void NoteDamage(std::string note) {
+    if (found_->first_damage.empty()) found_->first_damage = note;
+    Note(std::move(note));
+  }
   std::string Where(const Placed& placed) const {
     return Cat(SegmentPath(dir_, placed.file->number), " offset ", placed.batch->offset, " batch ",
                placed.sequence());
@@ -329,7 +334,7 @@ void Recoverer::Judge(const Placed& placed) {
     Note(Cat(Where(placed), ", the last: torn or damaged; ", placed.batch->problem));
   } else {
     ++found_->damaged_batches;
-    Note(Cat(Where(placed), ": damaged; ", placed.batch->problem));
+    NoteDamage(Cat(Where(placed), ": damaged; ", placed.batch->problem));
   }
 }
 
@@ -344,7 +349,7 @@ bool Recoverer::KnownGap(uint64_t first, uint64_t last) const {
 void Recoverer::Lose(uint64_t first, uint64_t last, std::string why) {
   if (KnownGap(first, last)) return;
   found_->lost_batches += last - first + 1;
-  Note(std::move(why));
+  NoteDamage(std::move(why));
   log_.index.LoseBatch(last);
   log_.new_gaps.push_back({first, last});
 }
@@ -400,7 +405,8 @@ void Recoverer::CheckFiles() {
       Lose(lost, lost, Cat(SegmentPath(dir_, file.number), ": cut off or unreadable at the end"));
     } else if (nameless && file.unreadable_bytes > 0) {
       ++found_->lost_batches;
-      Note(Cat(SegmentPath(dir_, file.number), ": unreadable, and nothing says what was in it"));
+      NoteDamage(
+          Cat(SegmentPath(dir_, file.number), ": unreadable, and nothing says what was in it"));
       log_.index.LoseBatch(UINT64_MAX);
       log_.unreadable.push_back(file.number);
     }
@@ -439,7 +445,7 @@ absl::Status Recoverer::ReadPayloads() {
       absl::StatusOr<std::string> payload = reader.Read(segment, record.ref);
       if (payload.status().code() == absl::StatusCode::kDataLoss) {
         ++found_->damaged_batches;
-        Note(std::string(payload.status().message()));
+        NoteDamage(std::string(payload.status().message()));
         log_.index.MakeUnknown(record.stream, kind, record.slot, record.ref);
         continue;
       }

@@ -22,7 +22,10 @@ namespace dynlib::store {
 namespace {
 
 using sim::SimDisk;
+using testing::AllOf;
+using testing::ContainsRegex;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 using Unknown = NodeLog::RecoveredStream::Unknown;
@@ -356,6 +359,34 @@ TEST(NodeLogDamageTest, AKnownTearIsNotCorruption) {
                 ElementsAre(Unknown{2, 1, RecordKind::kEntry}));
     DYNLIB_ASSERT_OK(h.Append({Entry(2, 1 + i, 1, "x")}));
   }
+}
+
+// Notes of what is no loss, or older, may come before it, and be more than are kept.
+TEST(NodeLogDamageTest, DataLossNamesWhatIsDamagedAndNothingElse) {
+  SimDisk disk(1);
+  LogHarness h(&disk);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 1, "torn")}));
+  h.Kill();
+  disk.FlipBit(kFirst, 8 * disk.ReadRaw(kFirst).find("torn"));
+  DYNLIB_ASSERT_OK(h.Reopen());
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 2, 1, "damaged")}));
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 3, 1, "whole")}));
+  h.Kill();
+  std::string damaged;
+  for (const std::string& path : disk.Paths()) {
+    const size_t at = disk.ReadRaw(path).find("damaged");
+    if (at == std::string::npos) continue;
+    damaged = path;
+    disk.FlipBit(path, 8 * at);
+  }
+  DYNLIB_ASSERT_OK(h.Reopen());
+  ASSERT_THAT(h.found.notes.front(), HasSubstr("torn by an earlier recovery"));
+  EXPECT_THAT(h.found.DataLoss(),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       AllOf(HasSubstr(damaged), HasSubstr("stream 1 slot 2"),
+                             ContainsRegex("offset [0-9]+ has checksum 0x[0-9a-f]{16}, its listing "
+                                           "says 0x[0-9a-f]{16}"))));
 }
 
 }  // namespace
