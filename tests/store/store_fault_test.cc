@@ -1,8 +1,7 @@
-// Faults at every disk call of a workload that checkpoints, recycles, frees and copies forward, and
-// damage at every byte of what a clean close leaves.
+// Faults at every disk call of a workload that checkpoints, recycles and frees. (Damage to what a
+// clean close leaves: store_damage_test.)
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -352,86 +351,6 @@ TEST(StoreNoSpaceTest, AtEveryDiskCall) {
   }
   EXPECT_GT(call, 100u);
 }
-
-// Each byte of each file: the right answer or kDataLoss, whatever is damaged.
-class StoreDamageTest : public testing::TestWithParam<int> {};
-
-TEST_P(StoreDamageTest, EveryByteOfEveryFile) {
-  constexpr int kShards = 4;
-  SimDisk disk(1);
-  Forest rows;
-  {
-    StoreHarness h(&disk);
-    DYNLIB_ASSERT_OK(h.Open());
-    DYNLIB_ASSERT_OK_AND_ASSIGN(const NamedTree tree, h.OpenTree("tree"));
-    StoreBatch batch;
-    for (int i = 0; i < 12; ++i) batch.Put(tree, Cat("key", i), Cat("value", i));
-    batch.Put("large", std::string(2500, 'l'));
-    DYNLIB_ASSERT_OK(h.Write(std::move(batch)).status);
-    DYNLIB_ASSERT_OK(h.Checkpoint());
-    DYNLIB_ASSERT_OK(h.Write(Put("logged", "only")));
-    rows = ForestIn(h);
-    DYNLIB_ASSERT_OK(h.Close());
-  }
-  std::map<std::string, std::string> files;
-  for (const std::string& path : disk.Paths()) files[path] = disk.ReadRaw(path);
-  int refused = 0;
-  int right = 0;
-  int partly = 0;
-  uint64_t number = 0;
-  for (const auto& [path, bytes] : files) {
-    for (size_t at = 0; at < bytes.size(); ++at) {
-      // Runs of zeros, of which any byte is like the others, are sampled, unless
-      // DYNLIB_EVERY_BYTE is set: all of them take minutes.
-      const bool inside_zeros = std::getenv("DYNLIB_EVERY_BYTE") == nullptr && bytes[at] == 0 &&
-                                at > 0 && bytes[at - 1] == 0 && at + 1 < bytes.size() &&
-                                bytes[at + 1] == 0;
-      if (inside_zeros && at % 509 != 0) continue;
-      if (number++ % kShards != static_cast<uint64_t>(GetParam())) continue;
-      SCOPED_TRACE(testing::Message() << path << " at " << at);
-      SimDisk damaged(2);
-      for (const auto& [name, contents] : files) {
-        const size_t slash = name.rfind('/');
-        DYNLIB_ASSERT_OK(damaged.CreateDir(name.substr(0, slash)));
-        DYNLIB_ASSERT_OK_AND_ASSIGN(const auto file, damaged.Open(name, OpenMode::kCreate));
-        DYNLIB_ASSERT_OK(file->WriteAt(0, contents));
-      }
-      damaged.FlipBit(path, 8 * at + at % 8);
-      StoreHarness h(&damaged);
-      const absl::Status opened = h.Open();
-      if (!opened.ok()) {
-        ++refused;
-        EXPECT_TRUE(absl::IsDataLoss(opened) || absl::IsFailedPrecondition(opened) ||
-                    absl::IsInvalidArgument(opened))
-            << opened;
-        continue;
-      }
-      // Row by row: each is right, or cannot be read.
-      bool whole = true;
-      for (const auto& [name, contents] : rows) {
-        const auto tree =
-            name.empty() ? std::optional<NamedTree>(NamedTree()) : h.store->FindTree(name);
-        ASSERT_TRUE(tree.has_value());
-        for (const auto& [key, value] : contents) {
-          const auto found = h.store->Get(*tree, key);
-          if (found.ok()) {
-            EXPECT_EQ(*found, value) << key;
-          } else {
-            whole = false;
-            EXPECT_THAT(found, StatusIs(StatusCode::kDataLoss));
-          }
-        }
-      }
-      ++(whole ? right : partly);
-      if (testing::Test::HasFailure()) return;
-    }
-  }
-  EXPECT_GT(refused, 0);
-  EXPECT_GT(right, 0);
-  EXPECT_GT(partly, 0);
-}
-
-INSTANTIATE_TEST_SUITE_P(Shards, StoreDamageTest, testing::Range(0, 4));
 
 }  // namespace
 }  // namespace dynlib::store
