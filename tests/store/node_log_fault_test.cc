@@ -69,7 +69,7 @@ TEST(NodeLogFaultTest, TheDiskIsFullAtEveryCall) {
   uint64_t refused = 0;
   bool struck = true;
   uint64_t call = 1;
-  for (; struck && !HasFailure(); call += 3) {
+  for (; struck && !HasFailure(); ++call) {
     SCOPED_TRACE(testing::Message() << "call " << call);
     SimDisk disk(kSeed);
     LogModel model;

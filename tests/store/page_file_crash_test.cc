@@ -201,19 +201,38 @@ TEST(PageFileMutantTest, L5PageReusedEarly) {
   EXPECT_GT(caught, 0);
 }
 
-// An error of the device closes the file for good (L3); opened again, it is as after a crash.
-TEST(PageFileFaultTest, EioAtEveryCall) {
-  AtEveryCall(1, [&](sim::SimDisk& disk, Workload& workload, uint64_t call) {
-    absl::Status status = RunWithFault(disk, workload, call, sim::DiskFault::kEio, {});
-    if (status.ok()) return true;
-    EXPECT_THAT(status, StatusIs(StatusCode::kDataLoss));
-    workload.Close();
-    workload.CheckAfterReopen();
-    EXPECT_THAT(workload.Run(2), IsOk());
-    workload.ExpectSound();
-    return false;
-  });
+// An error of the device closes the file for good (L3); opened again, it is as after a crash, also
+// when the power failed meanwhile.
+class DeviceErrorTest : public testing::TestWithParam<std::optional<sim::UnsyncedFate>> {};
+
+TEST_P(DeviceErrorTest, EioAtEveryCall) {
+  for (uint64_t seed = 1; seed <= 2; ++seed) {
+    AtEveryCall(seed, [&](sim::SimDisk& disk, Workload& workload, uint64_t call) {
+      absl::Status status = RunWithFault(disk, workload, call, sim::DiskFault::kEio, {});
+      if (status.ok()) return true;
+      EXPECT_THAT(status, StatusIs(StatusCode::kDataLoss));
+      workload.Close();
+      if (GetParam().has_value()) {
+        disk.PowerOff(*GetParam());
+        disk.Restart();
+      }
+      workload.CheckAfterReopen();
+      if (testing::Test::HasFatalFailure()) return true;
+      EXPECT_THAT(workload.Run(2), IsOk());
+      workload.ExpectSound();
+      workload.Close();
+      disk.PowerOff(sim::UnsyncedFate::kAllLost);
+      disk.Restart();
+      workload.CheckAfterReopen();
+      return false;
+    });
+  }
 }
+
+INSTANTIATE_TEST_SUITE_P(Fates, DeviceErrorTest,
+                         testing::Values(std::nullopt, sim::UnsyncedFate::kAllLost,
+                                         sim::UnsyncedFate::kAllKept, sim::UnsyncedFate::kTorn,
+                                         sim::UnsyncedFate::kRandomSubset));
 
 // Out of space is nothing but a checkpoint that did not happen; the next one succeeds.
 TEST(PageFileFaultTest, NoSpaceAtEverySize) {
