@@ -104,7 +104,7 @@ void Store::Impl::PortionCompacted(const Tree::CompactStep& step, const absl::St
     rest_rewritten_ = 0;
     if (!RunCheckpoint(false).ok()) return EndRest();
   }
-  RunAtRest(PauseAfter(step.rewritten_bytes), &Impl::CompactPortion);
+  RunAtRest(PauseAfter(step.read_bytes + step.rewritten_bytes), &Impl::CompactPortion);
 }
 
 Duration Store::Impl::PauseAfter(uint64_t bytes) const {

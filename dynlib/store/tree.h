@@ -209,8 +209,8 @@ class Tree {
                        uint64_t position);
 
   struct CompactStep {
-    std::string next;  // where to go on; empty: all was looked at
-    uint64_t looked_at_bytes = 0;
+    std::string next;         // where to go on; empty: all was looked at
+    uint64_t read_bytes = 0;  // of pages that it looked into, in memory or not
     uint64_t rewritten_bytes = 0;
   };
   // Looks at neighbouring leaves, from the one that holds `from` on, that come to `bytes`, and

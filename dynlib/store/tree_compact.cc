@@ -28,6 +28,7 @@ struct Window {
   uint64_t leaves = 0;
   uint64_t bytes = 0;       // of the pages
   uint64_t unit_bytes = 0;  // of their extents
+  uint64_t read_bytes = 0;  // of the pages that it took to find them
   // Of compressed pages: how much longer they are in memory, going by the first. 0: the file does
   // not compress.
   double expansion = 0;
@@ -61,6 +62,7 @@ class WindowFinder {
   // False when the window is full. A damaged page ends it too: it stays as it is.
   absl::StatusOr<bool> Visit(const OpenPage& branch) {
     const PageView view = branch.view();
+    window_.read_bytes += view.length();
     for (uint32_t i = window_.leaves == 0 ? view.ChildFor(from_) : 0; i <= view.count(); ++i) {
       if (view.level() == 1) {
         if (window_.leaves == 0 && i > 0) window_.first = Separator(view, i - 1);
@@ -92,6 +94,7 @@ class WindowFinder {
     absl::StatusOr<OpenPage> leaf = nodes_.OpenChild(branch, i, ReadMode::kNotKept);
     if (absl::IsDataLoss(leaf.status())) return absl::OkStatus();
     DYNLIB_RETURN_IF_ERROR(leaf.status());
+    window_.read_bytes += length;
     window_.expansion = static_cast<double>(leaf->view().length()) / length;
     return absl::OkStatus();
   }
@@ -124,8 +127,9 @@ absl::StatusOr<Tree::CompactStep> Tree::Compact(std::string_view from, uint64_t 
   if (root == nullptr) return step;
   DYNLIB_ASSIGN_OR_RETURN(const Window window, WindowFinder(*nodes_, from, bytes).Run(*root));
   step.next = window.end;
-  step.looked_at_bytes = window.unit_bytes;
+  step.read_bytes = window.read_bytes;
   if (!window.sparse()) return step;
+  step.read_bytes += window.bytes;
   TreeUpdate update(nodes_.get(), id_);
   DYNLIB_ASSIGN_OR_RETURN(Node * new_root, update.Compact(root, window.first, window.end));
   if (static_cast<double>(LeafUnitBytes(*nodes_, update.made())) >=

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/metrics.h"
+#include "dynlib/base/time.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_batch.h"
@@ -76,6 +77,7 @@ class StoreHarness {
       Run();
     }
   }
+  Instant Now() const { return clock_.Now(); }
   void Kill() {
     store.reset();
     Run();

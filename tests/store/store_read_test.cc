@@ -15,6 +15,7 @@
 #include "dynlib/sim/disk.h"
 #include "dynlib/store/cursor.h"
 #include "dynlib/store/local_store.h"
+#include "dynlib/store/page_file.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_batch.h"
 #include "dynlib/store/store_snapshot.h"
@@ -145,12 +146,17 @@ TEST(StoreReadTest, MultiGetAndGetAsync) {
   DYNLIB_ASSERT_OK(h.Close());
   DYNLIB_ASSERT_OK(h.Open());  // Nothing is in memory but what replaying the log touched.
   for (int round = 0; round < 2; ++round) {
+    const PageFile::Stats before = h.store->stats().pages;
     std::optional<absl::StatusOr<std::optional<std::string>>> answer;
     h.store->GetAsync(NamedTree(), "a", &h.caller, [&](auto value) { answer = std::move(value); });
     EXPECT_FALSE(answer.has_value());  // Never before the call returns.
     h.Run();
     ASSERT_TRUE(answer.has_value());
     EXPECT_THAT(*answer, IsOkAndHolds("1"));
+    // From the disk, then from memory.
+    const PageFile::Stats after = h.store->stats().pages;
+    EXPECT_EQ(after.pages_read - before.pages_read, round == 0 ? 1u : 0u);
+    EXPECT_EQ(after.reads_missed > before.reads_missed, round == 0);
   }
 }
 

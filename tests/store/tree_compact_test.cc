@@ -23,15 +23,17 @@ std::unique_ptr<PageFile> Open(sim::SimDisk& disk) {
   return *PageFile::Open({.growth_bytes_min = 64 << 10}, &disk, "pages");
 }
 
-// All of the tree; the bytes that were rewritten.
-uint64_t CompactAll(Tree& tree, uint64_t window_bytes = kWindowBytes) {
+// All of the tree; the bytes that were rewritten, and, if asked, those that were read.
+uint64_t CompactAll(Tree& tree, uint64_t window_bytes = kWindowBytes, uint64_t* read = nullptr) {
   uint64_t rewritten = 0;
   std::string from;
+  if (read != nullptr) *read = 0;
   do {
     absl::StatusOr<Tree::CompactStep> step = tree.Compact(from, window_bytes);
     EXPECT_THAT(step, IsOk());
     if (!step.ok()) break;
     rewritten += step->rewritten_bytes;
+    if (read != nullptr) *read += step->read_bytes;
     from = step->next;
   } while (!from.empty());
   return rewritten;
@@ -57,6 +59,24 @@ uint64_t FillInRandomOrder(Tree& tree, size_t value_bytes, uint64_t rows) {
     EXPECT_THAT(tree.Apply(batch, tree.position() + 1), IsOk());
   }
   return bytes;
+}
+
+// What is to be packed is read; of what is dense, the branches alone.
+TEST(TreeCompactTest, ItSaysWhatItReads) {
+  sim::SimDisk disk(1);
+  std::unique_ptr<PageFile> file = Open(disk);
+  Tree* const tree = *file->CreateTree(TreeId{1});
+  const uint64_t bytes = FillInRandomOrder(*tree, 100, 20000);
+  ASSERT_THAT(file->Checkpoint(), IsOk());
+  uint64_t read = 0;
+  uint64_t rewritten = CompactAll(*tree, kWindowBytes, &read);
+  EXPECT_GE(rewritten, bytes);
+  EXPECT_GE(read, rewritten);
+  EXPECT_LE(read, rewritten + rewritten / 4);
+  rewritten = CompactAll(*tree, kWindowBytes, &read);
+  EXPECT_EQ(rewritten, 0u);
+  EXPECT_GT(read, 0u);
+  EXPECT_LE(read, bytes / 20);
 }
 
 TEST(TreeCompactTest, IsLikeAMap) {
