@@ -1,4 +1,6 @@
 // What a Store says of itself, and the bounds that it keeps.
+#include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -6,6 +8,7 @@
 #include "dynlib/base/strings.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/store/cursor.h"
+#include "dynlib/store/page.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_batch.h"
 #include "dynlib/store/store_snapshot.h"
@@ -24,34 +27,71 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-// One tree that is never written again, one snapshot that is never let go.
+// One tree that is never written again, one snapshot that is never let go: log and file stay within
+// their bounds while the others are overwritten again and again, and Stats names who keeps what is
+// more.
 TEST(StoreStatsTest, AThousandTreesOneColdOneSnapshotHeld) {
+  constexpr int kTrees = 1000;
+  constexpr int kRows = 4;
+  constexpr uint64_t kValueBytes = 700;
+  constexpr uint64_t kDataBytes = kTrees * kUnitBytes;  // A leaf of one unit each.
   SimDisk disk(1);
   StoreHarness h(&disk);
   DYNLIB_ASSERT_OK(h.Open());
   std::vector<NamedTree> trees;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < kTrees; ++i) {
     DYNLIB_ASSERT_OK_AND_ASSIGN(NamedTree tree, h.OpenTree(Cat("tree", i)));
     trees.push_back(tree);
   }
-  StoreBatch cold;
-  cold.Put(trees[0], "cold", "for ever");
-  DYNLIB_ASSERT_OK(h.Write(std::move(cold)).status);
-  const StoreSnapshot held = h.store->snapshot("forgotten report");
-  for (int i = 0; i < 3000; ++i) {
+  uint64_t file_bytes_max = 0;
+  const auto overwrite = [&](const NamedTree& tree, char c) {
     StoreBatch batch;
-    batch.Put(trees[1 + i % 999], "k", std::string(300, 'v'));
-    DYNLIB_ASSERT_OK(h.Write(std::move(batch)).status);
-    ASSERT_LE(h.store->LogStats().segments_in_use, 8u);
+    for (int row = 0; row < kRows; ++row) {
+      batch.Put(tree, Cat("row", row), std::string(kValueBytes, c));
+    }
+    ASSERT_THAT(h.Write(std::move(batch)).status, IsOk());
+    const Store::Stats stats = h.store->stats();
+    // What two checkpoints have yet to cover, in segments of 64 KiB.
+    ASSERT_LE(stats.log_bytes, 4 * h.options.checkpoint_after_bytes);
+    ASSERT_LE(stats.log.segments_in_use, 8u);
+    file_bytes_max = std::max(file_bytes_max, stats.pages.file_bytes);
+  };
+  const auto overwrite_the_warm = [&](char c) {
+    for (int i = 1; i < kTrees && !HasFatalFailure(); ++i) overwrite(trees[i], c);
+  };
+  overwrite(trees[0], 'c');
+  for (char c = 'a'; c < 'f'; ++c) overwrite_the_warm(c);
+  ASSERT_FALSE(HasFatalFailure());
+  EXPECT_LE(file_bytes_max, kDataBytes * 5 / 4) << "the data, and what two checkpoints differ in";
+  EXPECT_THAT(h.store->stats().culprits, IsEmpty());
+
+  {
+    const StoreSnapshot held = h.store->snapshot("forgotten report");
+    for (char c = 'f'; c < 'p'; ++c) overwrite_the_warm(c);
+    const Store::Stats stats = h.store->stats();
+    EXPECT_GE(stats.pages.used_bytes, 2 * kDataBytes - kUnitBytes)
+        << "the data twice: what it keeps";
+    EXPECT_LE(file_bytes_max, kDataBytes * 5 / 2);
+    ASSERT_EQ(stats.snapshots.size(), 1u);
+    EXPECT_EQ(stats.snapshots[0].label, "forgotten report");
+    EXPECT_GE(stats.snapshots[0].kept_bytes, kDataBytes - kUnitBytes);
+    EXPECT_THAT(stats.culprits, ElementsAre(HasSubstr("snapshot forgotten report")));
+    EXPECT_EQ(stats.trees.size(), 1001u);
+    EXPECT_THAT(held.Get(trees[500], "row0"), IsOkAndHolds(std::string(kValueBytes, 'e')));
   }
-  const Store::Stats stats = h.store->stats();
-  EXPECT_EQ(stats.trees.size(), 1001u);
-  EXPECT_LE(stats.log_bytes, 8u * (64 << 10));
-  ASSERT_EQ(stats.snapshots.size(), 1u);
-  EXPECT_EQ(stats.snapshots[0].label, "forgotten report");
-  EXPECT_THAT(stats.culprits, Contains(HasSubstr("forgotten report")));
+  // Let go, the space is there for what comes next.
+  const uint64_t before = file_bytes_max;
+  for (char c = 'p'; c < 's'; ++c) overwrite_the_warm(c);
+  EXPECT_EQ(file_bytes_max, before);
+  EXPECT_LE(h.store->stats().pages.used_bytes, kDataBytes * 5 / 4);
+  EXPECT_THAT(h.store->stats().culprits, IsEmpty());
+
   DYNLIB_ASSERT_OK(h.Reopen());
-  EXPECT_THAT(h.store->Get(*h.store->FindTree("tree0"), "cold"), IsOkAndHolds("for ever"));
+  for (int i = 0; i < kTrees; ++i) {
+    const NamedTree tree = *h.store->FindTree(Cat("tree", i));
+    ASSERT_THAT(h.store->Get(tree, "row3"),
+                IsOkAndHolds(std::string(kValueBytes, i == 0 ? 'c' : 'r')));
+  }
 }
 
 // They have no label: the tree is named.
