@@ -83,21 +83,6 @@ TEST(StoreRecordTest, AGroupComesBackAndDamageDoesNot) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version 3")));
 }
 
-// The bytes of docs/format/wal.md.
-TEST(StoreRecordTest, WorkedExample) {
-  GroupEncoder encoder;
-  WriteBatch put;
-  put.Put("user", "7");
-  encoder.Add(kDefaultTree, put);
-  encoder.EndWrite();
-  WriteBatch remove;
-  remove.Delete("a");
-  encoder.Add(TreeId{16}, remove);
-  encoder.EndWrite();
-  EXPECT_EQ(encoder.Take(),
-            std::string("\x02\x01\x04user\x01\x37\x00\x04\x10\x02\x01\x61\x00", 16));
-}
-
 TEST(StoreTest, WritesAreReadBackNowAndAfterAPowerFailure) {
   SimDisk disk(1);
   StoreHarness h(&disk);
