@@ -5,6 +5,7 @@
 #include "dynlib/base/check.h"
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
+#include "dynlib/base/strings.h"
 
 namespace dynlib::store {
 namespace {
@@ -282,6 +283,44 @@ std::optional<BatchHeader> DecodeBatchTrailer(std::string_view bytes, uint64_t e
       Verify(trailer, Part::kTrailer, end - total_length, identity, segment);
   if (header.has_value()) *offset = end - total_length;
   return header;
+}
+
+namespace {
+
+constexpr std::string_view kNoSuchThing = "does not begin as one";
+
+std::string Mismatch(std::string_view content_and_checksum, uint64_t seed) {
+  const std::string_view content = content_and_checksum.substr(0, content_and_checksum.size() - 8);
+  const uint64_t expected = LoadFixed<uint64_t>(content.data() + content.size());
+  const uint64_t checksum = Checksum(content, seed);
+  if (checksum == expected) return Cat("has the right checksum ", Hex(expected), ", and is none");
+  return Cat("has checksum ", Hex(checksum), ", expected ", Hex(expected));
+}
+
+}  // namespace
+
+std::string WhyNoSegmentHeader(std::string_view bytes, uint64_t segment) {
+  const bool begins =
+      bytes.size() >= kSegmentHeaderBytes && LoadFixed<uint64_t>(bytes.data()) == kSegmentMagic;
+  if (!begins) return std::string(kNoSuchThing);
+  return Mismatch(bytes.substr(0, kSegmentHeaderBytes),
+                  Seed(Part::kSegmentHeader, {0, segment, 0}, 0));
+}
+
+std::string WhyNoBatchHeader(std::string_view bytes, uint64_t offset) {
+  if (offset >= bytes.size()) return "would be behind the end of the file";
+  const std::optional<uint64_t> length = PeekHeaderLength(bytes.substr(offset));
+  if (!length.has_value()) return std::string(kNoSuchThing);
+  const std::string_view header = bytes.substr(offset, *length);
+  return Mismatch(header, Seed(Part::kHeader, PeekLife(header), offset));
+}
+
+std::string WhyNoBatchTrailer(std::string_view bytes, uint64_t offset, const BatchHeader& header) {
+  const uint64_t length = BatchTrailerLength(header.frames.size());
+  if (offset + header.total_length > bytes.size()) return "would be behind the end of the file";
+  const std::string_view trailer = bytes.substr(offset + header.total_length - length, length);
+  return Mismatch(trailer.substr(0, length - kBatchFooterBytes),
+                  Seed(Part::kTrailer, header.life, offset));
 }
 
 }  // namespace dynlib::store

@@ -132,6 +132,12 @@ std::optional<BatchHeader> DecodeBatchTrailer(std::string_view bytes, uint64_t e
                                               uint64_t identity, uint64_t segment,
                                               uint64_t* offset);
 
+// For people, of what does not decode: both checksums, if it looks like one. Of a trailer: that of
+// the batch with that header, which stands at `offset`.
+std::string WhyNoSegmentHeader(std::string_view bytes, uint64_t segment);
+std::string WhyNoBatchHeader(std::string_view bytes, uint64_t offset);
+std::string WhyNoBatchTrailer(std::string_view bytes, uint64_t offset, const BatchHeader& header);
+
 // True for a kind that this version writes.
 bool IsFrameKind(uint8_t kind);
 

@@ -99,6 +99,10 @@ absl::Status NodeLog::ReadEntries(StreamId stream, uint64_t after_slot,
                                   absl::FunctionRef<absl::Status(LogRecord)> take) const {
   return impl_->ReadEntries(stream, after_slot, take);
 }
+absl::StatusOr<uint64_t> NodeLog::Verify(absl::FunctionRef<bool(uint64_t)> go_on,
+                                         absl::FunctionRef<void(const absl::Status&)> fault) const {
+  return impl_->Verify(go_on, fault);
+}
 void NodeLog::Append(std::vector<LogRecord> records, Executor* executor,
                      absl::AnyInvocable<void(absl::Status)> done) {
   impl_->Append(std::move(records), executor, std::move(done));

@@ -199,6 +199,15 @@ class NodeLog {
   absl::Status ReadEntries(StreamId stream, uint64_t after_slot,
                            absl::FunctionRef<absl::Status(LogRecord)> take) const;
 
+  // Reads the segments in use from disk, and checks all of each that was durable when this was
+  // called: header, and of every batch header, trailer and payloads. Says what is wrong to `fault`,
+  // which must not call the log: kDataLoss with file, offset and, where there are two, both
+  // checksums. Any thread, while others append and release; blocks, and holds a segment in memory.
+  // Returns how many batches are whole; kCancelled when `go_on`, told of each mebibyte or less that
+  // was read, says false.
+  absl::StatusOr<uint64_t> Verify(absl::FunctionRef<bool(uint64_t bytes)> go_on,
+                                  absl::FunctionRef<void(const absl::Status&)> fault) const;
+
   void Append(std::vector<LogRecord> records, Executor* executor,
               absl::AnyInvocable<void(absl::Status)> done);
 
@@ -290,6 +299,7 @@ class NodeLog {
 
   struct Stats {
     uint64_t segments_in_use = 0;
+    uint64_t segment_file_bytes = 0;  // Of those.
     uint64_t segments_spare = 0;
     uint64_t segments_recycled = 0;
     uint64_t batches = 0;

@@ -421,6 +421,9 @@ NodeLog::Stats NodeLog::Impl::GetStats() const {
   std::lock_guard lock(index_mutex_);
   CatchUpLocked();
   stats.segments_in_use = index_.segments().size();
+  for (const auto& [generation, segment] : index_.segments()) {
+    stats.segment_file_bytes += segment.segment_bytes;
+  }
   stats.full_streams = index_.full_streams().size();
   NameHoldersLocked(stats);
   return stats;

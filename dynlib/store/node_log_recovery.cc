@@ -57,28 +57,6 @@ absl::Status ReadStubbornly(File* file, uint64_t offset, std::span<char> out) {
   return status;
 }
 
-// Reads the whole file into `out`; what the device cannot read becomes zeros. Returns how much that
-// is.
-absl::StatusOr<uint64_t> ReadWhole(File* file, std::span<char> out) {
-  uint64_t unreadable_bytes = 0;
-  for (uint64_t at = 0; at < out.size(); at += kReadBytes) {
-    const uint64_t length = std::min<uint64_t>(kReadBytes, out.size() - at);
-    absl::Status status = file->ReadAt(at, out.subspan(at, length));
-    if (status.ok()) continue;
-    if (status.code() != absl::StatusCode::kDataLoss) return status;
-    for (uint64_t piece = at; piece < at + length; piece += kReadPieceBytes) {
-      const std::span<char> part =
-          out.subspan(piece, std::min(kReadPieceBytes, at + length - piece));
-      status = ReadStubbornly(file, piece, part);
-      if (status.ok()) continue;
-      if (status.code() != absl::StatusCode::kDataLoss) return status;
-      std::fill(part.begin(), part.end(), '\0');
-      unreadable_bytes += part.size();
-    }
-  }
-  return unreadable_bytes;
-}
-
 class Recoverer {
  public:
   Recoverer(const NodeLog::Options& options, Disk* disk, const std::string& dir,
@@ -181,7 +159,8 @@ absl::Status Recoverer::ReadSegment(uint64_t number) {
   DYNLIB_ASSIGN_OR_RETURN(segment.size, file->Size());
   // One buffer for all: to fault in fresh memory for each took longer than to read.
   const std::span<char> bytes(buffer_.Get(segment.size), segment.size);
-  DYNLIB_ASSIGN_OR_RETURN(segment.unreadable_bytes, ReadWhole(file.get(), bytes));
+  DYNLIB_ASSIGN_OR_RETURN(segment.unreadable_bytes,
+                          ReadWhole(file.get(), bytes, [](uint64_t) { return true; }));
   found_->read_bytes += segment.size;
   segment.scanned =
       ScanSegment(std::string_view(bytes.data(), bytes.size()), options_.identity, number);
@@ -511,6 +490,28 @@ std::string SegmentPath(const std::string& dir, uint64_t number) {
   char name[32];
   std::snprintf(name, sizeof(name), "%08llu.seg", static_cast<unsigned long long>(number));
   return Cat(dir, "/", std::string_view(name));
+}
+
+absl::StatusOr<uint64_t> ReadWhole(File* file, std::span<char> out,
+                                   absl::FunctionRef<bool(uint64_t)> go_on) {
+  uint64_t unreadable_bytes = 0;
+  for (uint64_t at = 0; at < out.size(); at += kReadBytes) {
+    const uint64_t length = std::min<uint64_t>(kReadBytes, out.size() - at);
+    if (!go_on(length)) return absl::CancelledError("the reading was ended by its caller");
+    absl::Status status = file->ReadAt(at, out.subspan(at, length));
+    if (status.ok()) continue;
+    if (status.code() != absl::StatusCode::kDataLoss) return status;
+    for (uint64_t piece = at; piece < at + length; piece += kReadPieceBytes) {
+      const std::span<char> part =
+          out.subspan(piece, std::min(kReadPieceBytes, at + length - piece));
+      status = ReadStubbornly(file, piece, part);
+      if (status.ok()) continue;
+      if (status.code() != absl::StatusCode::kDataLoss) return status;
+      std::fill(part.begin(), part.end(), '\0');
+      unreadable_bytes += part.size();
+    }
+  }
+  return unreadable_bytes;
 }
 
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/store/aligned_buffer.h"
@@ -48,6 +50,11 @@ std::string SegmentPath(const std::string& dir, uint64_t number);
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,
                                         const std::string& dir, NodeLog::Entries entries,
                                         NodeLog::Recovery* found);
+
+// Reads the whole file into `out`; what the device cannot read becomes zeros. Returns how much that
+// is; kCancelled when `go_on`, told of each mebibyte or less that was read, says false.
+absl::StatusOr<uint64_t> ReadWhole(File* file, std::span<char> out,
+                                   absl::FunctionRef<bool(uint64_t bytes)> go_on);
 
 // Reads payloads, those near each other with one call of the disk.
 class PayloadReader {

@@ -61,8 +61,13 @@ Candidates FindBatches(std::string_view bytes, uint64_t identity, uint64_t segme
 // Fills in which payloads do not verify, and says what is wrong.
 void Examine(std::string_view bytes, ScannedBatch& batch) {
   std::string problem;
-  if (!batch.header_ok) problem = "its header does not verify";
-  if (!batch.trailer_ok) problem = "its trailer does not verify";
+  if (!batch.header_ok) {
+    problem = Cat("its header does not verify: it ", WhyNoBatchHeader(bytes, batch.offset));
+  }
+  if (!batch.trailer_ok) {
+    problem = Cat("its trailer does not verify: it ",
+                  WhyNoBatchTrailer(bytes, batch.offset, batch.header));
+  }
   const std::vector<FrameInfo>& frames = batch.header.frames;
   std::vector<bool> damaged(frames.size());
   batch.first_bytes.assign(frames.size(), '\0');

@@ -129,6 +129,8 @@ class NodeLog::Impl : public std::enable_shared_from_this<NodeLog::Impl> {
   Stats GetStats() const;
   absl::Status ReadEntries(StreamId stream, uint64_t after_slot,
                            absl::FunctionRef<absl::Status(LogRecord)> take) const;
+  absl::StatusOr<uint64_t> Verify(absl::FunctionRef<bool(uint64_t)> go_on,
+                                  absl::FunctionRef<void(const absl::Status&)> fault) const;
 
  private:
   using Pending = Batch::Pending;

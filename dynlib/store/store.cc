@@ -86,6 +86,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
     return absl::DataLossError(Cat(dir, "/pages: missing, and the log was used"));
   }
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PageFile> pages, std::move(opened));
+  found->notes = pages->notes();
   if (!folder.mark.has_pages || !folder.mark.has_log) {
     DYNLIB_RETURN_IF_ERROR(CompleteFolder(disk, dir));
   }
@@ -93,17 +94,19 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kDefaultTree));
   Replay replay(options, pages.get(), log.get(), &logged, found);
   DYNLIB_RETURN_IF_ERROR(replay.Run());
-  auto impl = std::make_shared<Impl>(options, executors, clock, std::move(log), std::move(pages),
-                                     std::move(folder.lock));
+  auto impl = std::make_shared<Impl>(options, disk, std::move(dir), executors, clock,
+                                     std::move(log), std::move(pages), std::move(folder.lock));
   impl->Owe(replay.TakeOwed());
   DYNLIB_RETURN_IF_ERROR(impl->LoadCatalogue());
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }
 
-Store::Impl::Impl(const Options& options, Executors executors, const Clock* clock,
-                  std::unique_ptr<NodeLog> log, std::unique_ptr<PageFile> pages,
+Store::Impl::Impl(const Options& options, Disk* disk, std::string dir, Executors executors,
+                  const Clock* clock, std::unique_ptr<NodeLog> log, std::unique_ptr<PageFile> pages,
                   std::unique_ptr<DiskLock> lock)
     : options_(options),
+      disk_(disk),
+      dir_(std::move(dir)),
       executors_(executors),
       clock_(clock),
       max_group_bytes_(MaxGroupBytes(options.log)),

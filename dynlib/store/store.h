@@ -207,9 +207,11 @@ class Store {
   absl::Status Close();
   void Close(Executor* executor, Done done);
 
-  // Reads all pages of both checkpoints from disk and checks them; the log was read whole by Open.
-  // The first fault found, after all that can be reached was looked at. Writes go on meanwhile.
-  // Blocking.
+  // Reads everything from disk and checks it: STORE; both superblocks, the directories and bitmaps
+  // they name, all pages of both checkpoints (PageFile::Verify); and of the log's segments in use
+  // all that was durable when this came to them (NodeLog::Verify). Not read: free space, segments
+  // not in use, what is in memory alone. Returns the first fault found, after all that can be
+  // reached was looked at; `report` has the first hundred. Writes go on meanwhile. Blocking.
   absl::Status Verify(PageFile::VerifyReport* report = nullptr,
                       const VerifyProgress& progress = nullptr);
   // Calls `fetch` for each damaged range of the tree, puts what it returns in the place of what was

@@ -183,6 +183,12 @@ absl::StatusOr<StoreFolder> OpenFolder(Disk* disk, std::string_view dir, bool cr
   return folder;
 }
 
+absl::Status VerifyFolder(Disk* disk, std::string_view dir) {
+  const absl::Status read = ReadMark(disk, dir).status();
+  if (!absl::IsNotFound(read)) return read;
+  return absl::DataLossError(Cat(dir, "/", kMark, ": missing"));
+}
+
 absl::Status CompleteFolder(Disk* disk, std::string_view dir) {
   return WriteMark(disk, dir, {.has_pages = true, .has_log = true});
 }

@@ -49,6 +49,8 @@ struct StoreFolder {
 // The folder is as it was then.
 absl::StatusOr<StoreFolder> OpenFolder(Disk* disk, std::string_view dir, bool create,
                                        const PageFile::Options& pages);
+// Reads STORE again. kDataLoss when it is damaged or missing.
+absl::Status VerifyFolder(Disk* disk, std::string_view dir);
 // Says in STORE that pages and log are there, which are durable.
 absl::Status CompleteFolder(Disk* disk, std::string_view dir);
 

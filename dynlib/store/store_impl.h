@@ -66,7 +66,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
  public:
   using Entry = NamedTree::Entry;
 
-  Impl(const Options& options, Executors executors, const Clock* clock,
+  Impl(const Options& options, Disk* disk, std::string dir, Executors executors, const Clock* clock,
        std::unique_ptr<NodeLog> log, std::unique_ptr<PageFile> pages,
        std::unique_ptr<DiskLock> lock);
   // Once, before anything else, after recovery: learns the names of the trees.
@@ -104,9 +104,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   absl::Status Health() const;
   NodeLog::Stats LogStats() const;
   Stats GetStats() const;
-  absl::Status Verify(PageFile::VerifyReport* report, const VerifyProgress& progress) {
-    return pages_->Verify(report, progress);
-  }
+  absl::Status Verify(PageFile::VerifyReport* report, const VerifyProgress& progress);
   absl::StatusOr<std::vector<DamagedRange>> Repair(const NamedTree& tree, const FetchRows& fetch);
 
   // Null for one that was dropped, or that is another store's. Nothing here is written: readers
@@ -270,6 +268,8 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   void MakeMemoryIfDue();
 
   const Options options_;
+  Disk* const disk_;
+  const std::string dir_;
   const Executors executors_;
   const Clock* const clock_;
   const uint64_t max_group_bytes_;

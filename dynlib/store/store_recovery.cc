@@ -32,7 +32,7 @@ Store::Replay::Replay(const Options& options, PageFile* pages, NodeLog* log,
 
 absl::Status Store::Replay::Run() {
   found_.clean_close = logged_.clean_close;
-  found_.notes = logged_.notes;
+  found_.notes.insert(found_.notes.end(), logged_.notes.begin(), logged_.notes.end());
   const NodeLog::RecoveredStream& stream = logged_.streams[kStoreStream];
   if (stream.lost_batch) {
     return absl::DataLossError(Cat("a batch of the log is missing: ", FirstNote()));
