@@ -81,13 +81,15 @@ NodeLog::~NodeLog() { impl_->Stop(); }
 absl::StatusOr<std::unique_ptr<NodeLog>> NodeLog::Open(const Options& options, Disk* disk,
                                                        std::string dir, Executor* log_executor,
                                                        const Clock* clock, MetricsSink* metrics,
-                                                       Recovery* found, Entries entries) {
+                                                       Recovery* found, Entries entries,
+                                                       const ReadProgress& progress) {
   DYNLIB_RETURN_IF_ERROR(Validate(options));
   *found = {};
   DYNLIB_RETURN_IF_ERROR(MakeDir(disk, dir));
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DiskLock> lock, disk->Lock(Cat(dir, "/LOCK")));
   const Instant start = clock->Now();
-  DYNLIB_ASSIGN_OR_RETURN(RecoveredLog recovered, RecoverLog(options, disk, dir, entries, found));
+  DYNLIB_ASSIGN_OR_RETURN(RecoveredLog recovered,
+                          RecoverLog(options, disk, dir, entries, progress, found));
   found->took = clock->Now() - start;
   auto impl = std::make_shared<Impl>(options, disk, std::move(dir), log_executor, clock, metrics,
                                      std::move(lock), std::move(recovered.index), recovered);

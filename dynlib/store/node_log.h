@@ -66,6 +66,7 @@
 #define DYNLIB_STORE_NODE_LOG_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -175,6 +176,9 @@ class NodeLog {
   // reads them with ReadEntries, so that memory does not grow with the log.
   enum class Entries { kInRecovery, kLater };
 
+  // Called with bytes of segment files, read and in all; false ends the reading.
+  using ReadProgress = std::function<bool(uint64_t read, uint64_t total)>;
+
   // kInvalidArgument naming the field, its value and its range: what Open says before all else.
   static absl::Status Validate(const Options& options);
   // What Options::max_batch_bytes stands for.
@@ -183,13 +187,14 @@ class NodeLog {
   // Creates `dir` if needed, locks it (kAlreadyExists if another log has it), reads what is there.
   // Errors besides the disk's own: kInvalidArgument for an option, kFailedPrecondition for a
   // directory of a newer format version or of another identity, in which nothing was changed then.
-  // Damage is not an error here: see Recovery.
-  // Holds a segment in memory while it runs.
+  // Damage is not an error here: see Recovery. kCancelled: `progress`, called at least once for
+  // each mebibyte read, said so. Holds a segment in memory while it runs.
   static absl::StatusOr<std::unique_ptr<NodeLog>> Open(const Options& options, Disk* disk,
                                                        std::string dir, Executor* log_executor,
                                                        const Clock* clock, MetricsSink* metrics,
                                                        Recovery* found,
-                                                       Entries entries = Entries::kInRecovery);
+                                                       Entries entries = Entries::kInRecovery,
+                                                       const ReadProgress& progress = nullptr);
   ~NodeLog();
 
   // Calls `take` with the stream's durable entries after `after_slot`, in slot order, until it

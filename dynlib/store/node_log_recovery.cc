@@ -60,8 +60,14 @@ absl::Status ReadStubbornly(File* file, uint64_t offset, std::span<char> out) {
 class Recoverer {
  public:
   Recoverer(const NodeLog::Options& options, Disk* disk, const std::string& dir,
-            NodeLog::Entries entries, NodeLog::Recovery* found)
-      : options_(options), disk_(disk), dir_(dir), entries_(entries), found_(found) {}
+            NodeLog::Entries entries, const NodeLog::ReadProgress& progress,
+            NodeLog::Recovery* found)
+      : options_(options),
+        disk_(disk),
+        dir_(dir),
+        entries_(entries),
+        progress_(progress),
+        found_(found) {}
 
   absl::StatusOr<RecoveredLog> Run() {
     DYNLIB_RETURN_IF_ERROR(ReadFiles());
@@ -123,9 +129,11 @@ class Recoverer {
   Disk* const disk_;
   const std::string& dir_;
   const NodeLog::Entries entries_;
+  const NodeLog::ReadProgress& progress_;
   NodeLog::Recovery* const found_;
 
   AlignedBuffer buffer_;
+  uint64_t total_bytes_ = 0;             // Of all segment files.
   std::vector<std::string> unfinished_;  // Paths.
   std::vector<SegmentFile> files_;
   std::map<uint64_t, const SegmentFile*> by_generation_;
@@ -136,13 +144,22 @@ class Recoverer {
 
 absl::Status Recoverer::ReadFiles() {
   DYNLIB_ASSIGN_OR_RETURN(std::vector<std::string> names, disk_->List(dir_));
+  std::vector<uint64_t> numbers;
   for (const std::string& name : names) {
     if (name.ends_with(kUnfinishedSuffix)) {
       unfinished_.push_back(Cat(dir_, "/", name));
     } else if (std::optional<uint64_t> number = ParseSegmentName(name); number.has_value()) {
-      DYNLIB_RETURN_IF_ERROR(ReadSegment(*number));
+      numbers.push_back(*number);
     }
   }
+  for (uint64_t number : numbers) {
+    if (progress_ == nullptr) break;
+    DYNLIB_ASSIGN_OR_RETURN(const auto file,
+                            disk_->Open(SegmentPath(dir_, number), OpenMode::kRead));
+    DYNLIB_ASSIGN_OR_RETURN(const uint64_t size, file->Size());
+    total_bytes_ += size;
+  }
+  for (uint64_t number : numbers) DYNLIB_RETURN_IF_ERROR(ReadSegment(number));
   buffer_.Free();
   for (const SegmentFile& file : files_) {
     log_.last_number = std::max(log_.last_number, file.number);
@@ -159,9 +176,11 @@ absl::Status Recoverer::ReadSegment(uint64_t number) {
   DYNLIB_ASSIGN_OR_RETURN(segment.size, file->Size());
   // One buffer for all: to fault in fresh memory for each took longer than to read.
   const std::span<char> bytes(buffer_.Get(segment.size), segment.size);
-  DYNLIB_ASSIGN_OR_RETURN(segment.unreadable_bytes,
-                          ReadWhole(file.get(), bytes, [](uint64_t) { return true; }));
-  found_->read_bytes += segment.size;
+  const auto go_on = [this](uint64_t length) {
+    found_->read_bytes += length;
+    return progress_ == nullptr || progress_(found_->read_bytes, total_bytes_);
+  };
+  DYNLIB_ASSIGN_OR_RETURN(segment.unreadable_bytes, ReadWhole(file.get(), bytes, go_on));
   segment.scanned =
       ScanSegment(std::string_view(bytes.data(), bytes.size()), options_.identity, number);
   if (segment.unreadable_bytes > 0) {
@@ -516,8 +535,9 @@ absl::StatusOr<uint64_t> ReadWhole(File* file, std::span<char> out,
 
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,
                                         const std::string& dir, NodeLog::Entries entries,
+                                        const NodeLog::ReadProgress& progress,
                                         NodeLog::Recovery* found) {
-  return Recoverer(options, disk, dir, entries, found).Run();
+  return Recoverer(options, disk, dir, entries, progress, found).Run();
 }
 
 PayloadReader::PayloadReader(Disk* disk, std::string dir, uint64_t identity)

@@ -49,6 +49,7 @@ std::string SegmentPath(const std::string& dir, uint64_t number);
 // Everything that is found is durable when this returns OK.
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,
                                         const std::string& dir, NodeLog::Entries entries,
+                                        const NodeLog::ReadProgress& progress,
                                         NodeLog::Recovery* found);
 
 // Reads the whole file into `out`; what the device cannot read becomes zeros. Returns how much that

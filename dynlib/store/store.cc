@@ -67,15 +67,25 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   Recovery unwanted;
   if (found == nullptr) found = &unwanted;
   *found = {};
+  const Instant start = clock->Now();
+  OpenProgress so_far;
+  const auto log_read = [&](uint64_t read, uint64_t total) {
+    so_far.log_bytes = read;
+    so_far.log_bytes_total = total;
+    return options.open_progress(so_far);
+  };
   // Looks at the pages' format as well: the log may write when it is opened.
   DYNLIB_ASSIGN_OR_RETURN(StoreFolder folder,
                           OpenFolder(disk, dir, options.create_if_missing, options.pages));
   NodeLog::Options log_options = options.log;
   log_options.payload_version_max = kStoreRecordVersion;
   NodeLog::Recovery logged;
-  DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<NodeLog> log,
-                          NodeLog::Open(log_options, disk, Cat(dir, "/log"), executors.log, clock,
-                                        metrics, &logged, NodeLog::Entries::kLater));
+  DYNLIB_ASSIGN_OR_RETURN(
+      std::unique_ptr<NodeLog> log,
+      NodeLog::Open(log_options, disk, Cat(dir, "/log"), executors.log, clock, metrics, &logged,
+                    NodeLog::Entries::kLater,
+                    options.open_progress == nullptr ? NodeLog::ReadProgress()
+                                                     : NodeLog::ReadProgress(log_read)));
   PageFile::Options page_options = options.pages;
   page_options.log_batch = logged.last_batch;
   // An older program made the mark before them.
@@ -92,12 +102,23 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   }
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kCatalogueTree));
   DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kDefaultTree));
+  const Instant replay_start = clock->Now();
   Replay replay(options, pages.get(), log.get(), &logged, found);
+  if (options.open_progress != nullptr) {
+    so_far.applied_bytes_total = log->RetainedBytes(kStoreStream);
+    replay.SetProgress([&](uint64_t applied) {
+      so_far.applied_bytes = applied;
+      return options.open_progress(so_far);
+    });
+  }
   DYNLIB_RETURN_IF_ERROR(replay.Run());
+  found->log_took = logged.took;
+  found->apply_took = clock->Now() - replay_start;
   auto impl = std::make_shared<Impl>(options, disk, std::move(dir), executors, clock,
                                      std::move(log), std::move(pages), std::move(folder.lock));
   impl->Owe(replay.TakeOwed());
   DYNLIB_RETURN_IF_ERROR(impl->LoadCatalogue());
+  found->took = clock->Now() - start;
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }
 

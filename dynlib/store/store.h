@@ -90,6 +90,14 @@ class Store {
   // The rows of the range as they should be, puts alone.
   using FetchRows = std::function<absl::StatusOr<WriteBatch>(const DamagedRange&)>;
 
+  // How far Open is: it reads the log, and then applies what no checkpoint has.
+  struct OpenProgress {
+    uint64_t log_bytes = 0;
+    uint64_t log_bytes_total = 0;
+    uint64_t applied_bytes = 0;        // of writes, with what the log adds to each
+    uint64_t applied_bytes_total = 0;  // at most; 0 until the log was read
+  };
+
   struct Options {
     NodeLog::Options log;
     PageFile::Options pages;
@@ -110,6 +118,9 @@ class Store {
     // Repair. Called by whoever applies writes: the thread of `apply`, one that writes, or that of
     // Open, when the log's writes are applied again; the tree's name() is then all there is of it.
     FetchRows fetch_rows = nullptr;
+    // Called by Open, on its thread, about once for each mebibyte of the log that it reads or
+    // applies. False ends it, with kCancelled: the next one begins anew.
+    std::function<bool(const OpenProgress&)> open_progress = nullptr;
   };
 
   // Each may block on files. They may be one; then writes wait for checkpoints.
@@ -130,6 +141,9 @@ class Store {
     uint64_t replayed_batches = 0;   // Writes.
     uint64_t cut_batches = 0;        // Groups of writes, torn at the log's end, never acknowledged.
     std::vector<std::string> notes;  // What was damaged or cut, for people.
+    Duration took{};                 // Of Open, from its call.
+    Duration log_took{};             // Of that, reading the log,
+    Duration apply_took{};           // and applying what no checkpoint has.
   };
 
   using WriteDone = absl::AnyInvocable<void(WriteResult)>;

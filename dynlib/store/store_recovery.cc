@@ -17,6 +17,7 @@ namespace {
 // one.
 constexpr uint64_t kGatherBytesMin = 8 << 20;
 constexpr uint64_t kGatherBytesMax = 256 << 20;
+constexpr uint64_t kTellBytes = 1 << 20;
 
 }  // namespace
 
@@ -74,7 +75,16 @@ absl::Status Store::Replay::ApplyEntry(const LogRecord& entry) {
     DYNLIB_RETURN_IF_ERROR(ApplyChange(change, entry.slot));
   }
   found_.replayed_batches += group.writes;
-  return gathered_bytes_ < gather_bytes_ ? absl::OkStatus() : Flush();
+  if (gathered_bytes_ >= gather_bytes_) DYNLIB_RETURN_IF_ERROR(Flush());
+  return Tell(entry.payload.size() + NodeLog::kRecordOverheadBytes);
+}
+
+absl::Status Store::Replay::Tell(uint64_t bytes) {
+  applied_bytes_ += bytes;
+  if (progress_ == nullptr || applied_bytes_ - told_bytes_ < kTellBytes) return absl::OkStatus();
+  told_bytes_ = applied_bytes_;
+  if (progress_(applied_bytes_)) return absl::OkStatus();
+  return absl::CancelledError("the opening was ended by its caller");
 }
 
 absl::Status Store::Replay::ApplyChange(LoggedChange& change, uint64_t slot) {

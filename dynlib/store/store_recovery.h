@@ -5,6 +5,7 @@
 #define DYNLIB_STORE_STORE_RECOVERY_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -31,6 +32,10 @@ class Store::Replay {
   Replay(const Options& options, PageFile* pages, NodeLog* log, NodeLog::Recovery* logged,
          Store::Recovery* found);
 
+  // Told of bytes of the log's entries, about once for each mebibyte; false ends it.
+  void SetProgress(std::function<bool(uint64_t applied)> progress) {
+    progress_ = std::move(progress);
+  }
   // Damaged pages that a write needs are replaced by what `fetch_rows` has. If it has nothing, what
   // is written to their keys is owed, and all else is applied; then no checkpoint may be made of
   // the trees.
@@ -41,6 +46,7 @@ class Store::Replay {
   std::string FirstNote() const { return logged_.notes.empty() ? "" : logged_.notes.front(); }
   uint64_t CutAt(const NodeLog::RecoveredStream& stream);
   absl::Status ApplyEntry(const LogRecord& entry);
+  absl::Status Tell(uint64_t bytes);
   absl::Status ApplyChange(LoggedChange& change, uint64_t slot);
   absl::Status Flush();
   absl::Status MendFor(const absl::Status& damage);
@@ -61,6 +67,9 @@ class Store::Replay {
   std::map<TreeId, std::string> names_;
   WriteBatch rows_;
   uint64_t gathered_bytes_ = 0;
+  std::function<bool(uint64_t)> progress_;
+  uint64_t applied_bytes_ = 0;
+  uint64_t told_bytes_ = 0;
   uint64_t through_ = 0;
   OwedWrites owed_;
   // What cannot be read while the store is open: writes to it are owed, one like the other.

@@ -10,6 +10,8 @@
 #include "dynlib/base/coding.h"
 #include "dynlib/base/metrics.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/base/time.h"
+#include "dynlib/runtime/clock.h"
 #include "dynlib/sim/disk.h"
 #include "dynlib/sim/file_image.h"
 #include "dynlib/store/log_format.h"
@@ -176,6 +178,79 @@ TEST(StoreOpenTest, ALogRecordOfVersionOneIsRead) {
                          std::string("\x02\x04gone", 6));
   DYNLIB_ASSERT_OK(h.Open());
   EXPECT_EQ(h.Scan(), (Contents{{"old", "v"}}));
+}
+
+// --- How far it is, and how long it took.
+
+TEST(StoreOpenTest, SaysHowFarItIsAndCanBeEnded) {
+  SimDisk disk(1);
+  StoreHarness h(&disk);
+  h.options.log.segment_bytes = 2 << 20;
+  h.options.log.max_batch_bytes = 512 << 10;
+  h.options.log.max_queued_bytes = 1 << 20;
+  h.options.checkpoint_after_bytes = 64 << 20;
+  DYNLIB_ASSERT_OK(h.Open());
+  for (int i = 0; i < 10; ++i) {
+    DYNLIB_ASSERT_OK(h.Write(Put(Cat("k", i), std::string(400 << 10, 'v'))));
+  }
+  const Contents rows = h.Scan();
+  h.Kill();
+
+  int calls = 0;
+  int end_at = 0;
+  Store::OpenProgress last;
+  h.options.open_progress = [&](const Store::OpenProgress& so_far) {
+    EXPECT_GE(so_far.log_bytes, last.log_bytes);
+    EXPECT_GE(so_far.log_bytes_total, so_far.log_bytes);
+    EXPECT_GE(so_far.applied_bytes, last.applied_bytes);
+    EXPECT_GE(so_far.applied_bytes_total, so_far.applied_bytes);
+    last = so_far;
+    return ++calls != end_at;
+  };
+  DYNLIB_ASSERT_OK(h.Open());
+  h.Kill();
+  EXPECT_EQ(last.log_bytes, last.log_bytes_total);
+  EXPECT_GT(last.log_bytes, 4u << 20);
+  EXPECT_GT(last.applied_bytes, 2u << 20);
+  EXPECT_LT(last.applied_bytes_total, 5u << 20);
+  const int all = calls;
+  EXPECT_GT(all, 6);
+  for (end_at = 1; end_at <= all; ++end_at) {
+    calls = 0;
+    last = {};
+    EXPECT_THAT(h.Open(), StatusIs(StatusCode::kCancelled)) << end_at;
+    h.Run();
+  }
+  calls = 0;
+  last = {};
+  DYNLIB_ASSERT_OK(h.Open());
+  EXPECT_EQ(h.Scan(), rows);
+}
+
+// Goes on by a millisecond whenever it is asked.
+class TickingClock final : public Clock {
+ public:
+  Instant Now() const override { return Instant::FromNanos(nanos_ += 1'000'000); }
+  WallTime WallNow() const override { return WallTime::FromNanos(nanos_); }
+
+ private:
+  mutable int64_t nanos_ = 1;
+};
+
+TEST(StoreOpenTest, SaysHowLongItTook) {
+  SimDisk disk(1);
+  ManualExecutor executor;
+  TickingClock clock;
+  Store::Recovery found;
+  DYNLIB_ASSERT_OK_AND_ASSIGN(
+      auto store, Store::Open(SmallStore(), &disk, "db", {&executor, &executor, &executor}, &clock,
+                              MetricsSink::None(), &found));
+  EXPECT_GT(found.log_took, Duration::zero());
+  EXPECT_GT(found.apply_took, Duration::zero());
+  EXPECT_GT(found.took, found.log_took + found.apply_took);
+  store.reset();
+  while (executor.RunOne()) {
+  }
 }
 
 // --- What is missing.

@@ -94,6 +94,7 @@ seq 1 5000 | sed 's/.*/key&,value&/' | "$tool" load db - --format csv --tree man
 [[ "$("$tool" scan db --tree many --keys | wc -l)" == 5000 ]] ||
   { echo "FAILED: 5000 rows were loaded"; failures=$((failures + 1)); }
 expect 0 "cities" info db
+expect 0 "to read the log" info db
 expect 0 "log_bytes" stats db
 expect 0 "damaged 0" verify db --quiet
 

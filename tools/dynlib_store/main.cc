@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/base/time.h"
 #include "dynlib/runtime/directory_object_store.h"
 #include "dynlib/runtime/posix/posix_disk.h"
 #include "dynlib/store/backup.h"
@@ -59,7 +60,8 @@ store::PageFile::Options PagesFor(const Arguments& arguments) {
 }
 
 // The store that a command's first word names; made, if the command has --create.
-absl::StatusOr<std::unique_ptr<LocalStore>> OpenStore(const Arguments& arguments) {
+absl::StatusOr<std::unique_ptr<LocalStore>> OpenStore(const Arguments& arguments,
+                                                      Store::Recovery* opened = nullptr) {
   const std::string& folder = arguments.position(0);
   Store::Options options;
   options.create_if_missing = arguments.Has("create");
@@ -68,6 +70,7 @@ absl::StatusOr<std::unique_ptr<LocalStore>> OpenStore(const Arguments& arguments
   DYNLIB_ASSIGN_OR_RETURN(auto local,
                           LocalStore::Open(folder, options, MetricsSink::None(), &found));
   for (const std::string& note : found.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
+  if (opened != nullptr) *opened = std::move(found);
   return local;
 }
 
@@ -118,9 +121,15 @@ absl::StatusOr<uint64_t> RateOf(const Arguments& arguments) {
 }
 
 absl::Status Info(const Arguments& arguments) {
-  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
+  Store::Recovery opened;
+  DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments, &opened));
   const Store::Stats stats = (*local)->stats();
+  const auto ms = [](Duration took) { return static_cast<double>(ToMicros(took)) / 1000; };
   std::printf("store            %s\n", arguments.position(0).c_str());
+  std::printf(
+      "opened           in %.1f ms: %.1f to read the log, %.1f to apply %llu writes of it\n",
+      ms(opened.took), ms(opened.log_took), ms(opened.apply_took),
+      static_cast<unsigned long long>(opened.replayed_batches));
   std::printf("position         %llu\n", static_cast<unsigned long long>(stats.position));
   std::printf("checkpointed     %llu\n", static_cast<unsigned long long>(stats.checkpointed));
   std::printf("file             %.1f MiB, %.1f MiB of it used\n",
