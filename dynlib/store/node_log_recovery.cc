@@ -60,12 +60,13 @@ absl::Status ReadStubbornly(File* file, uint64_t offset, std::span<char> out) {
 class Recoverer {
  public:
   Recoverer(const NodeLog::Options& options, Disk* disk, const std::string& dir,
-            NodeLog::Entries entries, const NodeLog::ReadProgress& progress,
+            NodeLog::Entries entries, LogAccess access, const NodeLog::ReadProgress& progress,
             NodeLog::Recovery* found)
       : options_(options),
         disk_(disk),
         dir_(dir),
         entries_(entries),
+        access_(access),
         progress_(progress),
         found_(found) {}
 
@@ -76,9 +77,11 @@ class Recoverer {
     DYNLIB_RETURN_IF_ERROR(CheckPayloadVersions());
     Replay();
     FindMissingBatches();
-    // Nothing is changed before all that may be of a newer format was looked at.
-    DYNLIB_RETURN_IF_ERROR(RemoveUnfinished());
-    DYNLIB_RETURN_IF_ERROR(MakeDurable());
+    if (access_ == LogAccess::kMayWrite) {
+      // Nothing is changed before all that may be of a newer format was looked at.
+      DYNLIB_RETURN_IF_ERROR(RemoveUnfinished());
+      DYNLIB_RETURN_IF_ERROR(MakeDurable());
+    }
     DYNLIB_RETURN_IF_ERROR(ReadPayloads());
     ReportStreams();
     DecideWhereToGoOn();
@@ -129,6 +132,7 @@ class Recoverer {
   Disk* const disk_;
   const std::string& dir_;
   const NodeLog::Entries entries_;
+  const LogAccess access_;
   const NodeLog::ReadProgress& progress_;
   NodeLog::Recovery* const found_;
 
@@ -535,9 +539,9 @@ absl::StatusOr<uint64_t> ReadWhole(File* file, std::span<char> out,
 
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,
                                         const std::string& dir, NodeLog::Entries entries,
-                                        const NodeLog::ReadProgress& progress,
+                                        LogAccess access, const NodeLog::ReadProgress& progress,
                                         NodeLog::Recovery* found) {
-  return Recoverer(options, disk, dir, entries, progress, found).Run();
+  return Recoverer(options, disk, dir, entries, access, progress, found).Run();
 }
 
 PayloadReader::PayloadReader(Disk* disk, std::string dir, uint64_t identity)

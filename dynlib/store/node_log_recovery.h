@@ -46,10 +46,12 @@ struct RecoveredLog {
 // "<dir>/00000007.seg"
 std::string SegmentPath(const std::string& dir, uint64_t number);
 
-// Everything that is found is durable when this returns OK.
+enum class LogAccess { kMayWrite, kReadOnly };
+
+// Everything that is found is durable when this returns OK, unless nothing may be written.
 absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* disk,
                                         const std::string& dir, NodeLog::Entries entries,
-                                        const NodeLog::ReadProgress& progress,
+                                        LogAccess access, const NodeLog::ReadProgress& progress,
                                         NodeLog::Recovery* found);
 
 // Reads the whole file into `out`; what the device cannot read becomes zeros. Returns how much that

@@ -137,14 +137,19 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Open(Options options, Disk* 
                                                          MetricsSink* metrics) {
   DYNLIB_RETURN_IF_ERROR(Validate(options));
   std::string path(path_view);
-  absl::StatusOr<std::unique_ptr<File>> file = disk->Open(path, OpenMode::kReadWrite);
-  if (absl::IsNotFound(file.status()) && options.create_if_missing) {
+  absl::StatusOr<std::unique_ptr<File>> file =
+      disk->Open(path, options.read_only ? OpenMode::kRead : OpenMode::kReadWrite);
+  if (absl::IsNotFound(file.status()) && options.create_if_missing && !options.read_only) {
     DYNLIB_RETURN_IF_ERROR(Create(options, disk, path));
     file = disk->Open(path, OpenMode::kReadWrite);
   }
   if (!file.ok()) return file.status();
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<PageFile> opened,
                           Load(options, *std::move(file), path, metrics));
+  if (options.read_only) {
+    opened->broken_ = absl::FailedPreconditionError(Cat(path, ": open for reading alone"));
+    return opened;
+  }
   // What was found may never have been synced, if only the process had died: neither the name ...
   DYNLIB_RETURN_IF_ERROR(disk->SyncDir(FolderOf(path)));
   // ... nor the superblock. Its pages were synced before it was written. Written anew, since after
@@ -152,8 +157,9 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Open(Options options, Disk* 
   Superblock superblock = opened->NewestRecord()->superblock;
   superblock.log_batch = options.log_batch.value_or(0);
   DYNLIB_RETURN_IF_ERROR(opened->WriteSuperblock(superblock));
+  // After a fallback its owner first looks at the log.
   const bool alone = opened->records_[1 - opened->generation_ % 2] == nullptr;
-  if (alone) DYNLIB_RETURN_IF_ERROR(opened->RepeatNewest());
+  if (alone && opened->fallback_.ok()) DYNLIB_RETURN_IF_ERROR(opened->RepeatNewest());
   return opened;
 }
 
@@ -205,22 +211,34 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Load(const Options& options,
       NodeStore::Growth{options.growth_bytes_min, options.growth_bytes_max}, options.memory_bytes,
       PageCompressor::Options{options.compression, options.compression_level}, metrics);
   std::array<RecordPtr, 2> records;
+  absl::Status damage;  // Of the newest.
   for (uint64_t i = 0; i < 2; ++i) {
     const std::optional<Superblock>& superblock = (*superblocks)[i];
     if (!superblock.has_value()) continue;
     absl::StatusOr<CheckpointRecord> record = ReadCheckpoint(*nodes, *superblock);
     if (record.ok()) {
       records[i] = std::make_shared<CheckpointRecord>(*std::move(record));
-    } else if (i == newest.generation % 2 || !absl::IsDataLoss(record.status())) {
+    } else if (!absl::IsDataLoss(record.status())) {
       return record.status();
+    } else if (i == newest.generation % 2) {
+      damage = record.status();
     }
     // An older checkpoint whose blobs are damaged is no longer one to fall back on.
     damaged.Update(record.status());
   }
-  std::unique_ptr<PageFile> opened(
-      new PageFile(options, std::move(nodes), std::move(records), newest.generation));
-  if (!damaged.ok()) opened->notes_.emplace_back(ToStd(damaged.message()));
-  return opened;
+  uint64_t generation = newest.generation;
+  if (!damage.ok()) {
+    // Of an older one than that before it pages were used again.
+    const RecordPtr& older = records[1 - generation % 2];
+    const bool whole = older != nullptr && older->superblock.generation + 1 == generation;
+    if (!options.fall_back || !whole) return damage;
+    --generation;
+  }
+  std::unique_ptr<PageFile> loaded(
+      new PageFile(options, std::move(nodes), std::move(records), generation));
+  if (damage.ok() && !damaged.ok()) loaded->notes_.emplace_back(ToStd(damaged.message()));
+  loaded->fallback_ = std::move(damage);
+  return loaded;
 }
 
 // What one superblock names is as safe as what two do only while that one is whole.
@@ -295,7 +313,8 @@ absl::Status PageFile::Exclusively(absl::FunctionRef<absl::Status()> work) {
     if (!broken_.ok()) return broken_;
     checkpointing_ = true;
   }
-  absl::Status status = work();
+  absl::Status status = AbandonNewest();
+  if (status.ok()) status = work();
   nodes_->versions().CheckpointEnded();
   std::vector<absl::AnyInvocable<void()>> waiting;
   {
@@ -306,6 +325,17 @@ absl::Status PageFile::Exclusively(absl::FunctionRef<absl::Status()> work) {
   }
   for (auto& go_on : waiting) go_on();
   return status;
+}
+
+// After a fallback, before anything else is written: its pages are free space, so that the newest
+// checkpoint is not to come back, even if the device reads what was damaged the next time. In its
+// superblock's place stands the one before it, as if it had been made twice.
+absl::Status PageFile::AbandonNewest() {
+  if (fallback_.ok() || abandoned_) return absl::OkStatus();
+  const absl::Status repeated = RepeatNewest();
+  if (!repeated.ok()) return NeverRetried(repeated);
+  abandoned_ = true;
+  return absl::OkStatus();
 }
 
 bool PageFile::CheckpointDue() const {

@@ -105,6 +105,13 @@ class PageFile {
     // KiB: about 25 us of a checkpoint's thread, and 8 us more to read it from disk.
     Compression compression = Compression::kNone;
     int compression_level = 1;
+    // Where the newest checkpoint's list of trees or of units is damaged: open the one before it,
+    // and say so in fallback(). For who has a log from there on (Tree::fallback_position) and sees
+    // that it is there, before the first checkpoint. False: that is kDataLoss.
+    bool fall_back = false;
+    // Nothing is written to the file, or created; no checkpoint can be made. Trees can be written
+    // in memory.
+    bool read_only = false;
     // Breaks rule L5 on purpose, for tests of the tests (rule S3): what a checkpoint on disk holds
     // is given out again.
     bool reuse_pages_early_for_test = false;
@@ -305,6 +312,9 @@ class PageFile {
   // and, being whole, does not reach (a damaged tree was dropped) is free with the next checkpoint.
   absl::Status Verify(VerifyReport* report = nullptr, const VerifyProgress& progress = nullptr);
 
+  // Why the newest checkpoint on disk is not the one that was opened; OK if it is.
+  const absl::Status& fallback() const { return fallback_; }
+
   // From now on a page that was found damaged is not read again: it stays kDataLoss, also where the
   // device would have its bytes the next time. For who leaves out what belongs into such pages.
   void RememberDamage();
@@ -353,6 +363,7 @@ class PageFile {
   void Retire(const Tree& tree, NodesOfTree nodes);
 
   void HoldCheckpoints();
+  absl::Status AbandonNewest();
   absl::Status CheckpointTimes(int times);
   absl::Status Exclusively(absl::FunctionRef<absl::Status()> work);
   absl::Status DiscardFree();
@@ -390,7 +401,9 @@ class PageFile {
   uint64_t checkpoints_ = 0;
   bool checkpointing_ = false;
   std::vector<absl::AnyInvocable<void()>> waiting_;  // for room
-  absl::Status broken_;  // rule L3: the error that closed the file for writing
+  absl::Status fallback_;
+  bool abandoned_ = false;  // the newest checkpoint, after a fallback, for good
+  absl::Status broken_;     // rule L3: the error that closed the file for writing
 };
 
 }  // namespace dynlib::store

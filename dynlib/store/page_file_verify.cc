@@ -18,6 +18,8 @@ absl::Status PageFile::CheckSuperblock(uint64_t index) {
       record = records_[index];
       writes = superblock_writes_[index];
     }
+    // Open found nothing whole there, and nothing was written since: its notes say so.
+    if (record == nullptr) return absl::OkStatus();
     const absl::Status read = Verifier::CheckSuperblock(nodes_.get(), record->superblock);
     if (read.ok()) return read;
     std::lock_guard lock(mutex_);
@@ -35,10 +37,15 @@ absl::Status PageFile::Verify(VerifyReport* report, const VerifyProgress& progre
   {
     std::lock_guard lock(mutex_);
     records = {records_[1 - generation_ % 2], records_[generation_ % 2]};
-    for (const RecordPtr& record : records) nodes_->allocator().Pin(record->held_units);
+    for (const RecordPtr& record : records) {
+      if (record != nullptr) nodes_->allocator().Pin(record->held_units);
+    }
   }
-  for (const RecordPtr& record : records) verifier.Expect(*record);
   for (const RecordPtr& record : records) {
+    if (record != nullptr) verifier.Expect(*record);
+  }
+  for (const RecordPtr& record : records) {
+    if (record == nullptr) continue;
     verifier.Check(*record);
     nodes_->allocator().Unpin(record->held_units);
   }

@@ -46,17 +46,19 @@ absl::Status Validate(const Store::Options& options) {
   return absl::OkStatus();
 }
 
-absl::Status EnsureTree(PageFile& pages, TreeId id) {
-  if (pages.FindTree(id) != nullptr) return absl::OkStatus();
-  return pages.CreateTree(id).status();
-}
-
 absl::Status NoSuchTree(const NamedTree& tree) {
   return absl::NotFoundError(
       Cat("tree ", Escape(tree.name()), " was dropped, or is of another store"));
 }
 
 }  // namespace
+
+absl::Status Store::EnsureTrees(PageFile& pages) {
+  for (const TreeId id : {kCatalogueTree, kDefaultTree}) {
+    if (pages.FindTree(id) == nullptr) DYNLIB_RETURN_IF_ERROR(pages.CreateTree(id).status());
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk* disk,
                                                    std::string dir, Executors executors,
@@ -77,6 +79,12 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   // Looks at the pages' format as well: the log may write when it is opened.
   DYNLIB_ASSIGN_OR_RETURN(StoreFolder folder,
                           OpenFolder(disk, dir, options.create_if_missing, options.pages));
+  if (options.read_only_if_damaged) {
+    DYNLIB_ASSIGN_OR_RETURN(
+        std::shared_ptr<Impl> damaged,
+        OpenIfDamaged(options, disk, dir, executors, clock, metrics, found, folder.lock));
+    if (damaged != nullptr) return std::unique_ptr<Store>(new Store(std::move(damaged)));
+  }
   NodeLog::Options log_options = options.log;
   log_options.payload_version_max = kStoreRecordVersion;
   NodeLog::Recovery logged;
@@ -88,6 +96,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
                                                      : NodeLog::ReadProgress(log_read)));
   PageFile::Options page_options = options.pages;
   page_options.log_batch = logged.last_batch;
+  page_options.fall_back = true;  // The log goes back to the older checkpoint.
   // An older program made the mark before them.
   page_options.create_if_missing = !folder.mark.has_pages && logged.last_batch == 0;
   absl::StatusOr<std::unique_ptr<PageFile>> opened =
@@ -100,10 +109,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options, Disk*
   if (!folder.mark.has_pages || !folder.mark.has_log) {
     DYNLIB_RETURN_IF_ERROR(CompleteFolder(disk, dir));
   }
-  DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kCatalogueTree));
-  DYNLIB_RETURN_IF_ERROR(EnsureTree(*pages, kDefaultTree));
+  DYNLIB_RETURN_IF_ERROR(EnsureTrees(*pages));
   const Instant replay_start = clock->Now();
-  Replay replay(options, pages.get(), log.get(), &logged, found);
+  Replay replay(options, pages.get(), log.get(), nullptr, &logged, found);
   if (options.open_progress != nullptr) {
     so_far.applied_bytes_total = log->RetainedBytes(kStoreStream);
     replay.SetProgress([&](uint64_t applied) {

@@ -121,6 +121,13 @@ class Store {
     // Called by Open, on its thread, about once for each mebibyte of the log that it reads or
     // applies. False ends it, with kCancelled: the next one begins anew.
     std::function<bool(const OpenProgress&)> open_progress = nullptr;
+    // Where Open would be kDataLoss for damage in the log, the catalogue of trees or the list of a
+    // checkpoint's trees: opens what is whole for reading, and changes nothing on disk. That is the
+    // newest whole checkpoint and the log after it, up to the first damage: it may lack writes that
+    // were acknowledged. Health, and what writes and checkpoints are answered, is then kDataLoss,
+    // naming file, offset and checksums; there is no Repair. Costs each Open a second reading of
+    // the log.
+    bool read_only_if_damaged = false;
   };
 
   // Each may block on files. They may be one; then writes wait for checkpoints.
@@ -154,7 +161,7 @@ class Store {
   //   kNotFound            no store there, and create_if_missing is false
   //   kFailedPrecondition  a folder with other things in it, a store of a newer format, or one that
   //                        is open, here or in another process
-  //   kDataLoss            damage, naming file and offset
+  //   kDataLoss            damage, naming file and offset; but see read_only_if_damaged
   // Nothing on disk has changed in the first three cases.
   // Damaged pages of the trees are no error. If the log has writes to one, and Options::fetch_rows
   // no good copy, the store is open for reading: all that was acknowledged can be read, but for the
@@ -267,6 +274,10 @@ class Store {
  private:
   class Impl;
   class Replay;
+  static absl::Status EnsureTrees(PageFile& pages);
+  static absl::StatusOr<std::shared_ptr<Impl>> OpenIfDamaged(
+      const Options& options, Disk* disk, const std::string& dir, const Executors& executors,
+      const Clock* clock, MetricsSink* metrics, Recovery* found, std::unique_ptr<DiskLock>& lock);
   explicit Store(std::shared_ptr<Impl> impl);
   std::shared_ptr<Impl> impl_;
 };

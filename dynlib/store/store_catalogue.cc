@@ -57,6 +57,19 @@ absl::StatusOr<Catalogue> ReadCatalogue(const Snapshot& tree) {
   return catalogue;
 }
 
+absl::StatusOr<Catalogue> ReadWholeCatalogueRows(const Snapshot& tree) {
+  Catalogue catalogue;
+  const auto add = [&](std::string_view name, std::string_view value) {
+    AddCatalogueRow(name, value, catalogue).IgnoreError();
+    return true;
+  };
+  const auto pass_over = [](std::string_view, std::string_view, const absl::Status&) {
+    return true;
+  };
+  DYNLIB_RETURN_IF_ERROR(tree.ScanReadable("", "", add, pass_over));
+  return catalogue;
+}
+
 void AddTreeRow(std::string_view name, TreeId id, WriteBatch& catalogue) {
   catalogue.Put(std::string(name), EncodeId(ToUint(id)));
   catalogue.Put("", EncodeId(ToUint(id) + 1));

@@ -35,6 +35,8 @@ absl::StatusOr<Catalogue> ReadCatalogue(const Snapshot& tree);
 // What ReadCatalogue is made of: a row, and, after the last of them, a look at the whole.
 absl::Status AddCatalogueRow(std::string_view name, std::string_view value, Catalogue& catalogue);
 absl::Status CheckCatalogue(const Catalogue& catalogue);
+// Of a damaged catalogue what can be read.
+absl::StatusOr<Catalogue> ReadWholeCatalogueRows(const Snapshot& tree);
 
 void AddTreeRow(std::string_view name, TreeId id, WriteBatch& catalogue);
 void DeleteTreeRow(std::string_view name, WriteBatch& catalogue);

@@ -85,9 +85,11 @@ void Store::Impl::MakeMemoryIfDue() {
 
 void Store::Impl::Close(Executor* executor, Done done) {
   pages_->Hurry();
+  bool read_only = false;  // There is nothing to close.
   {
     std::lock_guard lock(mutex_);
     const bool again = closing_.has_value() || closed_ || log_ == nullptr;
+    read_only = read_only_ && !std::exchange(closed_, true);
     FailLocked(absl::UnavailableError("it is closed"));
     if (!again) {
       closing_ = {executor, std::move(done)};
@@ -95,9 +97,9 @@ void Store::Impl::Close(Executor* executor, Done done) {
       return;
     }
   }
-  executor->Post([done = std::move(done)]() mutable {
-    std::move(done)(absl::UnavailableError("the store is being closed"));
-  });
+  const absl::Status closed =
+      read_only ? absl::OkStatus() : absl::UnavailableError("the store is being closed");
+  executor->Post([done = std::move(done), closed]() mutable { std::move(done)(closed); });
 }
 
 absl::Status Store::Impl::CloseAndWait() {

@@ -73,6 +73,8 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   absl::Status LoadCatalogue();
   // Before that, what recovery could not apply.
   void Owe(OwedWrites owed);
+  // Instead of both: what is there cannot be all. The trees' names.
+  void OnlyRead(const absl::Status& damage, const std::map<TreeId, std::string>& names);
 
   // The methods of Store.
   WriteResult WriteAndWait(StoreBatch batch, WriteOptions options);
@@ -304,6 +306,7 @@ class Store::Impl : public std::enable_shared_from_this<Store::Impl> {
   };
   std::optional<Closing> closing_;
   bool closed_ = false;
+  bool read_only_ = false;  // there is no log
   // Changes when pending_bytes_ shrinks or health_ changes; what writers for whom there is no room
   // wait on.
   std::atomic<uint32_t> room_{0};

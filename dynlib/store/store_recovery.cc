@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "dynlib/base/ids.h"
 #include "dynlib/base/status_macros.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/store/store_catalogue.h"
@@ -22,39 +23,86 @@ constexpr uint64_t kTellBytes = 1 << 20;
 }  // namespace
 
 Store::Replay::Replay(const Options& options, PageFile* pages, NodeLog* log,
-                      NodeLog::Recovery* logged, Store::Recovery* found)
+                      const LogReader* reader, NodeLog::Recovery* logged, Store::Recovery* found)
     : fetch_rows_(options.fetch_rows),
       gather_bytes_(std::clamp(options.pages.memory_bytes / 4, kGatherBytesMin, kGatherBytesMax)),
       pages_(*pages),
       catalogue_(*pages->FindTree(kCatalogueTree)),
-      log_(*log),
+      log_(log),
+      reader_(reader),
       logged_(*logged),
       found_(*found) {}
 
 absl::Status Store::Replay::Run() {
   found_.clean_close = logged_.clean_close;
   found_.notes.insert(found_.notes.end(), logged_.notes.begin(), logged_.notes.end());
+  through_ = last_ = catalogue_.position();
   const NodeLog::RecoveredStream& stream = logged_.streams[kStoreStream];
   if (stream.lost_batch) {
-    return absl::DataLossError(Cat("a batch of the log is missing: ", FirstNote()));
+    DYNLIB_RETURN_IF_ERROR(
+        Meet(absl::DataLossError(Cat("a batch of the log is missing: ", FirstNote()))));
   }
-  const uint64_t cut = CutAt(stream);
-  if (cut != UINT64_MAX && !logged_.DataLoss().ok()) return logged_.DataLoss();
-  DYNLIB_ASSIGN_OR_RETURN(const Catalogue catalogue, ReadCatalogue(catalogue_.snapshot()));
-  for (const auto& [name, id] : catalogue.trees) names_[id] = name;
-  uint64_t last = catalogue_.position();
-  DYNLIB_RETURN_IF_ERROR(log_.ReadEntries(kStoreStream, last, [&](const LogRecord& entry) {
-    last = entry.slot;
-    if (entry.slot < cut) return ApplyEntry(entry);
-    ++found_.cut_batches;
-    return absl::OkStatus();
-  }));
+  cut_ = CutAt(stream);
+  if (cut_ != UINT64_MAX && !logged_.DataLoss().ok()) {
+    DYNLIB_RETURN_IF_ERROR(Meet(logged_.DataLoss()));
+  }
+  if (!pages_.fallback().ok()) DYNLIB_RETURN_IF_ERROR(FallBack());
+  count_ = stream.lost_batch || !pages_.fallback().ok();
+  DYNLIB_RETURN_IF_ERROR(LoadNames());
+  const absl::Status read = ReadLog();
+  if (!read.ok()) DYNLIB_RETURN_IF_ERROR(absl::IsDataLoss(read) ? Meet(read) : read);
   DYNLIB_RETURN_IF_ERROR(Flush());
+  if (reader_ != nullptr) return absl::OkStatus();
   DYNLIB_RETURN_IF_ERROR(DropOrphans());
-  for (const auto& unknown : stream.unknown) last = std::max(last, unknown.slot);
-  if (cut != UINT64_MAX) DYNLIB_RETURN_IF_ERROR(ForgetThrough(last));
+  for (const auto& unknown : stream.unknown) last_ = std::max(last_, unknown.slot);
+  if (cut_ != UINT64_MAX) DYNLIB_RETURN_IF_ERROR(ForgetThrough(last_));
   owed_.position = catalogue_.position();
   return absl::OkStatus();
+}
+
+// A torn end of the log was never acknowledged, or is damaged: the newest checkpoint may have had
+// what was in it, and who has only the one before it cannot tell.
+absl::Status Store::Replay::FallBack() {
+  const std::string_view why = ToStd(pages_.fallback().message());
+  if (cut_ != UINT64_MAX || !logged_.notes.empty()) {
+    return Meet(absl::DataLossError(
+        Cat(why, "; the log after the checkpoint before it is not whole: ", FirstNote())));
+  }
+  found_.notes.push_back(Cat(why, "; opened the checkpoint before it, and the log from there on"));
+  return absl::OkStatus();
+}
+
+// The error of an Open for writing; who only reads goes on.
+absl::Status Store::Replay::Meet(const absl::Status& damage) {
+  if (reader_ == nullptr) return damage;
+  if (damage_.ok()) damage_ = damage;
+  found_.notes.emplace_back(ToStd(damage.message()));
+  return absl::OkStatus();
+}
+
+absl::Status Store::Replay::LoadNames() {
+  absl::StatusOr<Catalogue> catalogue = ReadCatalogue(catalogue_.snapshot());
+  if (absl::IsDataLoss(catalogue.status())) {
+    DYNLIB_RETURN_IF_ERROR(Meet(catalogue.status()));
+    DYNLIB_ASSIGN_OR_RETURN(catalogue, ReadWholeCatalogueRows(catalogue_.snapshot()));
+    for (TreeId id : pages_.Trees()) {
+      if (ToUint(id) >= kFirstNamedTree) names_[id] = Cat("#", id);  // Unless its name is there.
+    }
+  }
+  if (!catalogue.ok()) return catalogue.status();
+  for (const auto& [name, id] : catalogue->trees) names_[id] = name;
+  return absl::OkStatus();
+}
+
+absl::Status Store::Replay::ReadLog() {
+  const auto take = [this](const LogRecord& entry) {
+    last_ = entry.slot;
+    if (entry.slot < cut_) return ApplyEntry(entry);
+    ++found_.cut_batches;
+    return absl::OkStatus();
+  };
+  if (reader_ != nullptr) return reader_->ReadEntries(kStoreStream, last_, take);
+  return log_->ReadEntries(kStoreStream, last_, take);
 }
 
 // The first sequence that cannot be read and that no checkpoint has.
@@ -70,6 +118,12 @@ uint64_t Store::Replay::CutAt(const NodeLog::RecoveredStream& stream) {
 
 absl::Status Store::Replay::ApplyEntry(const LogRecord& entry) {
   DYNLIB_ASSIGN_OR_RETURN(LoggedGroup group, DecodeGroup(entry.payload));
+  if (count_ && entry.slot - group.writes != through_) {
+    return absl::DataLossError(Cat("writes ", through_ + 1, " to ", entry.slot - group.writes,
+                                   " are not in the log: ", FirstNote(), " ",
+                                   ToStd(pages_.fallback().message())));
+  }
+  if (count_) count_ = logged_.streams[kStoreStream].lost_batch;
   through_ = entry.slot;
   for (LoggedChange& change : group.changes) {
     DYNLIB_RETURN_IF_ERROR(ApplyChange(change, entry.slot));
@@ -90,8 +144,8 @@ absl::Status Store::Replay::Tell(uint64_t bytes) {
 absl::Status Store::Replay::ApplyChange(LoggedChange& change, uint64_t slot) {
   if (auto* apply = std::get_if<LoggedChange::Apply>(&change.what)) {
     if (pages_.FindTree(change.tree) == nullptr) {
-      return absl::DataLossError(
-          Cat("write ", slot, " of the log is in tree ", change.tree, ", which is not there"));
+      return Meet(absl::DataLossError(
+          Cat("write ", slot, " of the log is in tree ", change.tree, ", which is not there")));
     }
     gathered_bytes_ += apply->batch.bytes() + apply->batch.size() * sizeof(WriteBatch::Operation);
     batches_[change.tree].Append(std::move(apply->batch));
@@ -107,8 +161,8 @@ absl::Status Store::Replay::ApplyChange(LoggedChange& change, uint64_t slot) {
   }
   auto name = names_.find(change.tree);
   if (name == names_.end()) {
-    return absl::DataLossError(
-        Cat("write ", slot, " of the log drops tree ", change.tree, ", which is not there"));
+    return Meet(absl::DataLossError(
+        Cat("write ", slot, " of the log drops tree ", change.tree, ", which is not there")));
   }
   DeleteTreeRow(name->second, rows_);
   names_.erase(name);
@@ -119,6 +173,7 @@ absl::Status Store::Replay::ApplyChange(LoggedChange& change, uint64_t slot) {
 
 absl::Status Store::Replay::Flush() {
   if (through_ <= catalogue_.position()) return absl::OkStatus();
+  if (reader_ != nullptr) rows_.Clear();  // The names are known; the catalogue may be damaged.
   for (const auto& [id, ranges] : lost_) {
     for (const Snapshot::Unreadable& range : ranges) {
       SetAside(range.first, range.end, batches_[id], owed_.batches[id]);
@@ -196,7 +251,7 @@ absl::Status Store::Replay::ForgetThrough(uint64_t last) {
   DYNLIB_RETURN_IF_ERROR(catalogue_.Apply(WriteBatch(), last));
   if (!owed_.empty()) return absl::OkStatus();  // Who pays does it, before the next write.
   DYNLIB_RETURN_IF_ERROR(pages_.CheckpointTwice());
-  log_.Release(kStoreStream, last);
+  log_->Release(kStoreStream, last);
   return absl::OkStatus();
 }
 

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "dynlib/store/node_log.h"
+#include "dynlib/store/node_log_reader.h"
 #include "dynlib/store/page_file.h"
 #include "dynlib/store/store.h"
 #include "dynlib/store/store_record.h"
@@ -29,8 +30,11 @@ class Store::Replay {
  public:
   // The catalogue and the default tree are there. Of the memory of the pages up to a quarter is
   // taken for writes that were read and wait to be applied.
-  Replay(const Options& options, PageFile* pages, NodeLog* log, NodeLog::Recovery* logged,
-         Store::Recovery* found);
+  //
+  // With a reader in the place of the log nothing is written, and damage to the log and to the
+  // catalogue is no error: see damage().
+  Replay(const Options& options, PageFile* pages, NodeLog* log, const LogReader* reader,
+         NodeLog::Recovery* logged, Store::Recovery* found);
 
   // Told of bytes of the log's entries, about once for each mebibyte; false ends it.
   void SetProgress(std::function<bool(uint64_t applied)> progress) {
@@ -40,11 +44,21 @@ class Store::Replay {
   // is written to their keys is owed, and all else is applied; then no checkpoint may be made of
   // the trees.
   absl::Status Run();
+  // Damage that the caller found: the error of who would write, and OK for who only reads.
+  absl::Status Meet(const absl::Status& damage);
   OwedWrites TakeOwed() { return std::move(owed_); }
+  // Of the log or the catalogue: the first that was met, and at which the replay ended, or without
+  // which it went on. kDataLoss.
+  const absl::Status& damage() const { return damage_; }
+  // Of the trees, but for the default one.
+  const std::map<TreeId, std::string>& names() const { return names_; }
 
  private:
   std::string FirstNote() const { return logged_.notes.empty() ? "" : logged_.notes.front(); }
   uint64_t CutAt(const NodeLog::RecoveredStream& stream);
+  absl::Status FallBack();
+  absl::Status LoadNames();
+  absl::Status ReadLog();
   absl::Status ApplyEntry(const LogRecord& entry);
   absl::Status Tell(uint64_t bytes);
   absl::Status ApplyChange(LoggedChange& change, uint64_t slot);
@@ -59,7 +73,8 @@ class Store::Replay {
   const uint64_t gather_bytes_;
   PageFile& pages_;
   Tree& catalogue_;
-  NodeLog& log_;
+  NodeLog* const log_;
+  const LogReader* const reader_;
   NodeLog::Recovery& logged_;
   Store::Recovery& found_;
   // What was read and not applied yet: large batches, sorted, are applied several times as fast.
@@ -71,6 +86,12 @@ class Store::Replay {
   uint64_t applied_bytes_ = 0;
   uint64_t told_bytes_ = 0;
   uint64_t through_ = 0;
+  uint64_t cut_ = UINT64_MAX;  // the first sequence that cannot be read
+  uint64_t last_ = 0;          // of those in the log
+  // The next group has to follow the one before: after a lost batch each; after a fallback of the
+  // page file the first.
+  bool count_ = false;
+  absl::Status damage_;
   OwedWrites owed_;
   // What cannot be read while the store is open: writes to it are owed, one like the other.
   std::map<TreeId, std::vector<Snapshot::Unreadable>> lost_;
