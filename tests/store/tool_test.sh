@@ -126,6 +126,22 @@ page="$(grep -obUa 'value4321' back/pages | head -1 | cut -d: -f1)"
 printf 'X' | dd of=back/pages bs=1 seek="$page" conv=notrunc status=none
 expect 4 "checksum" verify back --quiet
 expect 4 "back/pages" get back key4321 --tree many
+expect 4 "back/pages" dump back --tree many
+expect 4 "cannot be read: back/pages" dump back --tree many --damaged
+"$tool" dump back --tree many --damaged 2> /dev/null > whole.jsonl
+grep -q '"key1"' whole.jsonl && grep -q '"key999"' whole.jsonl && ! grep -q '"key4321"' whole.jsonl ||
+  { echo "FAILED: --damaged dumps what is whole, and no more"; failures=$((failures + 1)); }
+"$tool" load log /dev/null --create --format csv --quiet
+"$tool" put log before 1 && "$tool" put log lost valueoflost && "$tool" put log behind 3
+segment="$(grep -l valueoflost log/log/*.seg)"
+page="$(grep -obUa valueoflost "$segment" | head -1 | cut -d: -f1)"
+printf 'X' | dd of="$segment" bs=1 seek="$page" conv=notrunc status=none
+expect 4 "$segment" get log before
+expect 4 "for reading alone" get log before --damaged
+[[ "$("$tool" get log before --damaged 2> /dev/null)" == 1 ]] ||
+  { echo "FAILED: get --damaged"; failures=$((failures + 1)); }
+expect 4 "before" scan log --damaged
+expect 1 "no key behind" get log behind --damaged
 cp -r db newer
 printf '\002' | dd of=newer/STORE bs=1 seek=8 conv=notrunc status=none
 expect 4 "newer/STORE" info newer

@@ -53,6 +53,9 @@ constexpr Command::Option kCompress = {"compress", "",
 constexpr Command::Option kPrefix = {"prefix", "NAME",
                                      "of the objects' names, to keep several stores apart"};
 
+constexpr Command::Option kWhatIsWhole = {
+    "damaged", "", "of a damaged store what is whole; it may lack its last writes. Exit code 4"};
+
 store::PageFile::Options PagesFor(const Arguments& arguments) {
   store::PageFile::Options pages;
   if (arguments.Has("compress")) pages.compression = store::Compression::kZstd;
@@ -66,6 +69,7 @@ absl::StatusOr<std::unique_ptr<LocalStore>> OpenStore(const Arguments& arguments
   Store::Options options;
   options.create_if_missing = arguments.Has("create");
   options.pages = PagesFor(arguments);
+  options.read_only_if_damaged = arguments.Has("damaged");
   Store::Recovery found;
   DYNLIB_ASSIGN_OR_RETURN(auto local,
                           LocalStore::Open(folder, options, MetricsSink::None(), &found));
@@ -80,6 +84,11 @@ absl::StatusOr<NamedTree> TreeOf(Store& store, const Arguments& arguments, bool 
   if (create) return store.OpenTree(name);
   if (std::optional<NamedTree> tree = store.FindTree(name)) return *std::move(tree);
   return absl::NotFoundError(Cat("no tree ", Escape(name), "; `info` lists those there are"));
+}
+
+// The end of a command that read what is whole: whether that is all.
+absl::Status AllOf(Store& store, const Arguments& arguments) {
+  return arguments.Has("damaged") ? store.Health() : absl::OkStatus();
 }
 
 // The end of a command that wrote: what it answered is durable.
@@ -174,7 +183,7 @@ absl::Status Get(const Arguments& arguments) {
   DYNLIB_ASSIGN_OR_RETURN(const std::optional<std::string> value, (*local)->Get(tree, key));
   if (!value.has_value()) return absl::NotFoundError(Cat("no key ", Escape(key)));
   Print(Cat(arguments.Has("json") ? JsonString(*value) : *value, "\n"));
-  return absl::OkStatus();
+  return AllOf(**local, arguments);
 }
 
 absl::Status Put(const Arguments& arguments) {
@@ -221,7 +230,27 @@ absl::Status PrintRows(const Arguments& arguments, const store::ScanOptions& opt
   if (result.resume.has_value() && !arguments.Has("limit")) {
     return absl::InternalError("the scan ended early");
   }
-  return absl::OkStatus();
+  return AllOf(store, arguments);
+}
+
+// All rows that can be read, behind damaged pages too. The first damage, if there is any.
+absl::Status PrintWholeRows(const Arguments& arguments, const NamedTree& tree,
+                            RowReader::Format format, Store& store) {
+  absl::Status damage = AllOf(store, arguments);
+  const auto print = [&](std::string_view key, std::string_view value) {
+    Print(Cat(format == RowReader::Format::kCsv ? ToCsv(key, value) : ToJson(key, value), "\n"));
+    return true;
+  };
+  const auto pass_over = [&](std::string_view first, std::string_view end,
+                             const absl::Status& why) {
+    std::fprintf(stderr, "note: keys from %s to %s cannot be read: %s\n",
+                 Escape(first, SIZE_MAX).c_str(), Escape(end, SIZE_MAX).c_str(),
+                 std::string(why.message()).c_str());
+    damage.Update(why);
+    return true;
+  };
+  DYNLIB_RETURN_IF_ERROR(store.snapshot(tree).ScanReadable("", "", print, pass_over));
+  return damage;
 }
 
 absl::Status Scan(const Arguments& arguments) {
@@ -247,6 +276,7 @@ absl::Status Dump(const Arguments& arguments) {
   DYNLIB_ASSIGN_OR_RETURN(const RowReader::Format format, FormatOf(arguments, ""));
   DYNLIB_ASSIGN_OR_RETURN(auto local, OpenStore(arguments));
   DYNLIB_ASSIGN_OR_RETURN(const NamedTree tree, TreeOf(**local, arguments));
+  if (arguments.Has("damaged")) return PrintWholeRows(arguments, tree, format, **local);
   return PrintRows(arguments, {.tree = tree, .mode = store::ReadMode::kNotKept}, format, **local,
                    false);
 }
@@ -392,7 +422,7 @@ const std::vector<Command>& Commands() {
       {"get",
        {"STORE", "KEY"},
        "Prints the value of a key. Exit code 1 if there is none.",
-       {kTree, kJson},
+       {kTree, kWhatIsWhole, kJson},
        &Get},
       {"put",
        {"STORE", "KEY", "VALUE"},
@@ -415,7 +445,8 @@ const std::vector<Command>& Commands() {
         {"limit", "N", "at most N rows"},
         {"keys", "", "keys alone, escaped"},
         {"json", "", "P and K are JSON strings, and so are the keys that --keys prints"},
-        {"format", "F", "jsonl (default) or csv"}},
+        {"format", "F", "jsonl (default) or csv"},
+        kWhatIsWhole},
        &Scan},
       {"load",
        {"STORE", "FILE"},
@@ -433,7 +464,7 @@ const std::vector<Command>& Commands() {
       {"dump",
        {"STORE"},
        "Prints all rows of a tree, as load reads them.",
-       {kTree, {"format", "F", "jsonl (default) or csv"}},
+       {kTree, {"format", "F", "jsonl (default) or csv"}, kWhatIsWhole},
        &Dump},
       {"verify",
        {"STORE"},
