@@ -88,9 +88,9 @@ absl::StatusOr<std::unique_ptr<NodeLog>> NodeLog::Open(const Options& options, D
   DYNLIB_RETURN_IF_ERROR(MakeDir(disk, dir));
   DYNLIB_ASSIGN_OR_RETURN(std::unique_ptr<DiskLock> lock, disk->Lock(Cat(dir, "/LOCK")));
   const Instant start = clock->Now();
-  DYNLIB_ASSIGN_OR_RETURN(RecoveredLog recovered,
-                          RecoverLog(options, disk, dir, entries, LogAccess::kMayWrite, progress,
-                                     found));
+  DYNLIB_ASSIGN_OR_RETURN(
+      RecoveredLog recovered,
+      RecoverLog(options, disk, dir, entries, LogAccess::kMayWrite, progress, found));
   found->took = clock->Now() - start;
   auto impl = std::make_shared<Impl>(options, disk, std::move(dir), log_executor, clock, metrics,
                                      std::move(lock), std::move(recovered.index), recovered);

@@ -12,9 +12,9 @@ absl::StatusOr<std::unique_ptr<LogReader>> LogReader::Open(const NodeLog::Option
                                                            NodeLog::Recovery* found) {
   DYNLIB_RETURN_IF_ERROR(NodeLog::Validate(options));
   *found = {};
-  DYNLIB_ASSIGN_OR_RETURN(
-      RecoveredLog recovered,
-      RecoverLog(options, disk, dir, NodeLog::Entries::kLater, LogAccess::kReadOnly, nullptr, found));
+  DYNLIB_ASSIGN_OR_RETURN(RecoveredLog recovered,
+                          RecoverLog(options, disk, dir, NodeLog::Entries::kLater,
+                                     LogAccess::kReadOnly, nullptr, found));
   return std::unique_ptr<LogReader>(
       new LogReader(disk, std::move(dir), options.identity, std::move(recovered.index)));
 }

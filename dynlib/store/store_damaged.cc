@@ -48,8 +48,8 @@ absl::StatusOr<std::shared_ptr<Store::Impl>> Store::OpenIfDamaged(
     *found = {};
     return nullptr;
   }
-  auto impl =
-      std::make_shared<Impl>(options, disk, dir, executors, clock, nullptr, std::move(pages), std::move(lock));
+  auto impl = std::make_shared<Impl>(options, disk, dir, executors, clock, nullptr,
+                                     std::move(pages), std::move(lock));
   impl->OnlyRead(replay.damage(), replay.names());
   return impl;
 }

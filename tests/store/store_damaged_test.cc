@@ -281,5 +281,20 @@ TEST_F(StoreNewestCheckpointTest, IsMissedWhereTheLogDoesNotGoBackThatFar) {
   EXPECT_THAT(h_.store->Health(), StatusIs(StatusCode::kDataLoss, HasSubstr("db/pages")));
 }
 
+// The other superblock is the first that there was: the log has forgotten what came after it.
+TEST_F(StoreNewestCheckpointTest, IsMissedWhereTheOtherIsNotTheOneBeforeIt) {
+  DYNLIB_ASSERT_OK(h_.Open());
+  DYNLIB_ASSERT_OK(h_.Checkpoint());
+  h_.Rest();
+  DYNLIB_ASSERT_OK(h_.Close());
+  const Superblock newest = Newest();
+  const Superblock first = {.generation = 1 - newest.generation % 2, .file_units = 2};
+  disk_.WriteRaw("db/pages", first.generation * kUnitBytes, EncodeSuperblock(first));
+  Damage(newest.directory);
+  EXPECT_THAT(h_.Open(),
+              StatusIs(StatusCode::kDataLoss, AllOf(HasSubstr("db/pages"), HasSubstr("checksum"))));
+  h_.Run();
+}
+
 }  // namespace
 }  // namespace dynlib::store
