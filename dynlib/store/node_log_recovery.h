@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/runtime/disk.h"
 #include "dynlib/store/aligned_buffer.h"
@@ -53,6 +54,9 @@ absl::StatusOr<RecoveredLog> RecoverLog(const NodeLog::Options& options, Disk* d
                                         const std::string& dir, NodeLog::Entries entries,
                                         LogAccess access, const NodeLog::ReadProgress& progress,
                                         NodeLog::Recovery* found);
+
+// File::ReadAt, tried again when the device fails to read.
+absl::Status ReadStubbornly(File* file, uint64_t offset, std::span<char> out);
 
 // Reads the whole file into `out`; what the device cannot read becomes zeros. Returns how much that
 // is; kCancelled when `go_on`, told of each mebibyte or less that was read, says false.
