@@ -67,12 +67,15 @@ absl::StatusOr<std::array<std::optional<Superblock>, 2>> ReadSuperblocks(File& f
     if (absl::IsFailedPrecondition(superblock.status())) return superblock.status();
     if (superblock.ok()) {
       found[i] = *superblock;
-    } else if (wrong.ok() || absl::IsDataLoss(superblock.status())) {
-      wrong = superblock.status();
+      continue;
     }
+    if (wrong.ok() || absl::IsDataLoss(superblock.status())) wrong = superblock.status();
+    damaged->Update(absl::IsDataLoss(superblock.status())
+                        ? superblock.status()
+                        : absl::DataLossError(Cat("superblock at offset ", i * kSuperblockBytes,
+                                                  ": it does not begin as one does")));
   }
   if (!found[0].has_value() && !found[1].has_value()) return wrong;
-  *damaged = wrong;
   return found;
 }
 

@@ -54,7 +54,7 @@ class Store::Replay {
   const std::map<TreeId, std::string>& names() const { return names_; }
 
  private:
-  std::string FirstNote() const { return logged_.notes.empty() ? "" : logged_.notes.front(); }
+  const std::string& FirstNote() const { return logged_.first_damage; }
   uint64_t CutAt(const NodeLog::RecoveredStream& stream);
   absl::Status FallBack();
   absl::Status LoadNames();
