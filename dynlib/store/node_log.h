@@ -110,7 +110,7 @@ class NodeLog {
     uint32_t spare_segments = 1;
     // So many of them are made as soon as the log is open, as fast as the disk can: 0 to
     // spare_segments.
-    uint32_t spares_at_open = 0;
+    uint32_t spares_at_open = 1;
     // Segments in use above which sparsely used ones are copied forward: 1 to max_segments - 3.
     uint32_t copy_forward_above = 16;
     // Bound on segment files, spares included: 4 to 4096. Each Open may need one more, for

@@ -695,6 +695,7 @@ TEST(NodeLogTest, ASpareIsReadyWhenHalfOfTheSegmentIsFull) {
   SimDisk disk(1);
   NodeLog::Options options = SmallLog();
   options.segment_bytes = 4 << 20;
+  options.spares_at_open = 0;
   LogHarness h(&disk, options);
   DYNLIB_ASSERT_OK(h.Open());
   uint64_t slot = 0;
@@ -712,6 +713,7 @@ TEST(NodeLogTest, OfManySparesTwoAreMadeInTheTimeOfASegment) {
   SimDisk disk(1);
   NodeLog::Options options = SmallLog();
   options.segment_bytes = 4 << 20;
+  options.spares_at_open = 0;
   options.spare_segments = 4;
   LogHarness h(&disk, options);
   DYNLIB_ASSERT_OK(h.Open());
@@ -749,6 +751,7 @@ TEST(NodeLogTest, BehindASmallSegmentASpareIsReadyAsSoon) {
   SimDisk disk(1);
   NodeLog::Options options = SmallLog();
   options.segment_bytes = 16 << 20;
+  options.spares_at_open = 0;
   LogHarness h(&disk, options);
   DYNLIB_ASSERT_OK(h.Open());
   DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 1, "x")}));
