@@ -87,7 +87,12 @@ absl::Status SegmentFiles::Finish() {
 
 void SegmentFiles::AddLocked(Segment spare) {
   spares_.push_back(std::move(spare));
-  if (spares_.size() >= shape_.spares_at_open) has_opening_ = true;
+  if (begun_ && spares_.size() >= shape_.spares_at_open) has_opening_ = true;
+}
+
+void SegmentFiles::SetBegun() {
+  std::lock_guard lock(mutex_);
+  begun_ = true;
 }
 
 absl::StatusOr<SegmentFiles::Segment> SegmentFiles::MakeSmall(uint64_t bytes) {
@@ -128,6 +133,8 @@ std::optional<SegmentFiles::Segment> SegmentFiles::TakeReady() {
   Segment segment = std::move(spares_.front());
   spares_.pop_front();
   made_bytes_ = 0;
+  begun_ = true;
+  if (spares_.size() >= shape_.spares_at_open) has_opening_ = true;
   return segment;
 }
 

@@ -78,6 +78,9 @@ class SegmentFiles {
   // Gives back a file that nothing needs any more: kept as a spare, or removed.
   absl::Status Return(uint64_t number, bool right_shape);
 
+  // The log goes on in a segment that it had: what is made from now on are spares.
+  void SetBegun();
+
   uint64_t spares() const;
 
  private:
@@ -98,6 +101,7 @@ class SegmentFiles {
   std::atomic<uint64_t> made_bytes_{0};  // since a segment was taken
   std::atomic<bool> has_opening_;        // there were the spares wanted at an open
   std::atomic<bool> failed_{false};
+  bool begun_ = false;  // The log has a segment. Guarded by mutex_.
   bool first_ = true;
   AlignedBuffer zeros_;
 };

@@ -83,6 +83,7 @@ NodeLog::Impl::Impl(const Options& options, Disk* disk, std::string dir, Executo
 absl::Status NodeLog::Impl::Start(const RecoveredLog& recovered) {
   if (recovered.append_offset.has_value()) {
     DYNLIB_RETURN_IF_ERROR(Activate(recovered.last_generation, *recovered.append_offset));
+    files_.SetBegun();
   }
   for (const RecoveredLog::Unused& unused : recovered.unused) {
     DYNLIB_RETURN_IF_ERROR(files_.Return(unused.number, unused.right_shape));

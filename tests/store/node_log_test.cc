@@ -740,11 +740,22 @@ TEST(NodeLogTest, SparesWantedAtAnOpenAreThereBeforeTheFirstAppend) {
   LogHarness h(&disk, options);
   DYNLIB_ASSERT_OK(h.Open());
   h.Run();
-  EXPECT_EQ(h.log->GetStats().segments_spare, 2);
+  EXPECT_EQ(h.log->GetStats().segments_spare, 3);  // One of them for the first append.
   DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 1, "x")}));
   DYNLIB_ASSERT_OK(h.Reopen());
   h.Run();
   EXPECT_EQ(h.log->GetStats().segments_spare, 2);
+}
+
+TEST(NodeLogTest, BehindTheFirstSegmentTheNextIsMadeAtOnce) {
+  SimDisk disk(1);
+  NodeLog::Options options = SmallLog();
+  options.segment_bytes = 4 << 20;
+  LogHarness h(&disk, options);
+  DYNLIB_ASSERT_OK(h.Open());
+  DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 1, "x")}));
+  h.Run();
+  EXPECT_EQ(h.log->GetStats().segments_spare, 1);
 }
 
 TEST(NodeLogTest, BehindASmallSegmentASpareIsReadyAsSoon) {
