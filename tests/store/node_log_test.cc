@@ -744,7 +744,7 @@ TEST(NodeLogTest, SparesWantedAtAnOpenAreThereBeforeTheFirstAppend) {
   DYNLIB_ASSERT_OK(h.Append({Entry(1, 1, 1, "x")}));
   DYNLIB_ASSERT_OK(h.Reopen());
   h.Run();
-  EXPECT_EQ(h.log->GetStats().segments_spare, 2);
+  EXPECT_GE(h.log->GetStats().segments_spare, 2);
 }
 
 TEST(NodeLogTest, BehindTheFirstSegmentTheNextIsMadeAtOnce) {
