@@ -108,8 +108,8 @@ class NodeLog {
     // Segments made ready before they are needed: 1 to 16. They are made at the pace of the
     // appends, since those wait for what the disk does for a spare.
     uint32_t spare_segments = 1;
-    // So many of them are made as soon as the log is open, as fast as the disk can: 0 to
-    // spare_segments.
+    // So many of them, behind the first segment, are made at once after an open, as fast as the
+    // disk can: 0 to spare_segments.
     uint32_t spares_at_open = 1;
     // Segments in use above which sparsely used ones are copied forward: 1 to max_segments - 3.
     uint32_t copy_forward_above = 16;

@@ -41,7 +41,6 @@ bool SegmentFiles::IsStepDue(uint64_t in_use, uint64_t pace) const {
 absl::Status SegmentFiles::Abandon(absl::Status why) {
   failed_ = true;
   unfinished_.file.reset();
-  written_ = 0;
   // Should this fail too, the next Open removes it.
   disk_->Remove(UnfinishedPath()).IgnoreError();
   return why;
@@ -61,12 +60,12 @@ absl::Status SegmentFiles::Begin(uint64_t bytes) {
 
 absl::Status SegmentFiles::PrepareStep() {
   if (unfinished_.file == nullptr) return Begin(shape_.segment_bytes);
-  const uint64_t from = written_;
-  if (from == unfinished_.bytes) return Finish();
-  const uint64_t length = std::min(kStepBytes, unfinished_.bytes - from);
+  if (written_ == unfinished_.bytes) return Finish();
+  const uint64_t length = std::min(kStepBytes, unfinished_.bytes - written_);
   char* const zeros = zeros_.Get(length);
   std::fill(zeros, zeros + length, '\0');
-  const absl::Status status = unfinished_.file->WriteDirect(from, std::string_view(zeros, length));
+  const absl::Status status =
+      unfinished_.file->WriteDirect(written_, std::string_view(zeros, length));
   if (!status.ok()) return Abandon(status);
   written_ += length;
   made_bytes_ += length;
@@ -81,7 +80,6 @@ absl::Status SegmentFiles::Finish() {
   zeros_.Free();
   std::lock_guard lock(mutex_);
   AddLocked(std::exchange(unfinished_, {}));
-  written_ = 0;
   return absl::OkStatus();
 }
 

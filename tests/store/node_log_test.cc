@@ -690,6 +690,12 @@ TEST(NodeLogTest, AtRestALogThatHoldsNothingIsSmall) {
   EXPECT_EQ(h.found.streams[StreamId{1}].entries.front().slot, 101);
 }
 
+// Appends to stream 1, behind `slot`, until so much was written since the log's open.
+void FillTo(LogHarness& h, uint64_t& slot, uint64_t bytes) {
+  while (h.log->GetStats().written_bytes < bytes)
+    DYNLIB_ASSERT_OK(h.Append({Entry(1, ++slot, 1, std::string(3000, 'x'))}));
+}
+
 // What the disk does for a spare, appends wait for: not all at once, and not before it is needed.
 TEST(NodeLogTest, ASpareIsReadyWhenHalfOfTheSegmentIsFull) {
   SimDisk disk(1);
@@ -699,13 +705,9 @@ TEST(NodeLogTest, ASpareIsReadyWhenHalfOfTheSegmentIsFull) {
   LogHarness h(&disk, options);
   DYNLIB_ASSERT_OK(h.Open());
   uint64_t slot = 0;
-  const auto fill = [&](uint64_t bytes) {
-    while (h.log->GetStats().written_bytes < bytes)
-      DYNLIB_ASSERT_OK(h.Append({Entry(1, ++slot, 1, std::string(3000, 'x'))}));
-  };
-  fill(options.segment_bytes / 4);
+  FillTo(h, slot, options.segment_bytes / 4);
   EXPECT_EQ(h.log->GetStats().segments_spare, 0);
-  fill(options.segment_bytes / 2);
+  FillTo(h, slot, options.segment_bytes / 2);
   EXPECT_EQ(h.log->GetStats().segments_spare, 1);
 }
 
@@ -719,9 +721,7 @@ TEST(NodeLogTest, OfManySparesTwoAreMadeInTheTimeOfASegment) {
   DYNLIB_ASSERT_OK(h.Open());
   uint64_t slot = 0;
   const auto spares_after = [&](double segments) {
-    const auto bytes = static_cast<uint64_t>(segments * static_cast<double>(options.segment_bytes));
-    while (h.log->GetStats().written_bytes < bytes)
-      DYNLIB_EXPECT_OK(h.Append({Entry(1, ++slot, 1, std::string(3000, 'x'))}));
+    FillTo(h, slot, static_cast<uint64_t>(segments * static_cast<double>(options.segment_bytes)));
     return h.log->GetStats().segments_spare;
   };
   EXPECT_EQ(spares_after(0.25), 0);
@@ -771,8 +771,7 @@ TEST(NodeLogTest, BehindASmallSegmentASpareIsReadyAsSoon) {
   h.Run();
   const uint64_t before = h.log->GetStats().written_bytes;
   uint64_t slot = 1;
-  while (h.log->GetStats().written_bytes < before + (600 << 10))
-    DYNLIB_ASSERT_OK(h.Append({Entry(1, ++slot, 1, std::string(3000, 'x'))}));
+  FillTo(h, slot, before + (600 << 10));
   EXPECT_EQ(h.log->GetStats().segments_spare, 1);
 }
 
