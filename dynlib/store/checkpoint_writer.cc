@@ -7,6 +7,13 @@
 #include "dynlib/base/status_macros.h"
 
 namespace dynlib::store {
+namespace {
+
+// Writers beside a checkpoint come in groups, which wait for a sync of the log: between two of them
+// there is time for some small writes.
+constexpr int kQuietWrites = 16;
+
+}  // namespace
 
 absl::Status NeverRetried(const absl::Status& status) {
   if (!absl::IsResourceExhausted(status)) return status;
@@ -68,7 +75,7 @@ absl::StatusOr<Extent> CheckpointWriter::Reserve(size_t length) {
   uint64_t units = PageRef{.length = static_cast<uint32_t>(length)}.extent().count;
   DYNLIB_ASSIGN_OR_RETURN(Extent extent, nodes_->Allocate(units));
   bool adjoins = extent.first == first_unit_ + buffered_ / kUnitBytes;
-  if (!adjoins || buffered_ + units * kUnitBytes > write_bytes_) {
+  if (!adjoins || buffered_ + units * kUnitBytes > write_bytes()) {
     absl::Status flushed = Flush();
     if (!flushed.ok()) {
       nodes_->allocator().Release(extent);
@@ -111,9 +118,13 @@ absl::Status CheckpointWriter::Flush() {
   }
   gathered_.clear();
   pace_.after_write(std::exchange(buffered_, 0));
-  write_bytes_ = pace_.write_bytes_max;
-  if (pace_.busy()) write_bytes_ = std::min(write_bytes_, pace_.busy_write_bytes);
+  quiet_writes_ = pace_.busy() ? 0 : std::min(quiet_writes_ + 1, kQuietWrites);
   return absl::OkStatus();
+}
+
+uint64_t CheckpointWriter::write_bytes() const {
+  if (quiet_writes_ == kQuietWrites) return pace_.write_bytes_max;
+  return std::min(pace_.busy_write_bytes, pace_.write_bytes_max);
 }
 
 void CheckpointWriter::CountCompressed(const Gathered& page) {

@@ -1,8 +1,8 @@
 // Writes the pages of a checkpoint that are not on disk yet, children before parents, into free
 // space, in few large writes; compressed, if the file's options say so.
 //
-// Each write goes to the device before the next is begun, small ones while `busy` says that others
-// need it: so whoever syncs a log waits for one write at most.
+// Each write goes to the device before the next is begun, and a small one unless `busy` said no
+// after each of the last sixteen: so whoever syncs a log waits for one small write at most.
 //
 // A node counts as written, and has an address, once the write that holds it has succeeded; when
 // one fails, the nodes in it are as before and their space is free again.
@@ -39,7 +39,7 @@ class CheckpointWriter {
   struct Pace {
     uint64_t write_bytes_max;
     uint64_t busy_write_bytes;
-    std::function<bool()> busy;  // asked after each write
+    std::function<bool()> busy;  // asked after each write: do others need the device?
     std::function<void(uint64_t bytes)> after_write;
   };
 
@@ -48,8 +48,7 @@ class CheckpointWriter {
       : nodes_(nodes),
         pace_(std::move(pace)),
         generation_(PageRef::Generation(generation)),
-        tree_units_(tree_units),
-        write_bytes_(std::min(pace_.busy_write_bytes, pace_.write_bytes_max)) {}
+        tree_units_(tree_units) {}
   ~CheckpointWriter() { TakeBack(); }
 
   // `root` and all below it. The caller keeps the tree alive.
@@ -76,6 +75,7 @@ class CheckpointWriter {
   static void PutChildren(std::span<Node* const> children, char* page);
   void CountCompressed(const Gathered& page);
   void TakeBack();
+  uint64_t write_bytes() const;  // of a write, at most
 
   NodeStore* const nodes_;
   const Pace pace_;
@@ -84,7 +84,7 @@ class CheckpointWriter {
   uint64_t first_unit_ = 0;  // of buffer_
   AlignedBuffer buffer_;
   size_t buffered_ = 0;   // whole units
-  uint64_t write_bytes_;  // of the next write, at most
+  int quiet_writes_ = 0;  // in a row, up to now
   std::vector<Gathered> gathered_;
   std::string whole_;          // a page with the addresses of its children, to be compressed
   std::string compressed_;     // what came of it

@@ -226,18 +226,18 @@ absl::StatusOr<CheckpointRecord> PageFile::WritePages(
     const std::vector<std::shared_ptr<const VersionPin>>& old, uint64_t generation, bool paced) {
   CheckpointRecord record;
   uint64_t positions = 0;
-  auto trees_moved = [&] {
+  auto busy = [&] {
     uint64_t now = 0;
     for (const CapturedTree& tree : trees) now += tree.tree->position();
-    return std::exchange(positions, now) != now;
+    return std::exchange(positions, now) != now && !IsAwaited();
   };
   const auto after_write = [&](uint64_t bytes) {
     if (paced && options_.after_checkpoint_write != nullptr && !IsAwaited())
       options_.after_checkpoint_write(bytes);
   };
-  CheckpointWriter writer(
-      nodes_.get(), {options_.write_bytes_max, options_.busy_write_bytes, trees_moved, after_write},
-      generation, &tree_units_);
+  CheckpointWriter writer(nodes_.get(),
+                          {options_.write_bytes_max, options_.busy_write_bytes, busy, after_write},
+                          generation, &tree_units_);
   for (const CapturedTree& tree : trees) {
     record.trees.push_back({tree.tree->id(), tree.version.position(), {}});
     if (tree.version.empty()) continue;

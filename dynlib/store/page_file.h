@@ -87,8 +87,8 @@ class PageFile {
     uint64_t growth_bytes_min = 1 << 20;
     uint64_t growth_bytes_max = 64 << 20;
     // Bytes gathered into one write of a checkpoint; each 4,096 to 16 MiB. The second bounds them
-    // too while trees are being written: the sync of a log on the same device waits behind one such
-    // write at most.
+    // too while trees are being written and nobody waits for the checkpoint's end: the sync of a
+    // log on the same device waits behind one such write at most.
     uint64_t write_bytes_max = 1 << 20;
     uint64_t busy_write_bytes = 64 << 10;
     // Called after each write of a checkpoint with its bytes, on the checkpoint's thread: one that
