@@ -22,6 +22,7 @@
 
 #include "dynlib/base/check.h"
 #include "dynlib/runtime/posix/system_clock.h"
+#include "dynlib/runtime/posix/time_slice.h"
 
 namespace dynlib {
 namespace {
@@ -203,12 +204,14 @@ class EventLoop::Impl {
   explicit Impl(Options options) : options_(std::move(options)) {
     DYNLIB_CHECK(options_.blocked_max > Duration::zero());
     DYNLIB_CHECK(options_.poll_max >= Duration::zero() && options_.poll_max <= kPollMost);
+    DYNLIB_CHECK(options_.time_slice == Duration::zero() ||
+                 (options_.time_slice >= kTimeSliceMin && options_.time_slice <= kTimeSliceMax));
     // Edge-triggered: each write wakes, and nobody need read it.
     AddTo(epoll_fd_, alarm_.event_fd(), EPOLLIN | EPOLLET, 0);
     AddTo(spare_epoll_fd_, spare_event_fd_, EPOLLIN | EPOLLET, 0);
     AddTo(spare_epoll_fd_, epoll_fd_, 0, 1);
     first_ = std::thread([this] {
-      NameThread();
+      PrepareThread();
       RunLoop();
       RunSpare();
     });
@@ -232,8 +235,9 @@ class EventLoop::Impl {
     epoll_event event{.events = events, .data = {.u64 = token}};
     DYNLIB_CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0);
   }
-  void NameThread() const {
+  void PrepareThread() const {
     pthread_setname_np(pthread_self(), options_.name.substr(0, 15).c_str());
+    if (options_.time_slice > Duration::zero()) SetTimeSlice(options_.time_slice);
   }
   // Until the role is lost or the loop ends.
   void RunLoop();
@@ -443,7 +447,7 @@ void EventLoop::Impl::TakeRoleLocked() {
 bool EventLoop::Impl::RunBlocking() {
   if (!second_.joinable() && blocking_.HasPosted()) {
     second_ = std::thread([this] {
-      NameThread();
+      PrepareThread();
       RunSpare();
     });
   }

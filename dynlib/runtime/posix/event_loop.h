@@ -56,6 +56,11 @@ class EventLoop {
     // For how long a loop that is busy polls before it sleeps, 0 to 10 ms. All of it is processor
     // time, if nobody else wants it.
     Duration poll_max = std::chrono::microseconds(200);
+    // For how long its threads keep a processor that others wait for, 0.1 to 100 ms; 0 for as long
+    // as the system lets them. Threads with short ones also get it sooner (Linux 6.12; else without
+    // effect): p99 by p50 of replicated commits, half of what four processes on two processors can
+    // do, 4.2 instead of 6.2.
+    Duration time_slice = std::chrono::microseconds(100);
   };
 
   // Who has sockets in the loop: a transport. All calls come from the loop.
