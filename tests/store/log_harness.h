@@ -4,12 +4,15 @@
 #define TESTS_STORE_LOG_HARNESS_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -27,43 +30,61 @@
 
 namespace dynlib::store {
 
+// Tasks are posted by any thread, and run by one.
 class ManualExecutor final : public Executor {
  public:
-  void Post(Task task) override { tasks_.push_back(std::move(task)); }
+  void Post(Task task) override {
+    std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+  }
   TimerId RunAt(Instant when, Task task) override {
+    std::lock_guard lock(mutex_);
     const TimerId id{++last_timer_};
     timers_.emplace(std::pair(when, id), std::move(task));
     return id;
   }
   bool Cancel(TimerId timer) override {
+    std::lock_guard lock(mutex_);
     return std::erase_if(timers_, [&](const auto& t) { return t.first.second == timer; }) > 0;
   }
-  bool IsCurrent() const override { return running_; }
+  bool IsCurrent() const override { return runs_on_.load() == std::this_thread::get_id(); }
 
   bool RunOne() {
-    if (tasks_.empty()) return false;
-    Task task = std::move(tasks_.front());
-    tasks_.pop_front();
-    running_ = true;
-    std::move(task)();
-    running_ = false;
+    std::optional<Task> task = Take();
+    if (!task.has_value()) return false;
+    runs_on_ = std::this_thread::get_id();
+    (*std::move(task))();
+    runs_on_ = std::thread::id();
     return true;
   }
-  size_t waiting() const { return tasks_.size(); }
+  size_t waiting() const {
+    std::lock_guard lock(mutex_);
+    return tasks_.size();
+  }
   // Posts what the first timer is for; its time, or nothing when there is none.
   std::optional<Instant> FireTimer() {
+    std::lock_guard lock(mutex_);
     if (timers_.empty()) return std::nullopt;
     const Instant when = timers_.begin()->first.first;
-    Post(std::move(timers_.begin()->second));
+    tasks_.push_back(std::move(timers_.begin()->second));
     timers_.erase(timers_.begin());
     return when;
   }
 
  private:
+  std::optional<Task> Take() {
+    std::lock_guard lock(mutex_);
+    if (tasks_.empty()) return std::nullopt;
+    Task task = std::move(tasks_.front());
+    tasks_.pop_front();
+    return task;
+  }
+
+  mutable std::mutex mutex_;
   std::deque<Task> tasks_;
   std::map<std::pair<Instant, TimerId>, Task> timers_;
   uint64_t last_timer_ = 0;
-  bool running_ = false;
+  std::atomic<std::thread::id> runs_on_{};
 };
 
 class ManualClock final : public Clock {
