@@ -157,6 +157,8 @@ class CoreHarness {
   uint64_t rests() const { return rests_; }
   int64_t now_us() const { return now_ / 1'000; }
   const std::string& violation() const { return violation_; }
+  // Whether the violation is that the group gets stuck or finds no rest, and no harm else.
+  bool stuck() const { return stuck_; }
   uint64_t steps() const { return steps_; }
   HarnessOptions& options() { return options_; }
 
@@ -280,6 +282,7 @@ class CoreHarness {
   void CheckReads(Node& node, int group);
   void CheckConfiguration(Node& node, int group);
   void Fail(const std::string& what);
+  void FailStuck(const std::string& what);
   void Trace(const std::string& line, bool is_message = false) const;
 
   void StartFaults();
@@ -316,6 +319,7 @@ class CoreHarness {
   uint64_t reads_confirmed_ = 0;
   uint64_t rests_ = 0;
   std::string violation_;
+  bool stuck_ = false;
 };
 
 }  // namespace dynlib::replication

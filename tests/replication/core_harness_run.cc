@@ -14,6 +14,11 @@ void CoreHarness::Trace(const std::string& line, bool is_message) const {
   std::fprintf(stderr, "%11.3f %s\n", static_cast<double>(now_) / 1e6, line.c_str());
 }
 
+void CoreHarness::FailStuck(const std::string& what) {
+  if (violation_.empty()) stuck_ = true;
+  Fail(what);
+}
+
 void CoreHarness::Fail(const std::string& what) {
   if (!violation_.empty()) return;
   violation_ = Cat("seed ", options_.seed, ", ", now_ / 1'000, " us: ", what);
@@ -341,7 +346,7 @@ void CoreHarness::CheckProgress() {
         }
       }
     }
-    Fail("no progress after healing:" + roles);
+    FailStuck("no progress after healing:" + roles);
   }
   for (int group = 0; group < options_.groups; ++group) {
     for (const auto& [slot, payload] : truth_[group].acknowledged) {
@@ -371,10 +376,10 @@ void CoreHarness::CheckRest() {
   const uint64_t sent = group_messages_;
   RunFor(std::chrono::seconds(2));
   if (group_messages_ != sent) {
-    Fail(Cat("idle groups sent ", group_messages_ - sent, " messages in two seconds"));
+    FailStuck(Cat("idle groups sent ", group_messages_ - sent, " messages in two seconds"));
   }
   for (int group = 0; group < options_.groups; ++group) {
-    if (!AtRest(group)) Fail(Cat("idle group ", group + 1, " has a deadline"));
+    if (!AtRest(group)) FailStuck(Cat("idle group ", group + 1, " has a deadline"));
   }
 }
 
