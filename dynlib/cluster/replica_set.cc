@@ -249,7 +249,8 @@ void ReplicaSet::FinishCopy(std::shared_ptr<Replica> replica, absl::StatusOr<uin
   busy_.insert(replica->partition);
   parts_.file_executor->Post(
       [self = shared_from_this(), replica = std::move(replica), position = *position]() mutable {
-        const absl::Status finished = TableStateMachine::FinishCopy(*replica->tree, position);
+        const absl::Status finished =
+            TableStateMachine::FinishCopy(*replica->tree, position, self->parts_.faults);
         absl::StatusOr<std::shared_ptr<Replica>> loaded = If(finished, replica);
         if (finished.ok()) loaded = self->LoadReplica(replica->tree);
         Executor* executor = self->parts_.executor;
@@ -313,14 +314,15 @@ void ReplicaSet::AddHeirs(const Replica& ended) {
 absl::Status ReplicaSet::MakeMerged(const Replica& half, const Replica& other) const {
   const bool both =
       other.ended->has_merge() && other.ended->merge().merged() == half.ended->merge().merged();
-  if (!both) return TableStateMachine::TakeOver(*parts_.pages, parts_.self, *half.tree);
+  if (!both)
+    return TableStateMachine::TakeOver(*parts_.pages, parts_.self, *half.tree, parts_.faults);
   if (half.kind != other.kind) {
     // A log replica has no items: what came of the two would lack those of a half.
     return absl::NotFoundError(Cat("node ", parts_.self, " has the items of one half only"));
   }
   const bool left = PartitionId{half.ended->merge().left()} == half.partition;
   return TableStateMachine::Join(*parts_.pages, parts_.self, left ? *half.tree : *other.tree,
-                                 left ? *other.tree : *half.tree);
+                                 left ? *other.tree : *half.tree, parts_.faults);
 }
 
 // Of the merge that ended this partition, and of one that waited to hear how this partition ends.

@@ -167,8 +167,17 @@ absl::Status TableStateMachine::BeginCopy(store::Tree& tree, std::string descrip
   return tree.Apply(batch, 0);
 }
 
-absl::Status TableStateMachine::FinishCopy(store::Tree& tree, uint64_t position) {
+absl::Status TableStateMachine::FinishCopy(store::Tree& tree, uint64_t position,
+                                           const SplitFaultsForTest& faults) {
   store::WriteBatch batch;
+  if (faults.sessions_not_copied) {
+    DYNLIB_RETURN_IF_ERROR(tree.snapshot().Scan(kSessionPrefix, kSessionEnd,
+                                                store::ScanOrder::kForward,
+                                                [&](std::string_view key, std::string_view) {
+                                                  batch.Delete(std::string(key));
+                                                  return true;
+                                                }));
+  }
   batch.Delete(std::string(kCopyingKey));
   return tree.Apply(batch, position);
 }
@@ -426,7 +435,8 @@ absl::Status TableStateMachine::PublishSplit(const replication::PublishedStep& s
 }
 
 absl::Status TableStateMachine::TakeOver(store::PageFile& pages, NodeId self,
-                                         const store::Tree& half) {
+                                         const store::Tree& half,
+                                         const SplitFaultsForTest& faults) {
   DYNLIB_ASSIGN_OR_RETURN(const wire::CreateReplicaRequest description, ParsedDescription(half));
   DYNLIB_ASSIGN_OR_RETURN(const std::optional<wire::EndRecord> end, StoredEnd(half));
   if (!end.has_value() || !end->has_merge())
@@ -443,12 +453,14 @@ absl::Status TableStateMachine::TakeOver(store::PageFile& pages, NodeId self,
   spec.source = {.tree = half.id(), .batch = {}, .position = half.position()};
   spec.target.tree = store::TreeId{merge.merged()};
   spec.target.batch.Put(std::string(kDescriptionKey), *merged);
-  DYNLIB_RETURN_IF_ERROR(CopySessions(half, spec.target.batch));
+  if (!faults.sessions_not_merged) {
+    DYNLIB_RETURN_IF_ERROR(CopySessions(half, spec.target.batch));
+  }
   return pages.Move(spec);
 }
 
 absl::Status TableStateMachine::Join(store::PageFile& pages, NodeId self, const store::Tree& left,
-                                     const store::Tree& right) {
+                                     const store::Tree& right, const SplitFaultsForTest& faults) {
   DYNLIB_ASSIGN_OR_RETURN(const wire::CreateReplicaRequest a, ParsedDescription(left));
   DYNLIB_ASSIGN_OR_RETURN(const wire::CreateReplicaRequest b, ParsedDescription(right));
   DYNLIB_ASSIGN_OR_RETURN(const std::optional<wire::EndRecord> end, StoredEnd(left));
@@ -469,7 +481,9 @@ absl::Status TableStateMachine::Join(store::PageFile& pages, NodeId self, const 
   spec.right = {.tree = right.id(), .batch = {}, .position = right.position()};
   spec.target.tree = store::TreeId{merge.merged()};
   spec.target.batch.Put(std::string(kDescriptionKey), *description);
-  DYNLIB_RETURN_IF_ERROR(JoinSessions(left, right, spec.target.batch));
+  if (!faults.sessions_not_merged) {
+    DYNLIB_RETURN_IF_ERROR(JoinSessions(left, right, spec.target.batch));
+  }
   return pages.Join(spec);
 }
 

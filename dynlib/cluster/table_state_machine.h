@@ -72,7 +72,8 @@ class TableStateMachine : public replication::StateMachine {
                                     const replication::Configuration& configuration, Slot base);
   // Of a tree that is to become a copy; until FinishCopy it IsCopying.
   static absl::Status BeginCopy(store::Tree& tree, std::string description);
-  static absl::Status FinishCopy(store::Tree& tree, uint64_t position);
+  static absl::Status FinishCopy(store::Tree& tree, uint64_t position,
+                                 const SplitFaultsForTest& faults = {});
   static absl::StatusOr<bool> IsCopying(const store::Tree& tree);
   // Whether the key belongs to what replicas of a partition share, and copies take over.
   static bool IsShared(std::string_view tree_key);
@@ -88,8 +89,9 @@ class TableStateMachine : public replication::StateMachine {
   // other half was: what is chosen stays, and each replica sees the same two ends. kNotFound: the
   // node has no part in it.
   static absl::Status Join(store::PageFile& pages, NodeId self, const store::Tree& left,
-                           const store::Tree& right);
-  static absl::Status TakeOver(store::PageFile& pages, NodeId self, const store::Tree& half);
+                           const store::Tree& right, const SplitFaultsForTest& faults = {});
+  static absl::Status TakeOver(store::PageFile& pages, NodeId self, const store::Tree& half,
+                               const SplitFaultsForTest& faults = {});
 
   // The group's configuration as of the tree's position, if one was published.
   static absl::StatusOr<std::optional<replication::Configuration>> StoredConfiguration(

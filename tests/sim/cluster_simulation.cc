@@ -85,6 +85,7 @@ class Simulation {
   Random random_;
   SimulatedCluster cluster_;
   ClusterLoad load_;
+  bool harmed_ = false;
 };
 
 Simulation::Simulation(const SimulationOptions& options)
@@ -105,7 +106,10 @@ std::string Simulation::CheckHealed(uint64_t table) {
   if (!load_.EveryKeyWorks(/*write_all=*/false, kProgressLimit))
     return stuck + DescribePartitions(cluster_, world_, table);
   std::string why = CheckWhole(cluster_, load_, world_, table, kProgressLimit);
-  if (why.empty()) why = CheckEqual(cluster_, world_, table);
+  if (why.empty()) {
+    why = CheckEqual(cluster_, world_, table);
+    harmed_ |= !why.empty();
+  }
   if (why.empty()) why = CheckScrubbed(cluster_, world_, table, kProgressLimit);
   if (why.empty() && !load_.EveryKeyWorks(/*write_all=*/true, kProgressLimit)) return stuck;
   return why;
@@ -130,11 +134,13 @@ std::string Simulation::RunParts() {
   load_.Stop();
   std::string why = CheckHealed(ToUint(table->id));
   if (!cluster_.Disagreement().empty()) why = Cat(cluster_.Disagreement(), "\n", why);
-  why += metrics_.Differences(world_.corruptible());
-  why += load_.RoutesWentBack();
+  const std::string differences = metrics_.Differences(world_.corruptible());
+  why += differences + load_.RoutesWentBack();
   // What a client was told wrongly says more than that replicas differ.
   const sim::CheckResult check = sim::CheckLinearizable(load_.history());
   if (!check.ok()) why = why.empty() ? check.explanation : Cat(check.explanation, "\nand ", why);
+  harmed_ |= !cluster_.Disagreement().empty() || !differences.empty() ||
+             !load_.RoutesWentBack().empty() || !check.ok();
   // Timers of the events end with this.
   world_.CrashAll();
   return why;
@@ -143,6 +149,7 @@ std::string Simulation::RunParts() {
 SimulationResult Simulation::Run() {
   SimulationResult result;
   result.failure = RunParts();
+  result.harmed = harmed_;
   result.trace_hash = world_.TraceHash();
   result.operations = load_.operations();
   result.acknowledged = load_.acknowledged();

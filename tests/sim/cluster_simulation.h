@@ -64,6 +64,9 @@ struct SimulationOptions {
 
 struct SimulationResult {
   std::string failure;  // Empty: all is well.
+  // The failure is harm: a wrong answer, replicas that differ, or knowledge that became older; not
+  // only that something did not come about in time.
+  bool harmed = false;
   uint64_t trace_hash = 0;
   uint64_t operations = 0;
   uint64_t acknowledged = 0;
