@@ -27,11 +27,13 @@ struct Outcome {
   bool reopened = false;
 };
 
-// `n` counts from the first call after the node's start, 0 is no fault.
-Outcome RunWithFault(uint64_t node, uint64_t n, sim::DiskFault fault, bool keeps_cache) {
+// `n` counts from the first call after the node's start, 0 is no fault. `fate`: of what is not
+// synced when the power fails.
+Outcome RunWithFault(uint64_t node, uint64_t n, sim::DiskFault fault, bool keeps_cache,
+                     sim::UnsyncedFate fate) {
   LogCluster cluster({.seed = 7, .faults = {.disk_failed_sync_keeps_cache = keeps_cache}});
   sim::SimDisk& disk = cluster.disk(node);
-  if (n > 0) disk.FailCall(n, fault, sim::UnsyncedFate::kTorn);
+  if (n > 0) disk.FailCall(n, fault, fate);
   cluster.world().OnPowerFailure([&](NodeId id) {
     cluster.world().After(milliseconds(50), [&cluster, id] { cluster.Restarted(ToUint(id)); });
   });
@@ -51,14 +53,15 @@ Outcome RunWithFault(uint64_t node, uint64_t n, sim::DiskFault fault, bool keeps
 }
 
 // Every call until none is left that the fault could meet.
-void Sweep(sim::DiskFault fault, bool keeps_cache = false) {
+void Sweep(sim::DiskFault fault, bool keeps_cache = false,
+           sim::UnsyncedFate fate = sim::UnsyncedFate::kAllLost) {
   int reopened = 0;
   int runs = 0;
   for (uint64_t node = 1; node <= 3; ++node) {
-    const uint64_t calls = RunWithFault(node, 0, fault, keeps_cache).calls;
+    const uint64_t calls = RunWithFault(node, 0, fault, keeps_cache, fate).calls;
     EXPECT_GT(calls, 30u);
     for (uint64_t n = 1; n <= calls; ++n) {
-      reopened += RunWithFault(node, n, fault, keeps_cache).reopened;
+      reopened += RunWithFault(node, n, fault, keeps_cache, fate).reopened;
       ++runs;
       if (testing::Test::HasFailure()) return;
     }
@@ -75,7 +78,16 @@ TEST(DiskFaultTest, L3ASyncErrorThenSuccess) { Sweep(sim::DiskFault::kEio, /*kee
 
 TEST(DiskFaultTest, NoSpaceAtEveryCall) { Sweep(sim::DiskFault::kNoSpace); }
 
-TEST(DiskFaultTest, R1PowerFailsAtEveryCall) { Sweep(sim::DiskFault::kPowerOff); }
+class PowerFailureTest : public testing::TestWithParam<sim::UnsyncedFate> {};
+
+TEST_P(PowerFailureTest, R1PowerFailsAtEveryCall) {
+  Sweep(sim::DiskFault::kPowerOff, /*keeps_cache=*/false, GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Fates, PowerFailureTest,
+                         testing::Values(sim::UnsyncedFate::kAllLost, sim::UnsyncedFate::kAllKept,
+                                         sim::UnsyncedFate::kTorn,
+                                         sim::UnsyncedFate::kRandomSubset));
 
 }  // namespace
 }  // namespace dynlib::replication
