@@ -76,6 +76,7 @@ class Simulation {
 
  private:
   std::string RunParts();
+  void RunFaults();
   std::string CheckHealed(uint64_t table);
 
   const SimulationOptions options_;
@@ -86,6 +87,7 @@ class Simulation {
   SimulatedCluster cluster_;
   ClusterLoad load_;
   bool harmed_ = false;
+  uint64_t disk_calls_ = 0;
 };
 
 Simulation::Simulation(const SimulationOptions& options)
@@ -97,6 +99,8 @@ Simulation::Simulation(const SimulationOptions& options)
       cluster_(options_, shape_, &world_, &random_, &metrics_),
       load_(options_, shape_, cluster_.config(), &world_, &random_, &metrics_) {
   if (options_.trace) world_.SetTrace(options_.trace);
+  if (const auto& chosen = options_.disk_call; chosen.has_value() && chosen->call > 0)
+    world_.node(chosen->node)->disk()->FailCall(chosen->call, chosen->fault, chosen->fate);
 }
 
 // The replicas are compared before every key is written anew, which would hide what they lack.
@@ -115,6 +119,17 @@ std::string Simulation::CheckHealed(uint64_t table) {
   return why;
 }
 
+void Simulation::RunFaults() {
+  if (!options_.disk_call.has_value()) return world_.RunFor(options_.fault_time);
+  const NodeId node = options_.disk_call->node;
+  world_.RunFor(options_.fault_time / 2);
+  cluster_.Restart(node);
+  world_.RunFor(options_.fault_time / 2);
+  disk_calls_ = world_.node(node)->disk()->calls();
+  world_.node(node)->disk()->ClearFailCall();
+  cluster_.PowerOffAll(options_.disk_call->fate);
+}
+
 std::string Simulation::RunParts() {
   if (!world_.RunUntil([this] { return cluster_.AllUp(); }, std::chrono::seconds(30)))
     return "the nodes did not start";
@@ -128,7 +143,7 @@ std::string Simulation::RunParts() {
   cluster_.injector().Start();
   events.Start();
   load_.Start();
-  world_.RunFor(options_.fault_time);
+  RunFaults();
   events.Stop();
   cluster_.injector().Heal();
   load_.Stop();
@@ -154,6 +169,7 @@ SimulationResult Simulation::Run() {
   result.operations = load_.operations();
   result.acknowledged = load_.acknowledged();
   result.events = world_.events();
+  result.disk_calls = disk_calls_;
   result.faults = world_.FaultCounts();
   result.metrics = metrics_.counts();
   world_.CrashAll();

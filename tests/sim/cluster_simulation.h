@@ -22,10 +22,12 @@
 #include <string>
 #include <string_view>
 
+#include "dynlib/base/ids.h"
 #include "dynlib/base/time.h"
 #include "dynlib/cluster/router_options.h"
 #include "dynlib/cluster/storage_node.h"
 #include "dynlib/replication/faults_for_test.h"
+#include "dynlib/sim/disk.h"
 #include "dynlib/sim/faults.h"
 
 namespace dynlib {
@@ -48,12 +50,24 @@ struct ClusterShape {
 // Of three nodes without such events in most seeds, since they cost the least.
 ClusterShape RandomShape(uint64_t seed);
 
+// A call of one storage node's disk, and what it meets.
+struct DiskCallFault {
+  NodeId node{};
+  uint64_t call = 0;  // 1 is the node's first; 0: none, its calls are counted alone
+  sim::DiskFault fault = sim::DiskFault::kEio;
+  sim::UnsyncedFate fate = sim::UnsyncedFate::kAllLost;  // when the power fails
+};
+
 struct SimulationOptions {
   uint64_t seed = 1;
   Duration fault_time = std::chrono::seconds(15);
   // Instead of what the seed chooses.
   std::optional<sim::FaultOptions> faults;
   std::optional<ClusterShape> shape;
+  // Its node is also restarted in the middle of the fault time, so that the calls of a recovery are
+  // among those that can be chosen; in the end the power of all nodes fails, so that what counts is
+  // what their disks hold.
+  std::optional<DiskCallFault> disk_call;
   // Known-bad code, to see that it is caught.
   replication::FaultsForTest replication_mutant;
   cluster::ClusterFaultsForTest cluster_mutant;
@@ -71,6 +85,7 @@ struct SimulationResult {
   uint64_t operations = 0;
   uint64_t acknowledged = 0;
   uint64_t events = 0;
+  uint64_t disk_calls = 0;  // of the node of `disk_call`, until all is healed
   std::map<std::string, uint64_t, std::less<>> faults;   // By kind, how often injected.
   std::map<std::string, uint64_t, std::less<>> metrics;  // What the library counted.
 

@@ -53,6 +53,8 @@ SimulatedCluster::SimulatedCluster(const SimulationOptions& options, const Clust
   injector_ = std::make_unique<sim::FaultInjector>(
       world_, sim::FaultInjector::Options{.nodes = all, .max_nodes_down = nodes_down},
       [this](NodeId id) { OnDown(id); }, [this](NodeId id) { OnRestart(id); });
+  // At a disk call that was chosen to (SimDisk::FailCall).
+  world_->OnPowerFailure([this](NodeId id) { ComeBackIn(std::chrono::milliseconds(100), id); });
   for (NodeId id : all) OnRestart(id);
   sim::Node* node = world_->AddNode(kObserver);
   observer_executor_ = node->NewExecutor("observer");
@@ -202,6 +204,10 @@ void SimulatedCluster::PowerOff(NodeId id, Duration duration) {
   if (!server.node->up() || injector_->nodes_down() > 0 || AnyDead()) return;
   world_->Note(id, "an outage begins");
   server.node->PowerOff();
+  ComeBackIn(duration, id);
+}
+
+void SimulatedCluster::ComeBackIn(Duration duration, NodeId id) {
   OnDown(id);
   world_->After(duration, [this, id] {
     sim::Node* node = storage_.at(id).node;
@@ -209,6 +215,14 @@ void SimulatedCluster::PowerOff(NodeId id, Duration duration) {
     node->Restart();
     OnRestart(id);
   });
+}
+
+void SimulatedCluster::PowerOffAll(sim::UnsyncedFate fate) {
+  for (auto& [id, server] : storage_) {
+    if (!server.node->up()) continue;
+    server.node->PowerOff(fate);
+    ComeBackIn(std::chrono::milliseconds(100), id);
+  }
 }
 
 bool SimulatedCluster::AllUp() const {

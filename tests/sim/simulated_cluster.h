@@ -39,8 +39,12 @@ class SimulatedCluster {
   const cluster::ClusterConfig& config() const { return config_; }
   sim::FaultInjector& injector() { return *injector_; }
 
+  // The node's process ends, and another begins soon after.
+  void Restart(NodeId node) { injector_->RequestRestart(node); }
   // Without power for `duration`, if as many nodes as may be are not down already.
   void PowerOff(NodeId node, Duration duration);
+  // All storage nodes at once.
+  void PowerOffAll(sim::UnsyncedFate fate);
 
   // A slot for which replicas learned different values, or nothing. All replicas of all partitions
   // count, log replicas too, over all their boots.
@@ -77,6 +81,7 @@ class SimulatedCluster {
   void OnChosen(NodeId node, PartitionId partition, Slot slot, std::string_view payload);
   void OnDown(NodeId id);
   void OnRestart(NodeId id);
+  void ComeBackIn(Duration duration, NodeId id);
   void OpenStorage(NodeId id);
   void OnOpened(NodeId id, absl::StatusOr<std::unique_ptr<cluster::StorageNode>> opened);
   void OpenMetadata(NodeId id);
