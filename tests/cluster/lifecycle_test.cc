@@ -206,6 +206,30 @@ bool IsMember(SimCluster& cluster, TableId table, NodeId node) {
   return false;
 }
 
+TEST(LifecycleTest, AChangeThatPutsTwoReplicasInAZoneIsRefused) {
+  SimCluster cluster(4);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  const TableId table = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+  const SimCluster::Seen leader = cluster.Leaders(table).at("");
+  wire::ChangeMembersRequest request;
+  request.set_partition(leader.status.partition());
+  request.set_expected_epoch(leader.status.epoch());
+  *request.mutable_members() = leader.status.members();
+  std::set<uint64_t> nodes;
+  for (const wire::Member& member : request.members()) nodes.insert(member.node());
+  const uint64_t unused = nodes.contains(4) ? 1 : 4;  // Both are in zone a.
+  for (wire::Member& member : *request.mutable_members()) {
+    if (member.node() != 2) continue;
+    member.set_node(unused);
+    member.set_replica(9);
+  }
+  EXPECT_THAT(cluster.Call<wire::ChangeMembersReply>(leader.node, kChangeMembers, request),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("both in zone a")));
+  EXPECT_EQ(cluster.Leaders(table).at("").status.epoch(), leader.status.epoch());
+}
+
 TEST(LifecycleTest, ADeadNodeIsCoveredByLogReplicasThenRebuiltElsewhere) {
   SimCluster cluster(9);
   DYNLIB_ASSERT_OK(cluster.Boot());

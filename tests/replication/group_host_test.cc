@@ -300,6 +300,14 @@ TEST_F(GroupHostTest, AddGroupSaysWhatIsWrong) {
   EXPECT_THAT(add(8, {}), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(add(8, {{ReplicaId{1}, NodeId{2}}}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("node 1")));
+  EXPECT_THAT(add(8, {{ReplicaId{1}, NodeId{1}}, {ReplicaId{1}, NodeId{2}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("share a replica id")));
+  EXPECT_THAT(add(8, {{ReplicaId{1}, NodeId{1}}, {ReplicaId{2}, NodeId{1}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("or a node")));
+  EXPECT_THAT(add(8, {{ReplicaId{1}, NodeId{1}}, {ReplicaId{0}, NodeId{2}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("has replica id 0")));
+  EXPECT_THAT(add(8, {{ReplicaId{1}, NodeId{1}}, {ReplicaId{2}, NodeId{0}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("has node id 0")));
   EXPECT_THAT(add(0, {{ReplicaId{1}, NodeId{1}}}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("partition id is 0")));
   EXPECT_THAT(add(5, {{ReplicaId{1}, NodeId{1}}}),
