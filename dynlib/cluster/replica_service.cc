@@ -128,6 +128,8 @@ void ReplicaService::Register(Rpc* rpc) {
                                                          &ReplicaService::AddLearner);
   Handle<wire::ChangeMembersRequest, wire::ChangeMembersReply>(rpc, kChangeMembers,
                                                                &ReplicaService::ChangeMembers);
+  Handle<wire::RaiseVersionRequest, wire::RaiseVersionReply>(rpc, kRaiseVersion,
+                                                             &ReplicaService::RaiseVersion);
   Handle<wire::SplitRequest, wire::SplitReply>(rpc, kSplit, &ReplicaService::Split);
   Handle<wire::MergeRequest, wire::MergeReply>(rpc, kMerge, &ReplicaService::Merge);
   Handle<wire::NodeStatusRequest, wire::NodeStatusReply>(rpc, kNodeStatus,
@@ -181,6 +183,15 @@ void ReplicaService::ChangeMembers(const wire::ChangeMembersRequest& request, Rp
                                if (epoch.ok()) message.set_epoch(*epoch);
                                Send(reply, std::move(message), epoch.status());
                              });
+}
+
+void ReplicaService::RaiseVersion(const wire::RaiseVersionRequest& request, Rpc::Reply reply) {
+  if (parts_.replicas->Find(PartitionId{request.partition()}) == nullptr)
+    return Send(reply, wire::RaiseVersionReply(), NotHere(request.partition()));
+  parts_.host->RaiseVersion(PartitionId{request.partition()}, request.version(),
+                            [reply = std::move(reply)](replication::ProposalResult result) mutable {
+                              Send(reply, wire::RaiseVersionReply(), result.status);
+                            });
 }
 
 template <typename ReplyMessage>
@@ -354,6 +365,7 @@ void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
   to.set_applied(status->applied);
   to.set_released(status->released);
   to.set_epoch(status->configuration.epoch);
+  to.set_version(status->version);
   for (const replication::Member& member : status->configuration.members)
     ToWire(member, *to.add_members());
   to.set_removed(status->removed);

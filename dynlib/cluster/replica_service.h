@@ -68,6 +68,7 @@ class ReplicaService : public std::enable_shared_from_this<ReplicaService> {
   void DropReplica(const wire::DropReplicaRequest& request, Rpc::Reply reply);
   void AddLearner(const wire::AddLearnerRequest& request, Rpc::Reply reply);
   void ChangeMembers(const wire::ChangeMembersRequest& request, Rpc::Reply reply);
+  void RaiseVersion(const wire::RaiseVersionRequest& request, Rpc::Reply reply);
   void Split(const wire::SplitRequest& request, Rpc::Reply reply);
   void Merge(const wire::MergeRequest& request, Rpc::Reply reply);
   absl::StatusOr<google::protobuf::RepeatedPtrField<wire::Member>> MergedMembers(

@@ -48,6 +48,7 @@ absl::StatusOr<std::shared_ptr<Replica>> ReplicaSet::LoadReplica(store::Tree* tr
     return absl::DataLossError(Cat("tree ", tree->id(), ": ", ToStd(status.message())));
   }
   DYNLIB_ASSIGN_OR_RETURN(replica->copying, TableStateMachine::IsCopying(*tree));
+  DYNLIB_RETURN_IF_ERROR(replica->state_machine.LoadVersion());
   DYNLIB_ASSIGN_OR_RETURN(replica->ended, TableStateMachine::StoredEnd(*tree));
   DYNLIB_ASSIGN_OR_RETURN(std::optional<replication::Configuration> stored,
                           TableStateMachine::StoredConfiguration(*tree));

@@ -55,6 +55,8 @@ inline constexpr Rpc::Method kNodeLoad{16};
 inline constexpr Rpc::Method kScrubRead{17};
 // Of the acting admin's node.
 inline constexpr Rpc::Method kScrubNow{18};
+// Of the leader, when every node runs a program that reads the version (rule R10).
+inline constexpr Rpc::Method kRaiseVersion{19};
 // Of metadata nodes.
 inline constexpr Rpc::Method kLookUp{20};
 inline constexpr Rpc::Method kDescribeTable{21};

@@ -124,8 +124,8 @@ std::string TableStateMachine::FirstItemKey() { return std::string(1, kItemPrefi
 std::string TableStateMachine::EndOfItemKeys() { return std::string(1, kItemPrefix + 1); }
 
 bool TableStateMachine::IsShared(std::string_view tree_key) {
-  return tree_key == kConfigurationKey || tree_key.starts_with(kSessionPrefix) ||
-         tree_key >= std::string_view(&kItemPrefix, 1);
+  return tree_key == kConfigurationKey || tree_key == kVersionKey ||
+         tree_key.starts_with(kSessionPrefix) || tree_key >= std::string_view(&kItemPrefix, 1);
 }
 
 void TableStateMachine::EnableEnd(store::PageFile* pages, NodeId self, bool log_replica,
@@ -329,6 +329,7 @@ absl::Status TableStateMachine::Publish(const replication::PublishedStep& step) 
   store::WriteBatch batch = Metadata(step);
   TakePending(batch);
   DYNLIB_RETURN_IF_ERROR(tree_->Apply(batch, step.through));
+  if (step.version != 0) version_.store(step.version);
   if (const std::optional<Mark> mark = std::exchange(pending_mark_, {}); mark.has_value()) {
     DYNLIB_CHECK(mark->slot == step.through);  // R12: EndsStep said so.
     scrub_pins_.Pin(mark->scrub, tree_->snapshot());
@@ -362,6 +363,7 @@ store::WriteBatch TableStateMachine::Metadata(const replication::PublishedStep& 
     batch.Put(std::string(kConfigurationKey),
               replication::EncodeConfiguration(*step.configuration));
   }
+  PutVersion(step.version, batch);
   return batch;
 }
 
@@ -410,6 +412,7 @@ absl::Status TableStateMachine::PublishSplit(const replication::PublishedStep& s
                                        std::tuple(&spec.right, split.right(), &right)}) {
     part->tree = store::TreeId{id};
     part->batch.Put(std::string(kDescriptionKey), **description);
+    PutVersion(std::max(version(), step.version), part->batch);
     if (faults_.sessions_forgotten) continue;
     DYNLIB_RETURN_IF_ERROR(CopySessions(*tree_, part->batch));
     for (const replication::SessionRecord& session : step.sessions) {
@@ -453,6 +456,8 @@ absl::Status TableStateMachine::TakeOver(store::PageFile& pages, NodeId self,
   spec.source = {.tree = half.id(), .batch = {}, .position = half.position()};
   spec.target.tree = store::TreeId{merge.merged()};
   spec.target.batch.Put(std::string(kDescriptionKey), *merged);
+  DYNLIB_ASSIGN_OR_RETURN(const uint64_t version, StoredVersion(half));
+  PutVersion(version, spec.target.batch);
   if (!faults.sessions_not_merged) {
     DYNLIB_RETURN_IF_ERROR(CopySessions(half, spec.target.batch));
   }
@@ -481,6 +486,9 @@ absl::Status TableStateMachine::Join(store::PageFile& pages, NodeId self, const 
   spec.right = {.tree = right.id(), .batch = {}, .position = right.position()};
   spec.target.tree = store::TreeId{merge.merged()};
   spec.target.batch.Put(std::string(kDescriptionKey), *description);
+  DYNLIB_ASSIGN_OR_RETURN(const uint64_t of_left, StoredVersion(left));
+  DYNLIB_ASSIGN_OR_RETURN(const uint64_t of_right, StoredVersion(right));
+  PutVersion(std::max(of_left, of_right), spec.target.batch);
   if (!faults.sessions_not_merged) {
     DYNLIB_RETURN_IF_ERROR(JoinSessions(left, right, spec.target.batch));
   }

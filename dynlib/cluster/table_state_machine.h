@@ -11,6 +11,7 @@
 //   00 'e'                 how the log ended: wire::EndRecord
 //   00 'i'                 a copy of another replica's tree, not whole yet
 //   00 's' + session key   a record of the exactly-once table
+//   00 'v'                 the version of the commands, varint, if it was ever raised (rule R10)
 //   01 + storage key       an item, as item.h encodes it
 //
 // A split is applied in one step (rule R11): the items go over to the trees of the two children,
@@ -109,7 +110,11 @@ class TableStateMachine : public replication::StateMachine {
   // Proposed as a command; the result is a wire::WriteResult with the slot.
   static std::string ScrubMarker(uint64_t scrub);
 
+  // Reads what version() gives: of a tree that was there before.
+  absl::Status LoadVersion();
+
   Slot applied() const override { return tree_->position(); }
+  uint64_t version() const override { return version_.load(); }
   absl::Status LoadSessions(
       absl::FunctionRef<void(std::string_view key, std::string_view value)> visit) override;
   bool EndsStep(std::string_view command) const override;
@@ -121,12 +126,17 @@ class TableStateMachine : public replication::StateMachine {
   absl::StatusOr<std::optional<std::string>> Current(const std::string& key) const;
   absl::StatusOr<std::string> EvaluateOne(std::string_view command);
   absl::Status CheckHasItems() const;
+  static absl::StatusOr<uint64_t> StoredVersion(const store::Tree& tree);
+  static void PutVersion(uint64_t version, store::WriteBatch& batch);
   absl::Status PublishEnd(const replication::PublishedStep& step);
   absl::Status PublishSplit(const replication::PublishedStep& step, const wire::EndRecord& record);
   store::WriteBatch Metadata(const replication::PublishedStep& step) const;
   void TakePending(store::WriteBatch& batch);
 
+  static constexpr std::string_view kVersionKey{"\0v", 2};
+
   store::Tree* const tree_;
+  std::atomic<uint64_t> version_ = 1;
   store::PageFile* pages_ = nullptr;
   NodeId self_{};
   bool log_replica_ = false;

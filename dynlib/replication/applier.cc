@@ -1,7 +1,10 @@
 #include "dynlib/replication/applier.h"
 
+#include <algorithm>
+
 #include "dynlib/base/check.h"
 #include "dynlib/base/status_macros.h"
+#include "dynlib/base/strings.h"
 
 namespace dynlib::replication {
 
@@ -11,13 +14,15 @@ ApplyOutcome Applier::Run(const ApplyStep& step, Scratch& scratch) {
   scratch.results.clear();
   if (kind_ == MemberKind::kLog) return RunWithoutState(step, scratch);
   ApplyOutcome outcome{.status = LoadSessions(), .through = step.through, .results = {}};
+  const uint64_t version = version_;
   if (outcome.status.ok()) outcome.status = Evaluate(step, scratch);
   if (!outcome.status.ok()) return outcome;
   outcome.results.reserve(scratch.plans.size());
   for (Scratch::Plan& plan : scratch.plans) {
     outcome.results.emplace_back(plan.slot, ResultOf(plan, scratch));
   }
-  outcome.status = Publish(step, sessions_.TakeChanges());
+  if (version_ != version) outcome.version = version_;
+  outcome.status = Publish(step, sessions_.TakeChanges(), outcome.version);
   return outcome;
 }
 
@@ -34,6 +39,17 @@ absl::Status Applier::LoadSessions() {
   return absl::OkStatus();
 }
 
+// Rule R10: with what it cannot read it would go another way than the others. Whether the version
+// is new here is a function of the log.
+absl::Status Applier::RaiseVersion(Slot slot, uint64_t version) {
+  if (version > reads_version_) {
+    return absl::UnimplementedError(Cat("slot ", slot, " raises the version of commands to ",
+                                        version, "; this node reads up to ", reads_version_));
+  }
+  version_ = std::max(version_, version);
+  return absl::OkStatus();
+}
+
 // Decides on each command, and has those that are to be applied worked out.
 absl::Status Applier::Evaluate(const ApplyStep& step, Scratch& scratch) {
   scratch.commands.reserve(step.entries.size());
@@ -41,6 +57,11 @@ absl::Status Applier::Evaluate(const ApplyStep& step, Scratch& scratch) {
   for (const auto& [slot, payload] : step.entries) {
     const LoggedCommand logged = DecodeLogged(*payload);
     if (logged.kind == LoggedCommand::Kind::kExpireSessions) sessions_.Expire(logged.proposed);
+    if (logged.kind == LoggedCommand::Kind::kVersion) {
+      DYNLIB_RETURN_IF_ERROR(RaiseVersion(slot, logged.version));
+      scratch.plans.push_back({.slot = slot, .raises_version = true});
+      continue;
+    }
     const bool ends = logged.kind == LoggedCommand::Kind::kEnd;
     if (logged.kind != LoggedCommand::Kind::kCommand && !ends) continue;
     Scratch::Plan plan{slot, logged.client, logged.sequence, sessions_.Admit(logged),
@@ -50,7 +71,7 @@ absl::Status Applier::Evaluate(const ApplyStep& step, Scratch& scratch) {
     // The log has ended, whatever its proposer's session has come to.
     if (ends) plan.decision = {};
     if (plan.decision.verdict == SessionTable::Verdict::kApply)
-      scratch.commands.push_back({slot, logged.command, ends});
+      scratch.commands.push_back({slot, logged.command, ends, version_});
     scratch.plans.push_back(std::move(plan));
   }
   scratch.results.reserve(scratch.commands.size());
@@ -59,7 +80,7 @@ absl::Status Applier::Evaluate(const ApplyStep& step, Scratch& scratch) {
   }
   DYNLIB_CHECK(scratch.results.size() == scratch.commands.size());
   for (const Scratch::Plan& plan : scratch.plans) {
-    if (plan.decision.verdict != SessionTable::Verdict::kApply) continue;
+    if (plan.raises_version || plan.decision.verdict != SessionTable::Verdict::kApply) continue;
     const std::string& result = scratch.results[plan.command];
     DYNLIB_CHECK(result.size() <= StateMachine::kResultBytesMax);
     sessions_.SetResult(plan.client, plan.sequence, {absl::StatusCode::kOk, result});
@@ -68,6 +89,7 @@ absl::Status Applier::Evaluate(const ApplyStep& step, Scratch& scratch) {
 }
 
 SessionResult Applier::ResultOf(Scratch::Plan& plan, Scratch& scratch) const {
+  if (plan.raises_version) return {absl::StatusCode::kOk, ""};
   switch (plan.decision.verdict) {
     case SessionTable::Verdict::kApply:
       return {absl::StatusCode::kOk, std::move(scratch.results[plan.command])};
@@ -80,11 +102,13 @@ SessionResult Applier::ResultOf(Scratch::Plan& plan, Scratch& scratch) const {
   return {absl::StatusCode::kInvalidArgument, "the client acknowledged the answer already"};
 }
 
-absl::Status Applier::Publish(const ApplyStep& step, const std::vector<SessionRecord>& sessions) {
+absl::Status Applier::Publish(const ApplyStep& step, const std::vector<SessionRecord>& sessions,
+                              uint64_t version) {
   return state_machine_->Publish(
       {.sessions = sessions,
        .through = step.through,
-       .configuration = step.configuration.has_value() ? &*step.configuration : nullptr});
+       .configuration = step.configuration.has_value() ? &*step.configuration : nullptr,
+       .version = version});
 }
 
 ApplyOutcome Applier::RunWithoutState(const ApplyStep& step, Scratch& scratch) {
@@ -96,7 +120,7 @@ ApplyOutcome Applier::RunWithoutState(const ApplyStep& step, Scratch& scratch) {
   }
   if (!step.publish) return outcome;
   outcome.through = step.through;
-  outcome.status = Publish(step, {});
+  outcome.status = Publish(step, {}, 0);
   return outcome;
 }
 

@@ -36,7 +36,8 @@ struct ApplyStep {
 
 struct ApplyOutcome {
   absl::Status status;
-  Slot through = 0;  // 0: nothing was published.
+  Slot through = 0;      // 0: nothing was published.
+  uint64_t version = 0;  // not 0: of the commands from now on
   absl::InlinedVector<std::pair<Slot, SessionResult>, 1> results;
 };
 
@@ -52,14 +53,21 @@ class Applier {
       uint64_t sequence;
       SessionTable::Decision decision;
       size_t command;  // Index among those that are applied.
+      bool raises_version = false;
     };
     std::vector<AppliedCommand> commands;
     std::vector<Plan> plans;
     std::vector<std::string> results;
   };
 
-  Applier(StateMachine* state_machine, MemberKind kind, bool deduplicate = true)
-      : state_machine_(state_machine), kind_(kind), deduplicate_(deduplicate) {}
+  // kUnimplemented, of a step: `reads_version` is less than the version that it finds or raises.
+  Applier(StateMachine* state_machine, MemberKind kind, uint64_t reads_version,
+          bool deduplicate = true)
+      : state_machine_(state_machine),
+        kind_(kind),
+        reads_version_(reads_version),
+        deduplicate_(deduplicate),
+        version_(state_machine->version()) {}
 
   ApplyOutcome Run(const ApplyStep& step, Scratch& scratch);
 
@@ -68,15 +76,19 @@ class Applier {
 
  private:
   absl::Status LoadSessions();
+  absl::Status RaiseVersion(Slot slot, uint64_t version);
   absl::Status Evaluate(const ApplyStep& step, Scratch& scratch);
   SessionResult ResultOf(Scratch::Plan& plan, Scratch& scratch) const;
-  absl::Status Publish(const ApplyStep& step, const std::vector<SessionRecord>& sessions);
+  absl::Status Publish(const ApplyStep& step, const std::vector<SessionRecord>& sessions,
+                       uint64_t version);
   // Of a log replica, which has neither effects nor sessions.
   ApplyOutcome RunWithoutState(const ApplyStep& step, Scratch& scratch);
 
   StateMachine* const state_machine_;
   const MemberKind kind_;
+  const uint64_t reads_version_;
   const bool deduplicate_;
+  uint64_t version_;  // of the commands
   bool loaded_ = false;
   SessionTable sessions_;
 };

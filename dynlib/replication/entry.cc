@@ -7,7 +7,7 @@ namespace dynlib::replication {
 EntryKind KindOf(std::string_view payload) {
   if (payload.empty()) return EntryKind::kNoOp;
   const auto kind = static_cast<uint8_t>(payload.front());
-  return kind <= static_cast<uint8_t>(EntryKind::kEnd) ? EntryKind{kind} : EntryKind::kNoOp;
+  return kind <= static_cast<uint8_t>(EntryKind::kVersion) ? EntryKind{kind} : EntryKind::kNoOp;
 }
 
 std::string EncodeChange(uint64_t predecessor_epoch, const std::vector<Member>& members) {

@@ -25,7 +25,8 @@ enum class EntryKind : uint8_t {
   kCommand = 1,
   kExpireSessions = 2,
   kConfiguration = 3,
-  kEnd = 4
+  kEnd = 4,
+  kVersion = 5
 };
 EntryKind KindOf(std::string_view payload);
 

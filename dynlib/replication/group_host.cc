@@ -94,7 +94,9 @@ absl::Status GroupHost::Impl::AddGroup(PartitionId id, const GroupSetup& setup,
     return absl::AlreadyExistsError(Cat("partition ", id, " is here"));
   if (removing_.contains(id))
     return absl::AlreadyExistsError(Cat("partition ", id, " is being removed"));
-  if (std::optional<RestingMember> rests = RestsFromStart(setup, applied, recovered)) {
+  std::optional<RestingMember> rests = RestsFromStart(setup, applied, recovered);
+  // One that cannot read its tree is to say so.
+  if (rests.has_value() && state_machine->version() <= options_.reads_version) {
     UseNodes(NodesOf(rests->configuration), clock_->Now());
     table_.Rest(table_.Add(id, state_machine, apply_executor),
                 {.self = setup.self, .member = *std::move(rests), .next_expiry = {}},
@@ -204,7 +206,26 @@ void GroupHost::Impl::ChangeMembers(PartitionId id, uint64_t expected_epoch,
     executor_->Post([done = std::move(done), status = NotHere(id)]() mutable { done(status); });
     return;
   }
-  group->hosted->ChangeMembers(expected_epoch, std::move(members), std::move(done));
+  group->hosted->ChangeMembers(
+      expected_epoch, std::move(members), [this](NodeId node) { return ReadsVersion(node); },
+      std::move(done));
+  MarkDirty(id);
+}
+
+uint64_t GroupHost::Impl::ReadsVersion(NodeId node) const {
+  return node == self_ ? options_.reads_version : liveness_->ReadsVersion(node, clock_->Now());
+}
+
+void GroupHost::Impl::RaiseVersion(PartitionId id, uint64_t version, ProposeCallback done) {
+  AwakeGroup* group = Find(id);
+  if (group == nullptr || stopped_) {
+    executor_->Post([done = std::move(done), status = NotHere(id)]() mutable {
+      done({.status = std::move(status), .result = {}, .leader_hint = {}});
+    });
+    return;
+  }
+  group->hosted->RaiseVersion(
+      version, [this](NodeId node) { return ReadsVersion(node); }, std::move(done));
   MarkDirty(id);
 }
 
@@ -273,7 +294,8 @@ std::optional<GroupStatus> GroupHost::Impl::Status(PartitionId id) const {
     return awake->hosted->Status(now);
   }
   const GroupTable::Rested rested = table_.Look(group);
-  return HostedGroup::StatusOf(*CoreOf(id, rested, now), rested.member.chosen, now);
+  return HostedGroup::StatusOf(*CoreOf(id, rested, now), rested.member.chosen,
+                               table_.StateMachineOf(group)->version(), now);
 }
 
 std::vector<GroupStatus> GroupHost::Impl::AllStatus() const {
@@ -358,6 +380,10 @@ void GroupHost::ChangeMembers(PartitionId group, uint64_t expected_epoch,
                               std::vector<Member> members, ChangeCallback done) {
   impl_->CheckOnExecutor();
   impl_->ChangeMembers(group, expected_epoch, std::move(members), std::move(done));
+}
+void GroupHost::RaiseVersion(PartitionId group, uint64_t version, ProposeCallback done) {
+  impl_->CheckOnExecutor();
+  impl_->RaiseVersion(group, version, std::move(done));
 }
 void GroupHost::TransferLeadership(PartitionId group) {
   impl_->CheckOnExecutor();

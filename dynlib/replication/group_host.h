@@ -127,7 +127,8 @@ class GroupHost {
   // Called once, on the executor, when this node cannot go on: its log closed for good (rule L3),
   // or a state machine failed. Whoever runs the node destroys it and opens it again, which reads
   // what is really there. A state machine that fails with kDataLoss is none of this: its replica
-  // alone has `failed`, votes on, and is to be replaced.
+  // alone has `failed`, votes on, and is to be replaced. Nor is one whose commands are of a version
+  // that this node does not read.
   void OnFatal(absl::AnyInvocable<void(absl::Status)> callback);
 
   // Called after the role, the leader, the configuration, `ended`, `removed` or `failed` of a group
@@ -175,6 +176,17 @@ class GroupHost {
   //   kUnknown             leadership was lost meanwhile: ask again with the same members
   void ChangeMembers(PartitionId group, uint64_t expected_epoch, std::vector<Member> members,
                      ChangeCallback done);
+  // On the leader: raises the version of the group's commands (StateMachine::version) by an entry
+  // of the log, once every storage member's node has said, in its last grants, that it reads it. To
+  // be asked for when the whole cluster runs the new program, for there is no way back: a member
+  // that is started with an older one stops applying, `failed`, and is not elected. OK when it is
+  // applied here, or was already.
+  //   kFailedPrecondition  not the leader; members are being changed; a storage member has not said
+  //                        that it reads the version: the message says which
+  //   kInvalidArgument     version 0
+  //   else as Propose
+  // Members that join later must read it too (ChangeMembers: kFailedPrecondition).
+  void RaiseVersion(PartitionId group, uint64_t version, ProposeCallback done);
   // On the leader: gives leadership up, so that the others elect one of theirs at once. What is in
   // flight ends with kUnknown.
   void TransferLeadership(PartitionId group);

@@ -81,8 +81,12 @@ void GroupHost::Impl::TakeGroupEffects(AwakeGroup& group, Instant now) {
   const PartitionId id = hosted.core().group();
   hosted.Pump(now);
   if (std::optional<ApplyStep> step = hosted.TakeStep(now)) AddToBatch(hosted, *std::move(step));
-  // Damage concerns this replica alone; who can read its other trees goes on with them.
-  if (!hosted.failure().ok() && !absl::IsDataLoss(hosted.failure())) ReportFatal(hosted.failure());
+  // Damage concerns this replica alone, and so does a version that it cannot read; who can read its
+  // other trees goes on with them.
+  const absl::Status& failure = hosted.failure();
+  if (!failure.ok() && !absl::IsDataLoss(failure) && !absl::IsUnimplemented(failure)) {
+    ReportFatal(failure);
+  }
   GroupCore::Effects& effects = effects_;
   hosted.core().TakeEffects(now, effects);
   if (batch_.frames.empty()) batch_.frames.reserve(std::max(effects.records.size(), flushing_));

@@ -62,6 +62,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
     DYNLIB_CHECK(Validate(options_).ok());
     options_.group.faults = options_.faults;
     options_.liveness.faults = options_.faults;
+    options_.liveness.reads_version = options_.reads_version;
   }
 
   void Start(const RecoveredStream& node_stream, absl::AnyInvocable<void(absl::Status)> done);
@@ -72,6 +73,7 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void AddLearner(PartitionId id, const Member& learner, Slot from, LearnerCallback done);
   void ChangeMembers(PartitionId id, uint64_t expected_epoch, std::vector<Member> members,
                      ChangeCallback done);
+  void RaiseVersion(PartitionId id, uint64_t version, ProposeCallback done);
   void TransferLeadership(PartitionId id);
   void Read(PartitionId id, absl::AnyInvocable<void()> read, ReadCallback done);
   void CheckLead(PartitionId id);
@@ -126,6 +128,8 @@ class GroupHost::Impl : public std::enable_shared_from_this<GroupHost::Impl> {
   void FinishStart();
   void MakeGroup(PartitionId id, const Unstarted& spec);
   absl::Status NotHere(PartitionId id) const;
+  // The highest version of commands that the node said lately that it reads; 0: it said nothing.
+  uint64_t ReadsVersion(NodeId node) const;
   void MarkDirty(PartitionId id);
   void MarkDirty(AwakeGroup& group);
   void RequestFlush();

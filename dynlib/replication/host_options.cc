@@ -14,6 +14,8 @@ absl::Status Validate(const HostOptions& options) {
     return absl::InvalidArgumentError("host.waiting_proposals_max is 0; allowed: at least 1");
   if (options.waiting_reads_max < 1)
     return absl::InvalidArgumentError("host.waiting_reads_max is 0; allowed: at least 1");
+  if (options.reads_version < 1)
+    return absl::InvalidArgumentError("host.reads_version is 0; allowed: at least 1");
   if (options.rest_after < Duration(0) || options.rest_after > std::chrono::hours(1)) {
     return absl::InvalidArgumentError(Cat("host.rest_after is ", ToMicros(options.rest_after),
                                           " us; allowed: 0 to 3,600,000,000"));

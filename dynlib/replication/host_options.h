@@ -41,7 +41,9 @@ struct HostOptions {
       << 20;  // bytes of the log in memory, for all groups, that are kept when they are let go of
   size_t entry_memory_at_start =
       0;  // of that, what is there from the start: no commit waits for the system to give it
-  FaultsForTest faults;  // also handed to the groups and to liveness
+  uint64_t reads_version = 1;  // the highest version of commands that the state machines here read:
+                               // see StateMachine::version; at least 1
+  FaultsForTest faults;        // also handed to the groups and to liveness
 };
 absl::Status Validate(const HostOptions& options);
 

@@ -37,10 +37,15 @@ HostedGroup::HostedGroup(const HostOptions& options, std::unique_ptr<GroupCore> 
       home_(home),
       apply_executor_(apply_executor),
       clock_(clock),
-      applier_(state_machine, core_->kind(), !options.faults.no_deduplication),
+      applier_(state_machine, core_->kind(), options.reads_version,
+               !options.faults.no_deduplication),
       applied_(begin.applied),
+      version_(state_machine->version()),
       blocks_(std::move(slabs)),
-      next_expiry_(begin.next_expiry) {}
+      next_expiry_(begin.next_expiry) {
+  failure_ = CheckVersion(version_);
+  if (!failure_.ok()) core_->SetMayLead(false, clock_->Now());
+}
 
 absl::Status HostedGroup::NotLeader() const {
   const std::optional<Member> leader = core_->leader();
@@ -163,7 +168,7 @@ void HostedGroup::AddLearner(const Member& learner, Slot from, LearnerCallback d
 }
 
 void HostedGroup::ChangeMembers(uint64_t expected_epoch, std::vector<Member> members,
-                                ChangeCallback done) {
+                                ReadsVersion reads, ChangeCallback done) {
   auto answer = [&](absl::StatusOr<uint64_t> result) {
     home_->Post([done = std::move(done), result = std::move(result)]() mutable {
       done(std::move(result));
@@ -174,6 +179,11 @@ void HostedGroup::ChangeMembers(uint64_t expected_epoch, std::vector<Member> mem
   if (changes_.size() >= kWaitingChangesMax) {
     return answer(absl::ResourceExhaustedError(Cat(
         changes_.size(), " callers wait for a change of members; allowed: ", kWaitingChangesMax)));
+  }
+  for (const Member& member : members) {
+    if (core_->configuration().Find(member.replica) != nullptr) continue;
+    absl::Status status = CheckReads(member, std::max(version_, version_proposed_), reads);
+    if (!status.ok()) return answer(std::move(status));
   }
   WaitingChange waiting{core_->configuration().epoch, std::move(members), nullptr};
   auto same = std::find_if(changes_.begin(), changes_.end(), [&](const WaitingChange& other) {
@@ -304,6 +314,7 @@ bool HostedGroup::FinishApply(ApplyOutcome outcome, Answers& answers) {
   }
   applied_ = std::max(applied_, outcome.through);
   stored_epoch_ = std::max(stored_epoch_, core_->ConfigurationAt(applied_).epoch);
+  version_ = std::max(version_, outcome.version);
   for (auto& [slot, result] : outcome.results) {
     // Those of another leader's time, or of before this boot, are nobody's here.
     while (!proposals_.empty() && proposals_.front().slot < slot) proposals_.pop_front();
@@ -426,14 +437,15 @@ std::optional<RestingMember> HostedGroup::Rest(Instant now) const {
 }
 
 GroupStatus HostedGroup::Status(Instant now) const {
-  GroupStatus status = StatusOf(*core_, applied_, now);
+  GroupStatus status = StatusOf(*core_, applied_, version_, now);
   status.failed = lost_ || !failure_.ok();
   status.waiting_proposals = proposals_.size() + held_.size();
   status.waiting_reads = reads_.size() + reads_running_;
   return status;
 }
 
-GroupStatus HostedGroup::StatusOf(const GroupCore& core, Slot applied, Instant now) {
+GroupStatus HostedGroup::StatusOf(const GroupCore& core, Slot applied, uint64_t version,
+                                  Instant now) {
   return {.group = core.group(),
           .self = core.self(),
           .role = core.role(),
@@ -451,6 +463,7 @@ GroupStatus HostedGroup::StatusOf(const GroupCore& core, Slot applied, Instant n
           .changing = core.Busy(),
           .member = core.member(),
           .removed = core.removed(),
+          .version = version,
           .ended = core.ended(),
           .learners = core.Learners(),
           .peers = core.Peers(),

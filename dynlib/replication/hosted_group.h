@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dynlib/base/ids.h"
@@ -73,6 +74,7 @@ struct GroupStatus {
   bool member = false;    // the configuration names this replica
   // A later configuration is in force without this replica: it may be dropped.
   bool removed = false;
+  uint64_t version = 1;                 // of its commands, in force here (R10)
   Slot ended = 0;                       // of the group's last entry, once chosen; else 0
   std::vector<LearnerStatus> learners;  // of a leader
   std::vector<PeerStatus> peers;        // of a leader: members, learners and who left
@@ -116,7 +118,11 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   // While the members change, proposals wait here for the change to be made.
   void Propose(Command command, bool ends, ProposeCallback done);
   void AddLearner(const Member& learner, Slot from, LearnerCallback done);
-  void ChangeMembers(uint64_t expected_epoch, std::vector<Member> members, ChangeCallback done);
+  // `reads`: the highest version of commands that a node is known to read.
+  using ReadsVersion = absl::FunctionRef<uint64_t(NodeId)>;
+  void ChangeMembers(uint64_t expected_epoch, std::vector<Member> members, ReadsVersion reads,
+                     ChangeCallback done);
+  void RaiseVersion(uint64_t version, ReadsVersion reads, ProposeCallback done);
   void Read(absl::AnyInvocable<void()> read, ReadCallback done);
   // False if Pump and TakeStep have nothing to do, and the core has no effects.
   bool HasWork() const;
@@ -140,7 +146,7 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   WallTime next_expiry() const { return next_expiry_; }
   Instant next_deadline() const;
   GroupStatus Status(Instant now) const;
-  static GroupStatus StatusOf(const GroupCore& core, Slot applied, Instant now);
+  static GroupStatus StatusOf(const GroupCore& core, Slot applied, uint64_t version, Instant now);
 
  private:
   // Not proposed yet: the members are being changed.
@@ -175,6 +181,8 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   Payload PayloadOf(const LoggedCommand& logged);
   void ExpireSessionsIfDue(WallTime wall_now, Instant now);
   void Answer(ProposeCallback done, ProposalResult result);
+  absl::Status CheckVersion(uint64_t version) const;
+  absl::Status CheckReads(const Member& member, uint64_t version, ReadsVersion reads) const;
   void ProposeHeld();
   void EndChanges();
   bool PutsOffApply(Instant now);
@@ -202,6 +210,8 @@ class HostedGroup : public std::enable_shared_from_this<HostedGroup> {
   absl::Status failure_;
   std::optional<absl::Status> closed_;
   Slot applied_ = 0;
+  uint64_t version_;               // Of commands, as applied,
+  uint64_t version_proposed_ = 0;  // or as proposed here, perhaps in vain.
   std::deque<Waiting> proposals_;  // In slot order.
   PayloadBlocks blocks_;
   std::deque<Held> held_;

@@ -25,6 +25,8 @@ absl::Status Validate(const LivenessOptions& options) {
                                           " us; allowed: 1 to a third of support (",
                                           ToMicros(options.support / 3), ")"));
   }
+  if (options.reads_version < 1)
+    return absl::InvalidArgumentError("reads_version is 0; allowed: at least 1");
   if (options.drift_ppm < 0 || options.drift_ppm > 200'000) {
     return absl::InvalidArgumentError(
         Cat("liveness.drift_ppm is ", options.drift_ppm, "; allowed: 0 to 200,000"));
@@ -81,7 +83,8 @@ void Liveness::OnRequest(NodeId from, Peer& peer, const SupportRequest& request,
   SupportGrant grant{.incarnation = incarnation_,
                      .holder_incarnation = request.incarnation,
                      .request_sent_at = request.sent_at,
-                     .granted_at = now.nanos()};
+                     .granted_at = now.nanos(),
+                     .reads_version = options_.reads_version};
   // A peer that does not hear this node cannot commit through it, however loudly it breathes (R8).
   const bool hears_us = request.heard_incarnation == incarnation_ && request.heard_age_us >= 0 &&
                         request.heard_age_us <= ToMicros(options_.support);
@@ -112,6 +115,7 @@ void Liveness::OnGrant(NodeId from, Peer& peer, const SupportGrant& grant, Insta
   // How long ago the peer was heard counts from the request, the last time it is sure to have lived
   // after.
   peer.granted_at = std::max(peer.granted_at, sent);
+  peer.reads_version = std::max<uint64_t>(1, grant.reads_version);
   peer.ever_granted = true;
   peer.heard_at = std::max(peer.heard_at, sent);
   peer.ever_heard = true;
@@ -227,9 +231,17 @@ std::vector<Liveness::PeerStatus> Liveness::Peers(Instant now) const {
                    .supported_for =
                        peer.supported ? std::max(Duration(0), peer.support_end - now) : Duration(0),
                    .supports_us_for = std::max(Duration(0), peer.held_until - now),
-                   .clock_trusted = peer.clock_trusted});
+                   .clock_trusted = peer.clock_trusted,
+                   .reads_version = peer.reads_version});
   }
   return all;
+}
+
+uint64_t Liveness::ReadsVersion(NodeId id, Instant now) const {
+  auto it = peers_.find(id);
+  const bool lately = it != peers_.end() && it->second.ever_granted &&
+                      now - it->second.granted_at <= options_.support;
+  return lately ? it->second.reads_version : 0;
 }
 
 uint64_t Liveness::IncarnationOf(NodeId id) const {

@@ -45,6 +45,7 @@ struct LivenessOptions {
       std::chrono::milliseconds(100);  // between requests; > 0 and at most support / 3
   Duration support = std::chrono::milliseconds(600);  // what a grant is worth; up to 1 minute
   int64_t drift_ppm = 10'000;  // clock rates are within this of true; 0 to 200,000
+  uint64_t reads_version = 1;  // told to peers: the highest version of commands read here (R10)
   bool compare_clocks = true;  // no lease by the clock of a peer that is seen to break the above
   FaultsForTest faults;
 };
@@ -105,6 +106,10 @@ class Liveness {
   // True if a message from the peer came within the last `support`.
   bool Hears(NodeId peer, Instant now) const;
 
+  // The highest version of commands that the peer said, within the last `support`, that it reads;
+  // 0: it said nothing.
+  uint64_t ReadsVersion(NodeId peer, Instant now) const;
+
   // The newest boot of the peer that was heard of; 0 for none.
   uint64_t IncarnationOf(NodeId peer) const;
   // The grantor's boot in which an epoch was made.
@@ -118,6 +123,7 @@ class Liveness {
     Duration supported_for{0};    // What this node still owes it.
     Duration supports_us_for{0};  // What it owes this node, less the drift.
     bool clock_trusted = false;   // Its grants count for leases.
+    uint64_t reads_version = 0;   // Of commands, as last heard; 0: never.
   };
   std::vector<PeerStatus> Peers(Instant now) const;
 
@@ -137,6 +143,7 @@ class Liveness {
     Instant held_until;
     uint64_t granting_incarnation = 0;
     Instant granted_at;  // When the newest answer came.
+    uint64_t reads_version = 0;
     bool ever_granted = false;
     Instant heard_at;
     bool ever_heard = false;

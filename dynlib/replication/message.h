@@ -141,6 +141,8 @@ struct SupportGrant {
   Duration duration{0};
   // The grantor's clock, so that the holder sees how fast it runs; 0: not told.
   int64_t granted_at = 0;
+  // The highest version of commands that the grantor's state machines read (R10); 0: 1.
+  uint64_t reads_version = 0;
 };
 
 struct LivenessMessage {

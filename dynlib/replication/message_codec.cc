@@ -445,7 +445,8 @@ absl::StatusOr<NodeMessage> DecodeByClasses(std::string_view bytes) {
                                              .request_sent_at = grant.request_sent_at(),
                                              .epoch = grant.epoch(),
                                              .duration = Duration(grant.duration_ns()),
-                                             .granted_at = grant.granted_at()}});
+                                             .granted_at = grant.granted_at(),
+                                             .reads_version = grant.reads_version()}});
   }
   return message;
 }
@@ -484,6 +485,7 @@ void AppendEncoded(std::string& bytes, const std::vector<LivenessMessage>& messa
       added.set_epoch(grant.epoch);
       added.set_duration_ns(grant.duration.count());
       added.set_granted_at(grant.granted_at);
+      added.set_reads_version(grant.reads_version);
     }
   }
   out.AppendToString(&bytes);

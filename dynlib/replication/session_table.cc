@@ -32,6 +32,10 @@ LoggedHead::LoggedHead(const LoggedCommand& command) {
     at += sizeof(uint64_t);
   };
   *at++ = static_cast<char>(command.kind);
+  if (command.kind == LoggedCommand::Kind::kVersion) {
+    size_ = static_cast<size_t>(StoreVarint(at, command.version) - bytes_);
+    return;
+  }
   if (command.kind != LoggedCommand::Kind::kExpireSessions) {
     at = StoreVarint(at, ToUint(command.client));
     at = StoreVarint(at, command.sequence);
@@ -55,6 +59,10 @@ LoggedCommand DecodeLogged(std::string_view bytes) {
   LoggedCommand command;
   if (bytes.empty()) return command;
   command.kind = static_cast<LoggedCommand::Kind>(in.Fixed8());
+  if (command.kind == LoggedCommand::Kind::kVersion) {
+    command.version = in.Varint();
+    return in.done() ? command : LoggedCommand();
+  }
   if (command.kind == LoggedCommand::Kind::kCommand || command.kind == LoggedCommand::Kind::kEnd) {
     command.client = ClientId{in.Varint()};
     command.sequence = in.Varint();

@@ -27,16 +27,23 @@
 namespace dynlib::replication {
 
 // What an entry of the log holds: a client's command, also one that ends the log, or one that
-// expires sessions, or nothing. Changes of members (entry.h) are nothing here. The numbers are
-// those of EntryKind.
+// expires sessions or raises the version of the commands after it, or nothing. Changes of members
+// (entry.h) are nothing here. The numbers are those of EntryKind.
 struct LoggedCommand {
-  enum class Kind : uint8_t { kNoOp = 0, kCommand = 1, kExpireSessions = 2, kEnd = 4 };
+  enum class Kind : uint8_t {
+    kNoOp = 0,
+    kCommand = 1,
+    kExpireSessions = 2,
+    kEnd = 4,
+    kVersion = 5
+  };
   Kind kind = Kind::kNoOp;
   ClientId client{};
   uint64_t sequence = 0;
   uint64_t acknowledged = 0;
-  WallTime issued;    // by the client, when it first sent the command
-  WallTime proposed;  // by the leader; of kExpireSessions: drop who was silent since before this
+  WallTime issued;       // by the client, when it first sent the command
+  WallTime proposed;     // by the leader; of kExpireSessions: drop who was silent since before this
+  uint64_t version = 0;  // of kVersion, which has nothing else
   std::string_view command;
 };
 // An entry is its head and then the command.

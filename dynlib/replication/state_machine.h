@@ -23,6 +23,8 @@ struct AppliedCommand {
   // Proposed by ProposeEnd: the group's last command; nothing comes after its slot. It comes to log
   // replicas too, whose other commands do not.
   bool ends = false;
+  // In force at its slot: what the command means (rule R10). See StateMachine::version.
+  uint64_t version = 1;
 };
 
 // A small record of the exactly-once table. It is replicated state like any other: the state
@@ -41,6 +43,8 @@ struct PublishedStep {
   // restart never begins with a configuration older than its position (rule R2); the owner hands it
   // back in GroupSetup.
   const Configuration* configuration = nullptr;
+  // Not 0: the version of the commands from now on, kept with the position too.
+  uint64_t version = 0;
 };
 
 // Called on the group's apply executor, where file calls may block; one call at a time. A step is
@@ -56,6 +60,15 @@ class StateMachine {
 
   // The slot through which the recovered state is applied, durably.
   virtual Slot applied() const = 0;
+
+  // The version of the commands in force at applied(), as of the last Publish that named one; 1
+  // before. Cheap; from any thread while no step is under way.
+  //
+  // What a command means may change only with it. It is raised by an entry of the log
+  // (GroupHost::RaiseVersion), so that a command means the same on every replica, whenever it is
+  // applied. A replica whose node reads less (HostOptions::reads_version) neither applies nor
+  // leads.
+  virtual uint64_t version() const { return 1; }
 
   // Gives every stored session record, as of the last Publish, in any order. Called before the
   // first Evaluate, and again before the next one after the group was at rest.

@@ -149,10 +149,12 @@ class HeldExecutor final : public Executor {
   std::vector<Task> tasks_;
 };
 
-// Keeps the commands that it was given; its result is how many there were.
+// Keeps the commands that it was given, and of which version they were; its result is how many
+// there were.
 class Journal final : public StateMachine {
  public:
   Slot applied() const override { return 0; }
+  uint64_t version() const override { return stored_version; }
   absl::Status LoadSessions(absl::FunctionRef<void(std::string_view, std::string_view)>) override {
     return absl::OkStatus();
   }
@@ -161,17 +163,21 @@ class Journal final : public StateMachine {
     if (!failure.ok()) return failure;
     for (const AppliedCommand& command : commands) {
       next_.emplace_back(command.command);
+      versions.push_back(command.version);
       results->push_back(std::to_string(next_.size()));
     }
     return absl::OkStatus();
   }
-  absl::Status Publish(const PublishedStep&) override {
+  absl::Status Publish(const PublishedStep& step) override {
     commands = next_;
+    if (step.version != 0) stored_version = step.version;
     shown.push_back(commands.empty() ? "" : commands.back());
     return absl::OkStatus();
   }
   bool EndsStep(std::string_view command) const override { return command.starts_with("cut"); }
   std::vector<std::string> commands;
+  std::vector<uint64_t> versions;  // of each command
+  uint64_t stored_version = 1;
   std::vector<std::string> shown;  // the last command, of each step
   absl::Status failure;
 
@@ -191,9 +197,11 @@ struct Server {
     host->OnFatal([this](absl::Status why) { fatal.push_back(std::move(why)); });
     RecoveredStream stream = Recover(*stored, kGroup);
     stream.lost = lost;
-    DYNLIB_EXPECT_OK(host->AddGroup(
-        kGroup, {.configuration = configuration, .self = ReplicaId{ToUint(node->id())}}, &journal,
-        &apply, stream));
+    DYNLIB_EXPECT_OK(host->AddGroup(kGroup,
+                                    {.configuration = configuration,
+                                     .self = ReplicaId{ToUint(node->id())},
+                                     .learner = ToUint(node->id()) > size},
+                                    &journal, &apply, stream));
     host->Start(Recover(*stored, PartitionId{0}),
                 [this](absl::Status status) { started = status; });
   }

@@ -81,7 +81,8 @@ NodeMessage Everything() {
                                            .request_sent_at = 77,
                                            .epoch = 9,
                                            .duration = std::chrono::milliseconds(300),
-                                           .granted_at = 78}});
+                                           .granted_at = 78,
+                                           .reads_version = 3}});
   return message;
 }
 
@@ -164,6 +165,7 @@ TEST(MessageCodecTest, EveryFieldOfEveryKindSurvives) {
   EXPECT_EQ(grant.epoch, 9u);
   EXPECT_EQ(grant.duration, std::chrono::milliseconds(300));
   EXPECT_EQ(grant.granted_at, 78);
+  EXPECT_EQ(grant.reads_version, 3u);
 }
 
 TEST(MessageCodecTest, BodiesOfDefaultsKeepTheirKind) {

@@ -266,6 +266,12 @@ TEST(LoggedCommandTest, SurvivesEncoding) {
   const std::string expire_bytes = EncodeLogged(expire);
   EXPECT_EQ(DecodeLogged(expire_bytes).kind, LoggedCommand::Kind::kExpireSessions);
   EXPECT_EQ(DecodeLogged(expire_bytes).proposed, At(99));
+  const std::string raise = EncodeLogged({.kind = LoggedCommand::Kind::kVersion, .version = 300});
+  EXPECT_EQ(raise, "\x05\xac\x02");
+  EXPECT_EQ(DecodeLogged(raise).kind, LoggedCommand::Kind::kVersion);
+  EXPECT_EQ(DecodeLogged(raise).version, 300u);
+  EXPECT_EQ(DecodeLogged(raise + "x").kind, LoggedCommand::Kind::kNoOp);
+  EXPECT_EQ(DecodeLogged(raise.substr(0, 2)).kind, LoggedCommand::Kind::kNoOp);
   EXPECT_EQ(EncodeLogged({}), "");
   EXPECT_EQ(DecodeLogged("").kind, LoggedCommand::Kind::kNoOp);
 }
@@ -286,11 +292,12 @@ TEST(LoggedCommandTest, AnyBytesDecode) {
   for (int i = 0; i < 50'000; ++i) {
     std::string bytes(random.Below(48), '\0');
     for (char& byte : bytes) byte = static_cast<char>(random.Below(256));
-    if (!bytes.empty()) bytes[0] = static_cast<char>(random.Below(6));
+    if (!bytes.empty()) bytes[0] = static_cast<char>(random.Below(7));
     const LoggedCommand command = DecodeLogged(bytes);
     ASSERT_THAT(command.kind,
                 testing::AnyOf(LoggedCommand::Kind::kNoOp, LoggedCommand::Kind::kCommand,
-                               LoggedCommand::Kind::kExpireSessions, LoggedCommand::Kind::kEnd));
+                               LoggedCommand::Kind::kExpireSessions, LoggedCommand::Kind::kEnd,
+                               LoggedCommand::Kind::kVersion));
     ASSERT_LE(command.command.size(), bytes.size());
   }
 }
