@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "dynlib/base/check.h"
+#include "dynlib/base/checksum.h"
+#include "dynlib/base/coding.h"
 #include "dynlib/base/strings.h"
 #include "dynlib/cluster/cluster.pb.h"
 #include "dynlib/cluster/service.h"
@@ -54,7 +56,10 @@ class TreeCopier::Impl : public std::enable_shared_from_this<Impl> {
     int failures = 0;  // in a row
     uint64_t pin = 0;  // 0: none yet
     uint64_t position = 0;
+    uint64_t digest_seed = 0;  // of this pass
+    bool all_new = false;      // the tree has nothing behind `after`
     std::string after;
+    std::shared_ptr<wire::CopyTreeRequest> request;  // the last; never changed, but for the pin
 
     // One of these is awaited at any time; `turn` tells it from what was awaited before.
     uint64_t turn = 0;
@@ -74,11 +79,18 @@ class TreeCopier::Impl : public std::enable_shared_from_this<Impl> {
     bool more = false;
   };
 
+  uint64_t DrawSeed(CopyId id) const;
+  // From `after` on: what is held there, then the request.
+  void Next(CopyId id, Copying& copy);
+  void OnHeld(CopyId id, std::shared_ptr<wire::CopyTreeRequest> request, const absl::Status& read);
   void Ask(CopyId id, Copying& copy);
   void AskIn(Duration delay, CopyId id, Copying& copy);
   void OnReply(CopyId id, Copying& copy, absl::StatusOr<std::string> reply);
   void OnChunk(CopyId id, Copying& copy, wire::CopyTreeReply chunk);
-  void MergeStep(CopyId id, Copying& copy, std::shared_ptr<TreeChunkMerge> merge, bool first);
+  void MergeMore(CopyId id, Copying& copy, std::shared_ptr<TreeChunkMerge> merge);
+  static void TakeStep(TreeChunkMerge& merge, Merged& merged);
+  static void PostMerged(std::shared_ptr<Impl> self, CopyId id,
+                         std::shared_ptr<TreeChunkMerge> merge, const Merged& merged);
   void OnMerged(CopyId id, std::shared_ptr<TreeChunkMerge> merge, const Merged& merged);
   // An attempt came to nothing.
   void Fail(CopyId id, Copying& copy, const absl::Status& why);
@@ -114,17 +126,59 @@ TreeCopier::CopyId TreeCopier::Impl::Begin(PartitionId partition, std::vector<No
   copy.sources = std::move(sources);
   copy.into = into;
   copy.done = std::move(done);
-  Ask(id, copy);
+  copy.digest_seed = DrawSeed(id);
+  Next(id, copy);
   return id;
 }
 
+// Rows that have the digest of others under one seed are told from them under the next.
+uint64_t TreeCopier::Impl::DrawSeed(CopyId id) const {
+  std::string seed;
+  PutFixed64(seed, ToUint(id));
+  PutFixed64(seed, static_cast<uint64_t>(clock_->WallNow().nanos()));
+  PutFixed64(seed, static_cast<uint64_t>(clock_->Now().nanos()));
+  return Checksum(seed);
+}
+
+void TreeCopier::Impl::Next(CopyId id, Copying& copy) {
+  auto request = std::make_shared<wire::CopyTreeRequest>();
+  request->set_partition(ToUint(copy.partition));
+  request->set_after(copy.after);
+  request->set_bytes_max(options_.chunk_bytes);
+  request->set_digest_seed(copy.digest_seed);
+  if (copy.all_new) {
+    copy.request = std::move(request);
+    return Ask(id, copy);
+  }
+  ++copy.turn;
+  copy.working = true;
+  file_executor_->Post([self = shared_from_this(), id, tree = copy.into,
+                        request = std::move(request)]() mutable {
+    const absl::Status read = ReadHeldParts(tree->snapshot(), self->options_.chunk_bytes, *request);
+    Executor* const executor = self->executor_;
+    executor->Post([self = std::move(self), id, request = std::move(request), read]() mutable {
+      self->OnHeld(id, std::move(request), read);
+    });
+  });
+}
+
+void TreeCopier::Impl::OnHeld(CopyId id, std::shared_ptr<wire::CopyTreeRequest> request,
+                              const absl::Status& read) {
+  const auto found = copies_.find(id);
+  if (found == copies_.end()) return;
+  Copying& copy = found->second;
+  copy.working = false;
+  if (copy.cancelled) return Finish(id, absl::CancelledError("the copy was cancelled"));
+  if (!read.ok()) return Finish(id, read);
+  // Nobody else writes, and the copy does up to `after` alone.
+  copy.all_new = request->held().empty();
+  copy.request = std::move(request);
+  Ask(id, copy);
+}
+
 void TreeCopier::Impl::Ask(CopyId id, Copying& copy) {
-  wire::CopyTreeRequest request;
-  request.set_partition(ToUint(copy.partition));
-  request.set_pin(copy.pin);
-  request.set_after(copy.after);
-  request.set_bytes_max(options_.chunk_bytes);
-  rpc_->Call(copy.source(), kCopyTree, request.SerializeAsString(), options_.attempt_timeout,
+  copy.request->set_pin(copy.pin);
+  rpc_->Call(copy.source(), kCopyTree, copy.request->SerializeAsString(), options_.attempt_timeout,
              [weak = weak_from_this(), id, turn = ++copy.turn](absl::StatusOr<std::string> reply) {
                const std::shared_ptr<Impl> self = weak.lock();
                if (self == nullptr) return;
@@ -142,6 +196,7 @@ void TreeCopier::Impl::AskIn(Duration delay, CopyId id, Copying& copy) {
     const auto found = self->copies_.find(id);
     if (found == self->copies_.end()) return;
     found->second.timer = Executor::kNoTimer;
+    if (found->second.request == nullptr) return self->Next(id, found->second);
     self->Ask(id, found->second);
   });
 }
@@ -173,27 +228,43 @@ void TreeCopier::Impl::OnChunk(CopyId id, Copying& copy, wire::CopyTreeReply chu
   }
   copy.pin = chunk.pin();
   copy.position = chunk.position();
-  MergeStep(id, copy, std::make_shared<TreeChunkMerge>(copy.after, std::move(chunk), copy.into),
-            true);
-}
-
-void TreeCopier::Impl::MergeStep(CopyId id, Copying& copy, std::shared_ptr<TreeChunkMerge> merge,
-                                 bool first) {
   ++copy.turn;
   copy.working = true;
-  file_executor_->Post([self = shared_from_this(), id, after = first ? copy.after : std::string(),
-                        merge = std::move(merge), first]() mutable {
+  file_executor_->Post([self = shared_from_this(), id, tree = copy.into, request = copy.request,
+                        chunk = std::move(chunk)]() mutable {
     Merged merged;
-    if (first) merged.chunk = CheckTreeChunk(after, merge->chunk());
+    merged.chunk = CheckTreeChunk(*request, chunk);
+    std::shared_ptr<TreeChunkMerge> merge;
     if (merged.chunk.ok()) {
-      const absl::StatusOr<bool> more = merge->Step();
-      merged.tree = more.status();
-      merged.more = more.ok() && *more;
+      merge = std::make_shared<TreeChunkMerge>(*request, std::move(chunk), tree);
+      TakeStep(*merge, merged);
     }
-    Executor* const executor = self->executor_;
-    executor->Post(
-        [self = std::move(self), id, merge = std::move(merge),
-         merged = std::move(merged)]() mutable { self->OnMerged(id, std::move(merge), merged); });
+    PostMerged(std::move(self), id, std::move(merge), merged);
+  });
+}
+
+void TreeCopier::Impl::TakeStep(TreeChunkMerge& merge, Merged& merged) {
+  const absl::StatusOr<bool> more = merge.Step();
+  merged.tree = more.status();
+  merged.more = more.ok() && *more;
+}
+
+// On the file executor.
+void TreeCopier::Impl::PostMerged(std::shared_ptr<Impl> self, CopyId id,
+                                  std::shared_ptr<TreeChunkMerge> merge, const Merged& merged) {
+  Executor* const executor = self->executor_;
+  executor->Post([self = std::move(self), id, merge = std::move(merge), merged]() mutable {
+    self->OnMerged(id, std::move(merge), merged);
+  });
+}
+
+void TreeCopier::Impl::MergeMore(CopyId id, Copying& copy, std::shared_ptr<TreeChunkMerge> merge) {
+  ++copy.turn;
+  copy.working = true;
+  file_executor_->Post([self = shared_from_this(), id, merge = std::move(merge)]() mutable {
+    Merged merged;
+    TakeStep(*merge, merged);
+    PostMerged(std::move(self), id, std::move(merge), merged);
   });
 }
 
@@ -206,14 +277,16 @@ void TreeCopier::Impl::OnMerged(CopyId id, std::shared_ptr<TreeChunkMerge> merge
   if (copy.cancelled) return Finish(id, absl::CancelledError("the copy was cancelled"));
   if (!merged.chunk.ok()) return Fail(id, copy, merged.chunk);
   if (!merged.tree.ok()) return Finish(id, merged.tree);
-  if (merged.more) return MergeStep(id, copy, std::move(merge), false);
+  if (merged.more) return MergeMore(id, copy, std::move(merge));
   copy.failures = 0;
   copy.after = merge->last();
   metrics_->Count("copy.chunks", 1);
   metrics_->Count("copy.bytes", static_cast<int64_t>(merge->bytes()));
+  metrics_->Count("copy.bytes_same",
+                  static_cast<int64_t>(BytesSame(*copy.request, merge->chunk())));
   metrics_->Count("copy.rows_changed", static_cast<int64_t>(merge->changed()));
   if (merge->chunk().done()) return Finish(id, copy.position);
-  Ask(id, copy);
+  Next(id, copy);
 }
 
 void TreeCopier::Impl::Fail(CopyId id, Copying& copy, const absl::Status& why) {
@@ -236,6 +309,9 @@ void TreeCopier::Impl::GoToNextSource(CopyId id, Copying& copy, const absl::Stat
   copy.failures = 0;
   copy.position = 0;
   copy.after.clear();
+  copy.digest_seed = DrawSeed(id);
+  copy.all_new = false;
+  copy.request = nullptr;
   AskIn(options_.retry_delay, id, copy);
 }
 

@@ -9,8 +9,10 @@
 // the source's, and `position` is that version's. Its other keys stay. The copy begins at the first
 // source; lost messages cost an attempt, after which it goes on where it was. When the source is
 // silent, lets go of the version or finds a damaged page, the copy begins anew at the next source,
-// going round. Nothing is cleared for that: the rows of the new version replace, overwrite and
-// delete what is different, so that a copy that is taken up again writes the difference alone.
+// going round. Nothing is cleared for that. Of what the tree holds, digests are sent, and the
+// source sends what is different (tree_chunk.h). So a copy that is taken up again, also after a
+// restart of this node or into a tree of an older version, reads everything on both sides once
+// more, and sends and writes the difference alone.
 //
 // Each chunk is verified before anything of it is applied. Chunks are applied at position 0, in
 // batches; none of it is durable before a checkpoint.
@@ -21,8 +23,8 @@
 //   kInvalidArgument  no sources
 //   the last source's, when each source was tried `rounds_max` times
 //   the tree's, when it cannot be written here
-// Counted: "copy.chunks", "copy.bytes" (of keys and values received), "copy.rows_changed",
-// "copy.restarts" (with an event that says why).
+// Counted: "copy.chunks", "copy.bytes" (of keys and values received), "copy.bytes_same" (that were
+// here already, and not sent), "copy.rows_changed", "copy.restarts" (with an event that says why).
 //
 // Threads: everything on `executor`, where the callbacks run, never inline; the tree is read and
 // written on `file_executor`. The tree outlives the copy, and has no other writer meanwhile.

@@ -21,6 +21,8 @@ constexpr size_t kPinsLimit = 1000;
 constexpr Duration kPinIdleMin = std::chrono::milliseconds(1);
 constexpr Duration kPinIdleMax = std::chrono::hours(1);
 constexpr uint64_t kBytesPerSecondMin = 1 << 10;
+// What is read and found to be the same costs the throttle less than what is sent, too.
+constexpr size_t kSameBytesForOne = 8;
 
 // Different for each service that a node makes, as long as its clocks do not both repeat.
 uint64_t SeedFromClock(const Clock& clock) {
@@ -78,7 +80,7 @@ class TreeCopyService::Impl : public std::enable_shared_from_this<Impl> {
     uint64_t pin;
     uint64_t position;
     store::Snapshot snapshot;
-    std::string after;
+    wire::CopyTreeRequest request;
     size_t bytes_max;
     Instant deadline;
     Rpc::Reply reply;
@@ -90,7 +92,7 @@ class TreeCopyService::Impl : public std::enable_shared_from_this<Impl> {
   absl::StatusOr<PinMap::iterator> FindPin(NodeId from, const wire::CopyTreeRequest& request);
   absl::StatusOr<PinMap::iterator> MakePin(NodeId from, PartitionId partition);
   void Start(Read read);
-  void OnRead(uint64_t pin, size_t charged, size_t bytes);
+  void OnRead(uint64_t pin, size_t charged, size_t bytes, size_t same);
   void LetGo(PinMap::iterator pin);
   void ArmTimer();
   void DropIdlePins();
@@ -143,6 +145,8 @@ void TreeCopyService::Impl::CopyTree(NodeId from, Instant deadline, const std::s
     return Send(reply, std::move(message),
                 absl::InvalidArgumentError("the request does not parse"));
   }
+  if (absl::Status held = CheckHeldParts(request); !held.ok())
+    return Send(reply, std::move(message), held);
   const absl::StatusOr<PinMap::iterator> found = FindPin(from, request);
   if (!found.ok()) return Send(reply, std::move(message), found.status());
   Pin& pin = (*found)->second;
@@ -163,7 +167,7 @@ void TreeCopyService::Impl::CopyTree(NodeId from, Instant deadline, const std::s
   Read read{.pin = (*found)->first,
             .position = pin.snapshot.position(),
             .snapshot = pin.snapshot,
-            .after = request.after(),
+            .request = std::move(request),
             .bytes_max = turn.bytes,
             .deadline = deadline,
             .reply = std::move(reply)};
@@ -242,24 +246,26 @@ void TreeCopyService::Impl::Start(Read read) {
     // What waited behind other work for too long is asked again, or not needed.
     absl::Status status = absl::UnavailableError("too late to read");
     if (clock->Now() < read.deadline) {
-      status = ReadTreeChunk(read.snapshot, read.after, read.bytes_max, chunk);
+      status = ReadTreeChunk(read.snapshot, read.request, read.bytes_max, chunk);
     }
     size_t bytes = 0;
     for (const wire::CopyTreeReply::Row& row : chunk.rows())
       bytes += row.key().size() + row.value().size();
+    const auto same = static_cast<size_t>(BytesSame(read.request, chunk));
     Send(read.reply, std::move(chunk), status);
-    executor->Post([weak, pin = read.pin, charged = read.bytes_max, bytes] {
-      if (auto self = weak.lock()) self->OnRead(pin, charged, bytes);
+    executor->Post([weak, pin = read.pin, charged = read.bytes_max, bytes, same] {
+      if (auto self = weak.lock()) self->OnRead(pin, charged, bytes, same);
     });
   });
 }
 
-void TreeCopyService::Impl::OnRead(uint64_t id, size_t charged, size_t bytes) {
-  // A last row may have been longer than what was asked for.
-  ready_at_ =
-      bytes < charged ? ready_at_ - Cost(charged - bytes) : ready_at_ + Cost(bytes - charged);
+void TreeCopyService::Impl::OnRead(uint64_t id, size_t charged, size_t bytes, size_t same) {
+  // A last row, or parts that were the same, may have been longer than what was asked for.
+  const size_t cost = bytes + same / kSameBytesForOne;
+  ready_at_ = cost < charged ? ready_at_ - Cost(charged - cost) : ready_at_ + Cost(cost - charged);
   metrics_->Count("copy.chunks_served", 1);
   metrics_->Count("copy.bytes_served", static_cast<int64_t>(bytes));
+  metrics_->Count("copy.bytes_compared", static_cast<int64_t>(same));
   const auto pin = pins_.find(id);
   if (pin == pins_.end()) return;
   --pin->second.serving;

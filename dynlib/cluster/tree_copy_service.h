@@ -22,10 +22,11 @@
 //                       are pinned; another source may have room
 //   DATA_LOSS           a page is damaged here: another replica has it
 //   CANCELLED           the node shuts down
-//   INVALID_ARGUMENT    the request does not parse
+//   INVALID_ARGUMENT    the request does not parse, or names parts that cannot be (tree_chunk.h)
 // kUnpin is answered with OK, whether the pin was there or not.
 //
-// Counted: "copy.chunks_served", "copy.bytes_served", "copy.pins_expired".
+// Counted: "copy.chunks_served", "copy.bytes_served", "copy.bytes_compared" (the asker had them),
+// "copy.pins_expired".
 //
 // Threads: everything on `executor`; trees are read on `file_executor`.
 #ifndef DYNLIB_CLUSTER_TREE_COPY_SERVICE_H_
@@ -55,7 +56,8 @@ class TreeCopyService {
     size_t pins_max = 16;                          // 1 to 1,000
     Duration pin_idle = std::chrono::seconds(30);  // 1 ms to 1 h
     size_t chunk_bytes_max = 1 << 20;              // 1 KiB to 16 MiB
-    uint64_t bytes_per_second = 0;                 // of all copies; 0: as fast as it goes
+    // Of all copies; 0: as fast as it goes. What the asker turns out to have counts an eighth.
+    uint64_t bytes_per_second = 0;
     // Tells the pins of this object from those of earlier ones of the node. 0: taken from the
     // clock.
     uint64_t pin_seed = 0;

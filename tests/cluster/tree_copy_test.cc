@@ -298,6 +298,104 @@ TEST_F(TreeCopyTest, ARestartedSourceIsCopiedAnewForItsPinsAreGone) {
   EXPECT_EQ(servers_[kTarget].metrics["copy.restarts"], 1);
 }
 
+// A copy that is cut in the middle, while the source is written to all the time.
+class CutTreeCopyTest : public TreeCopyTest {
+ protected:
+  static constexpr int kRows = 8000;
+  static constexpr int64_t kRowBytes = 109;
+
+  void SetUp() override {
+    service_options_.pin_seed = 1000;
+    for (int i = 0; i < kRows; ++i) rows_[ItemKey(i)] = std::string(100, 'x');
+    AddSource(1, rows_, position_);
+    DYNLIB_ASSERT_OK(servers_[1].pages->Checkpoint());
+    versions_[position_] = rows_;
+    AddTarget();
+    DYNLIB_ASSERT_OK(servers_[kTarget].pages->Checkpoint());
+    result_ = Copy({1}, &copy_);
+    KeepWritingUntil([&] { return CopiedBytes() > kRows * kRowBytes * 2 / 3; });
+  }
+  int64_t CopiedBytes() { return servers_[kTarget].metrics["copy.bytes"]; }
+  void Write() {
+    const std::string key = ItemKey(static_cast<int>(random_.Below(kRows)));
+    store::WriteBatch batch;
+    if (random_.Chance(0.3)) {
+      batch.Delete(key);
+      rows_.erase(key);
+    } else {
+      rows_[key] = std::to_string(++position_) + std::string(90, 'y');
+      batch.Put(key, rows_[key]);
+    }
+    DYNLIB_ASSERT_OK(servers_[1].tree->Apply(batch, ++position_));
+    versions_[position_] = rows_;
+    ++writes_;
+  }
+  void KeepWritingUntil(const std::function<bool()>& condition) {
+    for (int i = 0; i < 10'000 && !condition(); ++i) {
+      if (i % 10 == 0) Write();
+      world_.RunFor(std::chrono::microseconds(200));
+    }
+    ASSERT_TRUE(condition());
+  }
+  // What is left, and a part for each row that was written.
+  void ExpectOneVersionForTheRest(int64_t bytes_before) {
+    KeepWritingUntil([&] { return result_->has_value(); });
+    DYNLIB_ASSERT_OK_AND_ASSIGN(const uint64_t position, Await(result_));
+    ASSERT_TRUE(versions_.contains(position));
+    EXPECT_EQ(TargetRows(), versions_[position]);
+    const int64_t rest = kRows * kRowBytes - bytes_before;
+    const auto part = static_cast<int64_t>(kHeldPartBytes + 200);
+    ASSERT_LT(writes_ * part, kRows * kRowBytes / 3) << "too many writes to tell";
+    EXPECT_LE(CopiedBytes() - bytes_before, rest + writes_ * part);
+    EXPECT_GT(servers_[kTarget].metrics["copy.bytes_same"], bytes_before / 3);
+  }
+
+  Random random_{3};
+  Rows rows_;
+  uint64_t position_ = 100;
+  std::map<uint64_t, Rows> versions_;
+  int64_t writes_ = 0;
+  TreeCopier::CopyId copy_{};
+  Result result_;
+};
+
+TEST_F(CutTreeCopyTest, TheRestAndWhatChangedIsSentWhenTheSourceRestarts) {
+  const int64_t bytes = CopiedBytes();
+  DYNLIB_ASSERT_OK(servers_[1].pages->Checkpoint());
+  Restart(1);
+  ExpectOneVersionForTheRest(bytes);
+  EXPECT_EQ(servers_[kTarget].metrics["copy.restarts"], 1);
+}
+
+TEST_F(CutTreeCopyTest, TheRestAndWhatChangedIsSentWhenThePinIsLetGo) {
+  const int64_t bytes = CopiedBytes();
+  for (uint64_t pin = 1; servers_[1].service->pins() > 0; ++pin) {
+    wire::UnpinRequest unpin;
+    unpin.set_pin(service_options_.pin_seed + pin);
+    Call(kTarget, 1, kUnpin, unpin.SerializeAsString());
+    ASSERT_LT(pin, 10u);
+  }
+  ExpectOneVersionForTheRest(bytes);
+  EXPECT_EQ(servers_[kTarget].metrics["copy.restarts"], 1);
+}
+
+TEST_F(CutTreeCopyTest, TheRestAndWhatChangedIsSentWhenTheTargetRestarts) {
+  DYNLIB_ASSERT_OK(servers_[kTarget].pages->Checkpoint());
+  const int64_t bytes = CopiedBytes();
+  Restart(kTarget);
+  result_ = Copy({1});
+  ExpectOneVersionForTheRest(bytes);
+}
+
+TEST_F(CutTreeCopyTest, TheRestAndWhatChangedIsSentByAnotherSourceOfAnOlderVersion) {
+  const int64_t bytes = CopiedBytes();
+  AddSource(2, versions_[100], 100);
+  world_.RunAs(servers_[kTarget].main, [&] { servers_[kTarget].copier->Cancel(copy_, [] {}); });
+  ASSERT_THAT(Await(result_), StatusIs(absl::StatusCode::kCancelled));
+  result_ = Copy({2});
+  ExpectOneVersionForTheRest(bytes);
+}
+
 TEST_F(TreeCopyTest, ACopyThatIsTakenUpAgainWritesTheDifferenceAlone) {
   Rows rows = Contents(3000, 1);
   AddSource(1, rows, 100);
