@@ -13,10 +13,10 @@ Checkpointer::Checkpointer(Options options, store::PageFile* pages, Executor* ex
       clock_(clock),
       finished_(std::move(finished)) {}
 
-void Checkpointer::OnLogged(size_t bytes) {
-  logged_bytes_ += bytes;
+void Checkpointer::OnWritten(size_t bytes) {
+  written_bytes_ += bytes;
   if (stopped_) return;
-  if (logged_bytes_ >= options_.log_bytes) {
+  if (written_bytes_ >= options_.log_bytes) {
     Request();
   } else if (timer_ == Executor::kNoTimer) {
     timer_ = executor_->RunAt(clock_->Now() + options_.interval, [self = shared_from_this()] {
@@ -47,7 +47,7 @@ void Checkpointer::Request() {
 
 void Checkpointer::Begin() {
   running_ = true;
-  logged_bytes_ = 0;
+  written_bytes_ = 0;
   file_executor_->Post(
       [self = shared_from_this(), waiters = std::exchange(waiters_, {})]() mutable {
         const absl::Status status =

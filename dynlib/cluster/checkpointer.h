@@ -1,4 +1,4 @@
-// When a storage node's trees become durable: after so much log, after so long, or when asked.
+// When a storage node's trees become durable: after so much written, after so long, or when asked.
 //
 // One checkpoint at a time, on the executor for files; the log that the trees no longer need is
 // released behind it, from the older of the two checkpoints on disk on, so that the loss of the
@@ -26,8 +26,8 @@ namespace dynlib::cluster {
 class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
  public:
   struct Options {
-    uint64_t log_bytes;          // logged since the last checkpoint began: begin one
-    Duration interval;           // something was logged this long ago: begin one
+    uint64_t log_bytes;          // written since the last checkpoint began: begin one
+    Duration interval;           // something was written this long ago: begin one
     bool skip_for_test = false;  // L4 broken on purpose: says "done" and writes nothing
   };
   using Done = absl::AnyInvocable<void(absl::Status)>;
@@ -36,7 +36,8 @@ class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
   Checkpointer(Options options, store::PageFile* pages, Executor* executor, Executor* file_executor,
                const Clock* clock, Done finished);
 
-  void OnLogged(size_t bytes);
+  // To the log, or by a copy to a tree, which has no log.
+  void OnWritten(size_t bytes);
   // A checkpoint that begins after this call.
   void Run(Done done);
   void Request();
@@ -58,7 +59,7 @@ class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
   bool stopped_ = false;
   bool running_ = false;
   bool again_ = false;
-  uint64_t logged_bytes_ = 0;  // since the last one began
+  uint64_t written_bytes_ = 0;  // since the last one began
   std::vector<Done> waiters_;
   Executor::TimerId timer_ = Executor::kNoTimer;
 };

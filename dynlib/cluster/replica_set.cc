@@ -74,11 +74,6 @@ absl::Status ReplicaSet::Load() {
     }
     DYNLIB_RETURN_IF_ERROR(loaded.status());
     std::shared_ptr<Replica> replica = *std::move(loaded);
-    // It never had a vote.
-    if (replica->copying) {
-      DYNLIB_RETURN_IF_ERROR(parts_.pages->DropTree(id));
-      continue;
-    }
     replicas_[replica->partition] = std::move(replica);
   }
   const ReplicaMap loaded = replicas_;
@@ -107,6 +102,12 @@ absl::Status ReplicaSet::MakeDurable(std::string description) {
 absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
   recovery_ = std::move(recovery);
   for (const auto& [partition, replica] : replicas_) {
+    if (replica->copying) {
+      // It never had a vote; what the log may have is an earlier replica's.
+      TakeStream(recovery_, partition);
+      parts_.log->Drop(StreamOf(partition));
+      continue;
+    }
     const absl::Status added = AddGroup(replica, /*booting=*/true);
     // Something is wrong with the replica, and the node has others.
     if (absl::IsInvalidArgument(added)) {
@@ -117,6 +118,14 @@ absl::Status ReplicaSet::AddGroups(store::NodeLog::Recovery recovery) {
     }
   }
   return absl::OkStatus();
+}
+
+void ReplicaSet::SetCopier(TreeCopier* copier) {
+  copier_ = copier;
+  if (copier == nullptr) return;
+  for (const auto& [partition, replica] : replicas_) {
+    if (replica->copying) StartCopy(replica);
+  }
 }
 
 // When the node starts nobody waits for most of them: they cost little, and elect their leaders,

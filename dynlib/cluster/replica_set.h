@@ -61,10 +61,9 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
 
   explicit ReplicaSet(Parts parts) : parts_(std::move(parts)) {}
 
-  // Reads what every tree of the page file says of its replica, drops copies that were not
-  // finished, and joins halves that were not joined yet. One whose own records are damaged is not
-  // here: to its group the replica is lost; its tree and log stay until another of the partition
-  // is made here. Event: "node.replica_lost".
+  // Reads what every tree of the page file says of its replica, and joins halves that were not
+  // joined yet. One whose own records are damaged is not here: to its group the replica is lost;
+  // its tree and log stay until another of the partition is made here. Event: "node.replica_lost".
   absl::Status Load();
   // Makes a replica's tree and a checkpoint with it, unless it is there.
   absl::Status MakeDurable(std::string description);
@@ -72,8 +71,8 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   // host refuses (kInvalidArgument) has `failed` and is to be replaced; the others go on. Event:
   // "node.replica_lost".
   absl::Status AddGroups(store::NodeLog::Recovery recovery);
-  // Learners that are to begin with another's tree need it.
-  void SetCopier(TreeCopier* copier) { copier_ = copier; }
+  // Learners that are to begin with another's tree need it. Copies that a restart cut go on.
+  void SetCopier(TreeCopier* copier);
 
   // Makes a replica and lets it take part once it is durable: a vote of a replica that is forgotten
   // would be a lost vote (rule R3). A storage learner copies a tree first, which goes on after

@@ -198,7 +198,7 @@ absl::Status StorageNode::Impl::Open() {
                           store::PageFile::Open(page_options, env_.disk, kPagesFile, env_.metrics));
   replica_log_ = std::make_unique<NodeLogAdapter>(
       log_.get(), store::NodeLog::MaxBatchBytes(options_.log), env_.executor,
-      [this](size_t bytes) { checkpointer_->OnLogged(bytes); });
+      [this](size_t bytes) { checkpointer_->OnWritten(bytes); });
   host_ = std::make_unique<replication::GroupHost>(
       options_.replication, options_.id, env_.transport, kReplicationChannel, replica_log_.get(),
       env_.executor, env_.clock, env_.metrics);
@@ -321,6 +321,7 @@ void StorageNode::Impl::FinishStart() {
   copier.unpinned_for_test = options_.faults.copies_unpinned;
   copier_ = std::make_unique<TreeCopier>(copier, rpc_.get(), env_.executor,
                                          env_.checkpoint_executor, env_.clock, env_.metrics);
+  copier_->OnWritten([this](size_t bytes) { checkpointer_->OnWritten(bytes); });
   replicas_->SetCopier(copier_.get());
   StartPush();
   if (auto_admin_options_.has_value()) {

@@ -80,8 +80,8 @@ struct StorageNodeOptions {
   store::NodeLog::Options log;
   store::PageFile::Options pages;
   Rpc::Options rpc;
-  // A checkpoint begins when this much was logged since the last one, or this much time passed with
-  // something logged.
+  // A checkpoint begins when this much was logged, or copied to this node, since the last one, or
+  // this much time passed with something logged or copied.
   uint64_t checkpoint_log_bytes = 32 << 20;
   Duration checkpoint_interval = std::chrono::seconds(30);
   NodeAdmissionOptions admission;

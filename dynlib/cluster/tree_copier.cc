@@ -43,6 +43,7 @@ class TreeCopier::Impl : public std::enable_shared_from_this<Impl> {
   void Cancel(CopyId id, absl::AnyInvocable<void()> done);
   void Stop(absl::AnyInvocable<void()> done);
   void Abandon();
+  void OnWritten(absl::AnyInvocable<void(size_t)> written) { written_ = std::move(written); }
   size_t copies() const { return copies_.size(); }
 
  private:
@@ -105,6 +106,7 @@ class TreeCopier::Impl : public std::enable_shared_from_this<Impl> {
   const Clock* const clock_;
   MetricsSink* const metrics_;
 
+  absl::AnyInvocable<void(size_t)> written_;
   CopyMap copies_;
   uint64_t last_id_ = 0;
   bool stopped_ = false;
@@ -285,6 +287,7 @@ void TreeCopier::Impl::OnMerged(CopyId id, std::shared_ptr<TreeChunkMerge> merge
   metrics_->Count("copy.bytes_same",
                   static_cast<int64_t>(BytesSame(*copy.request, merge->chunk())));
   metrics_->Count("copy.rows_changed", static_cast<int64_t>(merge->changed()));
+  if (written_ != nullptr && merge->changed() > 0) written_(merge->bytes());
   if (merge->chunk().done()) return Finish(id, copy.position);
   Next(id, copy);
 }
@@ -364,6 +367,7 @@ void TreeCopier::Impl::Stop(absl::AnyInvocable<void()> done) {
 }
 
 void TreeCopier::Impl::Abandon() {
+  written_ = nullptr;
   for (auto& [id, copy] : copies_) executor_->Cancel(copy.timer);
   copies_.clear();
 }
@@ -401,6 +405,9 @@ TreeCopier::~TreeCopier() { impl_->Abandon(); }
 TreeCopier::CopyId TreeCopier::Copy(PartitionId partition, std::vector<NodeId> sources,
                                     store::Tree* into, Done done) {
   return impl_->Begin(partition, std::move(sources), into, std::move(done));
+}
+void TreeCopier::OnWritten(absl::AnyInvocable<void(size_t)> written) {
+  impl_->OnWritten(std::move(written));
 }
 void TreeCopier::Cancel(CopyId copy, absl::AnyInvocable<void()> done) {
   impl_->Cancel(copy, std::move(done));

@@ -15,7 +15,7 @@
 // more, and sends and writes the difference alone.
 //
 // Each chunk is verified before anything of it is applied. Chunks are applied at position 0, in
-// batches; none of it is durable before a checkpoint.
+// batches; none of it is durable before a checkpoint, for which OnWritten says how much was.
 //
 // Memory: one chunk for each copy, and what the tree itself keeps.
 // Errors of a copy:
@@ -73,6 +73,9 @@ class TreeCopier {
              const Clock* clock, MetricsSink* metrics = MetricsSink::None());
   // Copies that are under way end without a word; see Stop.
   ~TreeCopier();
+
+  // Hears of what the copies write.
+  void OnWritten(absl::AnyInvocable<void(size_t bytes)> written);
 
   // `done` runs once, when nothing of the copy touches the tree any more.
   CopyId Copy(PartitionId partition, std::vector<NodeId> sources, store::Tree* into, Done done);

@@ -261,6 +261,46 @@ TEST(LifecycleTest, ADeadNodeIsCoveredByLogReplicasThenRebuiltElsewhere) {
   ExpectItems(cluster, items);
 }
 
+// The node to which a tree is being copied; none if there is none.
+NodeId CopyTarget(SimCluster& cluster, TableId table) {
+  for (const SimCluster::Seen& seen : cluster.Replicas()) {
+    if (seen.status.table() == ToUint(table) && seen.status.copying()) return seen.node;
+  }
+  return NodeId{};
+}
+
+TEST(LifecycleTest, ACopyGoesOnWhereItWasWhenItsTargetRestarts) {
+  SimCluster cluster(9);
+  cluster.options().copy_service.bytes_per_second = 100'000;
+  cluster.options().copier.chunk_bytes = 16 << 10;
+  cluster.options().checkpoint_log_bytes = 32 << 10;
+  cluster.options().checkpoint_interval = seconds(600);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  std::map<std::string, std::string> items = Items(500, std::string(1000, 'a'));
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  const TableId table = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+  cluster.PowerOff(Victim(cluster, table));
+  constexpr int64_t kBytes = 500 * 1000;
+  int64_t& copied = cluster.sink().counts["copy.bytes"];
+  ASSERT_TRUE(cluster.Until([&] { return copied > kBytes / 2; }));
+  const NodeId target = CopyTarget(cluster, table);
+  ASSERT_NE(target, NodeId{});
+  DYNLIB_ASSERT_OK(cluster.Restart(target));
+  EXPECT_EQ(CopyTarget(cluster, table), target);
+  for (int i = 0; i < 10; ++i) {
+    const std::string id = "i" + std::to_string(i * 7);
+    items[id] = "changed";
+    DYNLIB_ASSERT_OK(cluster.Put("users", id, items[id]));
+  }
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+  ExpectItems(cluster, items);
+  // A checkpoint's worth is lost, and rows change.
+  EXPECT_LT(copied, kBytes * 13 / 10);
+  EXPECT_GT(cluster.sink().counts["copy.bytes_same"], kBytes / 3);
+}
+
 // It answers whoever asks, and nothing becomes durable on it: all of its partitions have one copy
 // less, and nobody waits for their next write to say so.
 TEST(LifecycleTest, ANodeWhoseDiskHangsIsCoveredByLogReplicasAndComesBack) {
