@@ -8,6 +8,7 @@
 #include "dynlib/base/checksum.h"
 #include "dynlib/base/coding.h"
 #include "dynlib/base/strings.h"
+#include "dynlib/cluster/service.h"
 
 namespace dynlib::cluster {
 namespace {
@@ -91,6 +92,7 @@ class Planner {
 
   std::vector<AdminAction> Run() {
     for (const auto& [id, plan] : view_.plans) CountMove(plan);
+    PlanCatalogue();
     for (const TableInfo& table : view_.tables) {
       if (table.deleting) {
         DeleteTable(table);
@@ -116,6 +118,7 @@ class Planner {
   void Add(AdminAction action, bool urgent = false) {
     (urgent ? urgent_ : actions_).push_back(std::move(action));
   }
+  void PlanCatalogue();
   void PlanTable(const TableInfo& table);
   void PlanPartition(const TableInfo& table, const PartitionInfo& partition);
   void StartMove(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
@@ -123,7 +126,7 @@ class Planner {
   std::optional<PartitionMember> ReplaceLost(const GroupView& group,
                                              const wire::Member& lost) const;
   std::optional<PartitionMember> ReplaceLog(const GroupView& group, const wire::Member& log) const;
-  std::vector<NodeId> RefusedBy(PartitionId partition) const;
+  std::vector<NodeId> ExcludedFor(PartitionId partition) const;
   void DriveMove(const TableInfo& table, const PartitionInfo& partition, const GroupView& group,
                  const PartitionPlan& plan);
   bool IsNeedless(const GroupView& group, const PartitionPlan::Move& move) const;
@@ -228,6 +231,13 @@ std::vector<PartitionInfo> Planner::Current(const TableInfo& table) const {
   return current;
 }
 
+// It has no entry in itself, and stays on the nodes that all nodes and routers know: a replica that
+// is lost makes room there for one with a new id.
+void Planner::PlanCatalogue() {
+  if (const std::optional<PartitionInfo> partition = Describe(kCataloguePartition))
+    PlanPartition(CatalogueTable(view_.config->catalogue_nodes), *partition);
+}
+
 void Planner::PlanTable(const TableInfo& table) {
   const std::vector<PartitionInfo> current = Current(table);
   if (current != table.partitions) {
@@ -264,7 +274,8 @@ void Planner::PlanPartition(const TableInfo& table, const PartitionInfo& partiti
   const PartitionPlan plan = PlanOf(table, partition.id, *group);
   DropStrays(*group, plan);
   if (plan.move.has_value()) return DriveMove(table, partition, *group, plan);
-  if (MaySplit(*group) && Split(partition, *group)) return;
+  const bool divisible = partition.id != kCataloguePartition;
+  if (divisible && MaySplit(*group) && Split(partition, *group)) return;
   StartMove(table, partition, *group, plan);
 }
 
@@ -303,7 +314,7 @@ std::vector<NodeId> Planner::OtherNodes(const GroupView& group, ReplicaId but) c
 std::optional<PartitionMember> Planner::ReplaceLost(const GroupView& group,
                                                     const wire::Member& lost) const {
   PlacementWish wish{.others = OtherNodes(group, ReplicaId{lost.replica()}),
-                     .excluded = RefusedBy(PartitionId{group.leader->partition()}),
+                     .excluded = ExcludedFor(PartitionId{group.leader->partition()}),
                      .zone = ZoneOf(NodeId{lost.node()})};
   wish.excluded.push_back(NodeId{lost.node()});
   const absl::StatusOr<NodeId> storage = ChooseNode(nodes_, wish);
@@ -328,7 +339,7 @@ std::optional<PartitionMember> Planner::ReplaceLost(const GroupView& group,
 std::optional<PartitionMember> Planner::ReplaceLog(const GroupView& group,
                                                    const wire::Member& log) const {
   PlacementWish wish{.others = OtherNodes(group, ReplicaId{log.replica()}),
-                     .excluded = RefusedBy(PartitionId{group.leader->partition()}),
+                     .excluded = ExcludedFor(PartitionId{group.leader->partition()}),
                      .zone = ZoneOf(NodeId{log.node()})};
   wish.excluded.push_back(NodeId{log.node()});
   const absl::StatusOr<NodeId> node = ChooseNode(nodes_, wish);
@@ -364,8 +375,16 @@ void Planner::StartMove(const TableInfo& table, const PartitionInfo& partition,
         PartitionPlan::Move{.learner = *learner, .replaces = ReplicaId{replaced->replica()}});
 }
 
-std::vector<NodeId> Planner::RefusedBy(PartitionId partition) const {
+// Where no replica of the partition may be made.
+std::vector<NodeId> Planner::ExcludedFor(PartitionId partition) const {
   std::vector<NodeId> nodes;
+  if (partition == kCataloguePartition) {
+    const std::vector<NodeId>& own = view_.config->catalogue_nodes;
+    for (const PlacementNode& node : nodes_) {
+      if (std::find(own.begin(), own.end(), node.info.id) == own.end())
+        nodes.push_back(node.info.id);
+    }
+  }
   for (auto it = view_.refused.lower_bound({partition, NodeId{}});
        it != view_.refused.end() && it->first == partition; ++it) {
     nodes.push_back(it->second);

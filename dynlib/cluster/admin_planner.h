@@ -13,6 +13,7 @@
 //    made by copying a tree from a follower;
 //  - one that is too large, or too hot, is split; small and idle neighbours are merged;
 //  - what no configuration names any more is dropped.
+// The catalogue's own partition is kept whole in the same way, on its own nodes.
 // The catalogue follows what the groups themselves have chosen.
 //
 // Internal to the cluster.

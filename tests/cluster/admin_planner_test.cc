@@ -16,6 +16,8 @@
 #include "dynlib/cluster/partition_plan.h"
 #include "dynlib/cluster/placement.h"
 #include "dynlib/cluster/planner_options.h"
+#include "dynlib/cluster/service.h"
+#include "dynlib/cluster/table_schema.h"
 #include "dynlib/replication/types.h"
 #include "dynlib/testing/status_matchers.h"
 #include "gmock/gmock.h"
@@ -272,6 +274,49 @@ TEST_F(AdminPlannerTest, OnThreeNodesOneThatLostItsLogMakesRoomForItself) {
   const auto drops = Of<AdminCall<wire::DropReplicaRequest>>(Plan());
   ASSERT_THAT(drops, SizeIs(1));
   EXPECT_EQ(drops[0].request.replica(), 2u);
+}
+
+// Routers and nodes are started with where it is: nine nodes, and no other than its own will do.
+TEST_F(AdminPlannerTest, AReplicaOfTheCatalogueThatIsLostMakesRoomForItself) {
+  config_.catalogue_nodes = {NodeId{1}, NodeId{2}, NodeId{3}};
+  const PartitionInfo catalogue{
+      .id = kCataloguePartition, .first = {}, .end = {}, .members = Members()};
+  AddGroup(catalogue);
+  EXPECT_THAT(Plan(), IsEmpty());
+  for (uint64_t id = 1; id <= 3; ++id)
+    Status(kCataloguePartition, NodeId{id}).set_bytes(UINT64_MAX);
+  EXPECT_THAT(Plan(), IsEmpty()) << "it is never split";
+  Status(kCataloguePartition, NodeId{3}).set_failed(true);
+  std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_EQ(plans[0].plan.partition, kCataloguePartition);
+  EXPECT_EQ(plans[0].plan.table, kCatalogueTable);
+  EXPECT_EQ(plans[0].plan.move->learner, (PartitionMember{ReplicaId{4}, NodeId{3}, false}));
+  Accept(plans[0]);
+  auto drops = Of<AdminCall<wire::DropReplicaRequest>>(Plan());
+  ASSERT_THAT(drops, SizeIs(1));
+  EXPECT_EQ(drops[0].node, NodeId{3});
+  EXPECT_EQ(drops[0].request.partition(), ToUint(kCataloguePartition));
+  view_.nodes[NodeId{3}].status.mutable_replicas()->RemoveLast();
+  auto made = Of<AdminCall<wire::CreateReplicaRequest>>(Plan());
+  ASSERT_THAT(made, SizeIs(1));
+  EXPECT_EQ(made[0].node, NodeId{3});
+  EXPECT_EQ(made[0].request.schema(), EncodeSchema(CatalogueSchema()));
+  // Its plan counts its replica ids, and stays.
+  wire::ReplicaStatus& learner = AddReplica(catalogue, {ReplicaId{4}, NodeId{3}, false});
+  std::vector<PartitionMember> members = Members();
+  members[2].replica = ReplicaId{4};
+  SetMembers(Status(kCataloguePartition, NodeId{1}), members);
+  SetMembers(learner, members);
+  plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  EXPECT_FALSE(plans[0].plan.move.has_value());
+  Accept(plans[0]);
+  EXPECT_THAT(Plan(), IsEmpty());
+  // One that is dead is waited for.
+  Kill(NodeId{3});
+  for (const WritePlan& plan : Of<WritePlan>(Plan()))
+    EXPECT_NE(plan.plan.partition, kCataloguePartition);
 }
 
 TEST_F(AdminPlannerTest, WhatNoConfigurationNamesIsDropped) {

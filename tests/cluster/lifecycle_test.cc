@@ -327,6 +327,40 @@ TEST(LifecycleTest, ANodeWhoseDiskHangsIsCoveredByLogReplicasAndComesBack) {
   ExpectItems(cluster, items);
 }
 
+// The catalogue's replica on the node, if it is a member, and whole.
+ReplicaId WholeCatalogueReplica(SimCluster& cluster, NodeId node) {
+  const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(kCatalogueTable);
+  if (!leaders.contains("") || !Whole(cluster, kCatalogueTable, 1)) return ReplicaId{};
+  for (const wire::Member& member : leaders.at("").status.members())
+    if (NodeId{member.node()} == node) return ReplicaId{member.replica()};
+  return ReplicaId{};
+}
+
+TEST(LifecycleTest, AReplicaOfTheCatalogueThatIsDamagedIsMadeAnewInItsPlace) {
+  SimCluster cluster(6);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  const NodeId victim{3};
+  for (uint64_t replica = 4; replica <= 5; ++replica) {
+    ASSERT_TRUE(cluster.Until(
+        [&] { return ToUint(WholeCatalogueReplica(cluster, victim)) == (replica == 4 ? 3 : 4); }));
+    cluster.RunFor(seconds(2));  // into its tree, on disk
+    cluster.PowerOff(victim);
+    sim::SimDisk* disk = cluster.world().node(victim)->disk();
+    const std::string pages = disk->ReadRaw("pages");
+    for (size_t at = pages.find("users"); at != pages.npos; at = pages.find("users", at + 1))
+      disk->FlipBit("pages", at * 8);
+    DYNLIB_ASSERT_OK(cluster.Restart(victim));
+    EXPECT_GT(cluster.sink().counts["node.replica_lost"], 0);
+    EXPECT_TRUE(cluster.Until(
+        [&] { return WholeCatalogueReplica(cluster, victim) == ReplicaId{replica}; }));
+  }
+  // It votes: with another of the three gone nothing is decided without it.
+  cluster.PowerOff(NodeId{1});
+  EXPECT_TRUE(cluster.Until([&] { return cluster.Table("users").has_value(); }));
+  DYNLIB_EXPECT_OK(cluster.DeleteTable("users"));
+}
+
 // However many they are: copies of trees take their turns, log replicas do not wait for them.
 TEST(LifecycleTest, EveryPartitionOfADeadNodeIsOnThreeDisksWithinSeconds) {
   SimCluster cluster(9);

@@ -106,8 +106,8 @@ std::string CheckView(const SimulatedCluster& cluster, const ClusterView& view, 
   for (NodeId node : cluster.config().catalogue_nodes) {
     const wire::ReplicaStatus* status =
         FindReplica(view, ToUint(node), ToUint(cluster::kCataloguePartition));
-    if (!cluster.IsDead(node) && (status == nullptr || status->failed()))
-      return Cat("the catalogue's replica on node ", node, " failed");
+    if (!cluster.IsDead(node) && (status == nullptr || status->failed() || status->copying()))
+      return Cat("the catalogue's replica on node ", node, " failed, or is still copied");
   }
   return "";
 }
