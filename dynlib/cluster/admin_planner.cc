@@ -428,7 +428,12 @@ void Planner::DriveMove(const TableInfo& table, const PartitionInfo& partition,
   if (here->replica() != ToUint(move.learner.replica))
     return MakeRoom(group, move.learner.node, *here);
   if (here->failed()) return Write(plan, std::nullopt);
-  if (here->copying()) return Feed(group, partition.id, move, group.leader->released());
+  if (here->copying()) {
+    // Writes outran the copy: what the leader's log no longer has must be in the tree.
+    if (here->released() < group.leader->released())
+      return MakeLearner(table, partition, group, move);
+    return Feed(group, partition.id, move, group.leader->released());
+  }
   // Everything up to here it has; if the leader no longer has what follows, it begins anew.
   const uint64_t from = std::max(here->durable(), here->chosen());
   if (from < group.leader->released()) return Write(plan, std::nullopt);
@@ -496,6 +501,7 @@ void Planner::MakeLearner(const TableInfo& table, const PartitionInfo& partition
     request.set_base(base);
   } else {
     request.set_copy_from(ToUint(source));
+    request.set_log_begins(group.leader->released());
     Feed(group, partition.id, move, group.leader->released());
   }
   Add(std::move(call), move.learner.log);

@@ -166,6 +166,15 @@ class AutoAdmin::Impl : public std::enable_shared_from_this<AutoAdmin::Impl> {
   template <typename Request, typename Reply>
   void OnReply(const Request& request, const Reply& reply) {}
   void OnReply(const wire::AddLearnerRequest& request, const wire::AddLearnerReply& reply);
+  template <typename Request, typename Reply>
+  static std::string_view EventOf(const Request& request, const Reply& reply) {
+    return CallTraits<Request>::kEvent;
+  }
+  // Of one that was there, it had to learn something, or its first answer was lost.
+  static std::string_view EventOf(const wire::CreateReplicaRequest& request,
+                                  const wire::CreateReplicaReply& reply) {
+    return reply.was_there() ? "" : CallTraits<wire::CreateReplicaRequest>::kEvent;
+  }
   template <typename Request>
   void OnRefusal(NodeId node, const Request& request) {}
   void OnRefusal(NodeId node, const wire::CreateReplicaRequest& request);
@@ -472,7 +481,7 @@ void AutoAdmin::Impl::Run(const AdminCall<Request>& call) {
                if (status.ok()) self.OnReply(call.request, reply);
                if (result.ok() && !status.ok()) self.OnRefusal(call.node, call.request);
                self.Done(
-                   status, Traits::kEvent,
+                   status, EventOf(call.request, reply),
                    {{"partition", Cat(Traits::Partition(call.request))}, {"node", Cat(call.node)}});
              }));
 }

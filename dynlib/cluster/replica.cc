@@ -123,6 +123,7 @@ absl::Status ParseDescription(std::string_view description, NodeId self, Replica
   replica.generation = partition.generation();
   replica.kind = ToKind(request.kind());
   replica.learner = request.learner();
+  replica.log_begins = request.log_begins();
   DYNLIB_RETURN_IF_ERROR(ParseMembers(request, self, replica));
   absl::StatusOr<TableSchema> schema = DecodeSchema(request.schema());
   if (!schema.ok())

@@ -4,6 +4,7 @@
 #ifndef DYNLIB_CLUSTER_REPLICA_H_
 #define DYNLIB_CLUSTER_REPLICA_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -37,6 +38,8 @@ struct Replica {
   store::Tree* tree = nullptr;
   TableStateMachine state_machine;
   bool copying = false;                // the tree is not whole yet; there is no group
+  uint64_t log_begins = 0;             // what is copied must be of this position, or a later one
+  size_t copies = 0;                   // that came to their end before
   std::optional<absl::Status> failed;  // it could not be made, or be added; there is no group
   // It takes part, but has lost what cannot be repaired, and is to be replaced by another.
   std::optional<absl::Status> damaged;

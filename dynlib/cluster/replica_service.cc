@@ -137,10 +137,13 @@ void ReplicaService::Register(Rpc* rpc) {
 }
 
 void ReplicaService::CreateReplica(const wire::CreateReplicaRequest& request, Rpc::Reply reply) {
-  parts_.replicas->Create(request.SerializeAsString(),
-                          [reply = std::move(reply)](absl::Status status) mutable {
-                            Send(reply, wire::CreateReplicaReply(), status);
-                          });
+  wire::CreateReplicaReply message;
+  message.set_was_there(parts_.replicas->Find(PartitionId{request.partition().id()}) != nullptr);
+  parts_.replicas->Create(
+      request.SerializeAsString(),
+      [reply = std::move(reply), message = std::move(message)](absl::Status status) mutable {
+        Send(reply, std::move(message), status);
+      });
 }
 
 void ReplicaService::DropReplica(const wire::DropReplicaRequest& request, Rpc::Reply reply) {
@@ -352,6 +355,7 @@ void ReplicaService::Describe(const Replica& replica, wire::ReplicaStatus& to) {
   to.set_durable(replica.tree->durable_position());
   for (PartitionId successor : replica.Successors()) to.add_successors(ToUint(successor));
   if (replica.ended.has_value()) to.set_ended(replica.ended->slot());
+  if (replica.copying) to.set_released(replica.log_begins);
   const std::optional<replication::GroupStatus> status = parts_.host->Status(replica.partition);
   if (!status.has_value()) return;
   to.set_role(std::string(replication::RoleName(status->role)));

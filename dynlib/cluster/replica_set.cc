@@ -187,7 +187,10 @@ void ReplicaSet::Create(const std::string& description, Done done) {
   if (const std::shared_ptr<Replica> here = Find(partition); here != nullptr) {
     const bool same = parsed.learner ? here->learner && here->self == parsed.self
                                      : here->description == description;
-    if (same) return done(absl::OkStatus());
+    if (same) {
+      here->log_begins = std::max(here->log_begins, parsed.log_begins);
+      return done(absl::OkStatus());
+    }
     return done(absl::AlreadyExistsError(
         Cat("partition ", partition, " is here with another description")));
   }
@@ -226,7 +229,8 @@ absl::Status ReplicaSet::FinishCreate(absl::StatusOr<std::shared_ptr<Replica>> m
   return added;
 }
 
-// From the node that the description names, or else from any other storage member.
+// From the node that the description names, or else from any other storage member. One that is
+// itself far behind is not asked twice in a row.
 void ReplicaSet::StartCopy(std::shared_ptr<Replica> replica) {
   wire::CreateReplicaRequest description;
   DYNLIB_CHECK(description.ParseFromString(replica->description));
@@ -236,6 +240,11 @@ void ReplicaSet::StartCopy(std::shared_ptr<Replica> replica) {
     const bool log = member.kind == replication::MemberKind::kLog;
     if (!log && member.node != parts_.self && ToUint(member.node) != description.copy_from())
       sources.push_back(member.node);
+  }
+  if (sources.size() > 1) {
+    std::rotate(sources.begin(),
+                sources.begin() + static_cast<ptrdiff_t>(replica->copies % sources.size()),
+                sources.end());
   }
   Event("node.copy_started", *replica);
   store::Tree* tree = replica->tree;
@@ -255,6 +264,13 @@ void ReplicaSet::FinishCopy(std::shared_ptr<Replica> replica, absl::StatusOr<uin
     Event("node.copy_failed", *replica, ToStd(position.status().message()));
     replica->failed = position.status();
     return parts_.changed(replica->partition);
+  }
+  if (*position < replica->log_begins) {
+    Event("node.copy_again", *replica,
+          Cat("its version is of slot ", *position, ", and the log begins behind ",
+              replica->log_begins));
+    ++replica->copies;
+    return StartCopy(std::move(replica));
   }
   busy_.insert(replica->partition);
   parts_.file_executor->Post(

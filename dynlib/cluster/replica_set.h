@@ -77,6 +77,8 @@ class ReplicaSet : public std::enable_shared_from_this<ReplicaSet> {
   // Makes a replica and lets it take part once it is durable: a vote of a replica that is forgotten
   // would be a lost vote (rule R3). A storage learner copies a tree first, which goes on after
   // `done`. OK again for the same replica.
+  // Asked again it may learn that the log begins later than was said: then a copy of an older
+  // version is begun anew, into what is there.
   //   kInvalidArgument  the description, or it does not name this node
   //   kAlreadyExists    the partition is here with another description
   //   kUnavailable      it is being made, or dropped

@@ -276,6 +276,34 @@ TEST_F(AdminPlannerTest, OnThreeNodesOneThatLostItsLogMakesRoomForItself) {
   EXPECT_EQ(drops[0].request.replica(), 2u);
 }
 
+TEST_F(AdminPlannerTest, ACopyThatTheLogHasGoneBeyondIsToldSoOnce) {
+  view_.nodes[NodeId{3}].status.mutable_replicas()->Mutable(0)->set_failed(true);
+  options_.log_replicas = false;
+  const std::vector<WritePlan> plans = Of<WritePlan>(Plan());
+  ASSERT_THAT(plans, SizeIs(1));
+  Accept(plans[0]);
+  Status(kLeft, NodeId{1}).set_released(30);
+  auto made = Of<AdminCall<wire::CreateReplicaRequest>>(Plan());
+  ASSERT_THAT(made, SizeIs(1));
+  EXPECT_EQ(made[0].request.log_begins(), 30u);
+  wire::ReplicaStatus& learner =
+      AddReplica(view_.tables[0].partitions[0], plans[0].plan.move->learner);
+  learner.set_copying(true);
+  learner.set_released(30);
+  EXPECT_THAT(Of<AdminCall<wire::CreateReplicaRequest>>(Plan()), IsEmpty());
+  EXPECT_THAT(Of<AdminCall<wire::AddLearnerRequest>>(Plan()), SizeIs(1));
+  Status(kLeft, NodeId{1}).set_released(50);
+  made = Of<AdminCall<wire::CreateReplicaRequest>>(Plan());
+  ASSERT_THAT(made, SizeIs(1));
+  EXPECT_EQ(made[0].node, plans[0].plan.move->learner.node);
+  EXPECT_EQ(made[0].request.replica(), ToUint(plans[0].plan.move->learner.replica));
+  EXPECT_EQ(made[0].request.log_begins(), 50u);
+  EXPECT_THAT(Of<AdminCall<wire::AddLearnerRequest>>(Plan()), SizeIs(1)) << "kept from there on";
+  EXPECT_THAT(Of<WritePlan>(Plan()), IsEmpty()) << "the move goes on";
+  learner.set_released(50);
+  EXPECT_THAT(Of<AdminCall<wire::CreateReplicaRequest>>(Plan()), IsEmpty());
+}
+
 // Routers and nodes are started with where it is: nine nodes, and no other than its own will do.
 TEST_F(AdminPlannerTest, AReplicaOfTheCatalogueThatIsLostMakesRoomForItself) {
   config_.catalogue_nodes = {NodeId{1}, NodeId{2}, NodeId{3}};

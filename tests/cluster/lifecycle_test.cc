@@ -301,6 +301,56 @@ TEST(LifecycleTest, ACopyGoesOnWhereItWasWhenItsTargetRestarts) {
   EXPECT_GT(cluster.sink().counts["copy.bytes_same"], kBytes / 3);
 }
 
+// A copy takes five seconds, and the log that is kept for it is full after two.
+TEST(LifecycleTest, ACopyThatWritesOutrunCatchesUpByWhatChanged) {
+  SimCluster cluster(9);
+  cluster.options().copy_service.bytes_per_second = 100'000;
+  cluster.options().copier.chunk_bytes = 16 << 10;
+  cluster.options().replication.group.retained_bytes_max = 100 << 10;
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  std::map<std::string, std::string> items = Items(500, std::string(1000, 'a'));
+  DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+  const TableId table = cluster.Table("users")->id;
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+  // 50 KB a second, of few items.
+  const Clock* clock = cluster.world().node(SimCluster::kClient)->clock();
+  bool stopped = false;
+  int open = 0;
+  int round = 0;
+  std::function<void()> write = [&] {
+    const std::string id = "i" + std::to_string(round++ % 10);
+    items[id] = std::to_string(round) + std::string(1000, 'b');
+    ++open;
+    cluster.router().Put(
+        "users", SimCluster::MakeItem(id, items[id]), {}, [&](absl::Status status) {
+          --open;
+          EXPECT_TRUE(status.ok()) << status;
+          if (!stopped) {
+            cluster.client()->RunAt(clock->Now() + milliseconds(20), [&] { write(); });
+          }
+        });
+  };
+  const NodeId victim = Victim(cluster, table);
+  cluster.PowerOff(victim);
+  cluster.client()->Post(write);
+  EXPECT_TRUE(cluster.Until([&] {
+    const std::map<std::string, SimCluster::Seen> leaders = cluster.Leaders(table);
+    if (!leaders.contains("")) return false;
+    for (const wire::Member& member : leaders.at("").status.members()) {
+      if (NodeId{member.node()} == victim || member.kind() == wire::LOG) return false;
+    }
+    return true;
+  }));
+  EXPECT_GT(cluster.sink().counts["node.copy_again"], 0);
+  EXPECT_LT(cluster.sink().counts["copy.bytes"], 500 * 1000 * 2);
+  stopped = true;
+  ASSERT_TRUE(cluster.RunUntil([&] { return open == 0; }));
+  cluster.RunFor(milliseconds(50));
+  ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+  ExpectItems(cluster, items);
+}
+
 // It answers whoever asks, and nothing becomes durable on it: all of its partitions have one copy
 // less, and nobody waits for their next write to say so.
 TEST(LifecycleTest, ANodeWhoseDiskHangsIsCoveredByLogReplicasAndComesBack) {
