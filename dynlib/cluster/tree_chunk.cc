@@ -1,5 +1,6 @@
 #include "dynlib/cluster/tree_chunk.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "dynlib/base/checksum.h"
@@ -20,6 +21,8 @@ constexpr size_t kRowOverheadBytes = 16;
 // What a tree applies at a time: it fills pages best with about a thousand rows.
 constexpr size_t kBatchRowsMax = 1000;
 constexpr size_t kBatchBytesMax = 1 << 20;
+constexpr size_t kHeldPartsAChunk = 256;
+constexpr size_t kHeldPartBytesMin = 64;
 // The last row of a part may be as long as rows are.
 constexpr size_t kHeldPartBytesMax =
     kHeldPartBytes + store::kMaxKeyBytes + store::kMaxValueBytes + kRowOverheadBytes;
@@ -136,6 +139,8 @@ class ChunkReader {
 
 absl::Status ReadHeldParts(const store::Snapshot& snapshot, size_t bytes_max,
                            wire::CopyTreeRequest& request) {
+  const size_t part_bytes_max =
+      std::clamp(bytes_max / kHeldPartsAChunk, kHeldPartBytesMin, kHeldPartBytes);
   size_t bytes = 0;
   bool more = false;
   std::string part_bytes;
@@ -158,7 +163,7 @@ absl::Status ReadHeldParts(const store::Snapshot& snapshot, size_t bytes_max,
         if (more) return false;
         PutRowBytes(part_bytes, key, value);
         last = key;
-        if (part_bytes.size() >= kHeldPartBytes) close_part();
+        if (part_bytes.size() >= part_bytes_max) close_part();
         return true;
       },
       store::ReadMode::kNotKept));

@@ -2,7 +2,7 @@
 // where it arrives, and merged into the tree there.
 //
 // Who asks may have some of the rows already, of a copy that was cut or of an older version. It
-// says so in parts of about kHeldPartBytes, each by the digest of its rows; a part that the source
+// says so in parts, each by the digest of its rows; a part that the source
 // has as well is named in the chunk, and its rows are not in it.
 //
 // A chunk has every other shared key (TableStateMachine::IsShared) behind `after`, up to and
@@ -43,11 +43,11 @@ class CopyTreeRequest;
 // and what the encoding adds, it stays far below Rpc::kMaxRequestBytes.
 inline constexpr size_t kTreeChunkBytesMin = 1 << 10;
 inline constexpr size_t kTreeChunkBytesMax = 16 << 20;
-// A part ends with the row that makes it so long. A key and 30 bytes are sent for it; the rows of
-// the whole part, if any of them differs.
+// A part ends with the row that makes it as long as a 256th of a chunk, and up to so long. A key
+// and 30 bytes are sent for it; the rows of the whole part, if any of them differs.
 inline constexpr size_t kHeldPartBytes = 4 << 10;
 
-// Adds to the request what is held behind its `after`: parts of together about `bytes_max`, and
+// Adds to the request what is held behind its `after`: the parts of a chunk of `bytes_max`, and
 // whether there is more. The snapshot's errors.
 absl::Status ReadHeldParts(const store::Snapshot& snapshot, size_t bytes_max,
                            wire::CopyTreeRequest& request);
