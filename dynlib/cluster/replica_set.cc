@@ -275,8 +275,11 @@ void ReplicaSet::FinishCopy(std::shared_ptr<Replica> replica, absl::StatusOr<uin
   busy_.insert(replica->partition);
   parts_.file_executor->Post(
       [self = shared_from_this(), replica = std::move(replica), position = *position]() mutable {
-        const absl::Status finished =
+        // Before it has a vote there must be no checkpoint left in which it is still copied: at a
+        // start from that it would forget the vote (rule R3).
+        absl::Status finished =
             TableStateMachine::FinishCopy(*replica->tree, position, self->parts_.faults);
+        if (finished.ok()) finished = self->parts_.pages->CheckpointTwice();
         absl::StatusOr<std::shared_ptr<Replica>> loaded = If(finished, replica);
         if (finished.ok()) loaded = self->LoadReplica(replica->tree);
         Executor* executor = self->parts_.executor;

@@ -301,6 +301,37 @@ TEST(LifecycleTest, ACopyGoesOnWhereItWasWhenItsTargetRestarts) {
   EXPECT_GT(cluster.sink().counts["copy.bytes_same"], kBytes / 3);
 }
 
+// Whichever superblock is lost: a checkpoint in which the replica is still copied would have it
+// begin again under an id that has voted (rule R3).
+TEST(LifecycleTest, R3AReplicaThatTookPartIsNeverCopiedAgainUnderItsId) {
+  for (const uint64_t superblock : {0, 1}) {
+    SimCluster cluster(9);
+    cluster.options().checkpoint_interval = seconds(600);
+    DYNLIB_ASSERT_OK(cluster.Boot());
+    DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+    const std::map<std::string, std::string> items = Items(100, std::string(1000, 'a'));
+    DYNLIB_ASSERT_OK(cluster.PutMany("users", items));
+    const TableId table = cluster.Table("users")->id;
+    cluster.PowerOff(Victim(cluster, table));
+    NodeId target{};
+    ASSERT_TRUE(cluster.Until([&] {
+      for (const std::string& event : cluster.sink().events) {
+        if (event.starts_with("node.replica_added node="))
+          target = NodeId{std::stoull(event.substr(event.find('=') + 1))};
+      }
+      return target != NodeId{};
+    }));
+    cluster.PowerOff(target);
+    cluster.world().node(target)->disk()->FlipBit("pages", (superblock * 4096 + 20) * 8);
+    const int64_t copies = cluster.sink().counts["node.copy_started"];
+    DYNLIB_ASSERT_OK(cluster.Restart(target));
+    EXPECT_EQ(CopyTarget(cluster, table), NodeId{});
+    EXPECT_EQ(cluster.sink().counts["node.copy_started"], copies);
+    ASSERT_TRUE(cluster.Until([&] { return Whole(cluster, table, 1); }));
+    ExpectItems(cluster, items);
+  }
+}
+
 // A copy takes five seconds, and the log that is kept for it is full after two.
 TEST(LifecycleTest, ACopyThatWritesOutrunCatchesUpByWhatChanged) {
   SimCluster cluster(9);
