@@ -46,6 +46,7 @@ absl::StatusOr<std::unique_ptr<DynlibMember>> DynlibMember::Start(
   DYNLIB_ASSIGN_OR_RETURN(member->disk_, PosixDisk::Open({.root = folder.string()}));
   cluster::StorageNodeOptions options;
   options.id = id;
+  options.new_cluster = true;
   options.replication.seed = ToUint(id);
   options.admission.enabled = false;  // how fast it is, not how fast it may be
   DYNLIB_ASSIGN_OR_RETURN(

@@ -20,7 +20,7 @@ int main() {
   sim::World world(/*seed=*/1);
   sim::Node* node = world.AddNode(NodeId{1});
   const ClusterConfig config{.nodes = {{NodeId{1}, {.zone = "a"}}}, .catalogue_nodes = {NodeId{1}}};
-  auto storage = StorageNode::Open({.id = NodeId{1}}, config,
+  auto storage = StorageNode::Open({.id = NodeId{1}, .new_cluster = true}, config,
                                    {.disk = node->disk(),
                                     .transport = node->transport(),
                                     .clock = node->clock(),

@@ -277,12 +277,19 @@ absl::Status StorageNode::Impl::MakeAutoAdminOptions() {
   return absl::OkStatus();
 }
 
-// Those of the catalogue are born with it; a directory counts as made when they are durable.
+// Those of the catalogue are born with the cluster; a directory counts as made when they are
+// durable.
 absl::Status StorageNode::Impl::LoadReplicas() {
   const std::vector<NodeId>& holders = config_.catalogue_nodes;
   if (directory_.fresh) {
-    if (std::find(holders.begin(), holders.end(), options_.id) != holders.end())
-      DYNLIB_RETURN_IF_ERROR(replicas_->MakeDurable(CatalogueDescription(config_)));
+    if (std::find(holders.begin(), holders.end(), options_.id) != holders.end()) {
+      if (options_.new_cluster) {
+        DYNLIB_RETURN_IF_ERROR(replicas_->MakeDurable(CatalogueDescription(config_)));
+      } else {
+        const EventField fields[] = {{"node", Cat(options_.id)}};
+        env_.metrics->Event("node.without_catalogue", fields);
+      }
+    }
     DYNLIB_RETURN_IF_ERROR(env_.disk->SyncDir(""));
     DYNLIB_RETURN_IF_ERROR(WriteFormat(env_.disk, options_.id));
   }

@@ -76,6 +76,12 @@ struct PartitionRange {
 
 struct StorageNodeOptions {
   NodeId id{};
+  // The cluster is being made: a catalogue node whose directory is empty makes its first replica of
+  // the catalogue. To be set until each of them has started once, and never again: a catalogue node
+  // whose directory is empty later has lost its votes with its disk, and gets a replica under a new
+  // id from the others (rule R3; event "node.without_catalogue"). Without effect on other nodes and
+  // directories.
+  bool new_cluster = false;
   replication::HostOptions replication;
   store::NodeLog::Options log;
   store::PageFile::Options pages;

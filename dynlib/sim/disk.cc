@@ -389,6 +389,13 @@ void SimDisk::Restart() {
   down_ = false;
 }
 
+void SimDisk::Replace() {
+  std::lock_guard lock(mutex_);
+  DYNLIB_CHECK(down_);
+  names_ = DiskNames();
+  RecountSpace();
+}
+
 bool SimDisk::down() const {
   std::lock_guard lock(mutex_);
   return down_;

@@ -82,6 +82,8 @@ class SimDisk final : public Disk {
   void PowerOff(UnsyncedFate fate);
   void Restart();
   bool down() const;
+  // Another disk in its place, which is empty. The power is off (DYNLIB_CHECK).
+  void Replace();
 
   // Calls of Disk and File made so far, whatever came of them; closing is not one.
   uint64_t calls() const;

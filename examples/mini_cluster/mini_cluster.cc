@@ -107,7 +107,9 @@ class MiniCluster::Node {
     DYNLIB_ASSIGN_OR_RETURN(below_,
                             PosixDisk::Open({.root = Cat(options.directory, "/node-", id_)}));
     disk_ = std::make_unique<PowerLossDisk>(below_.get());
-    DYNLIB_ASSIGN_OR_RETURN(node_, cluster::StorageNode::Open(NodeOptions(id_, options), config,
+    cluster::StorageNodeOptions node_options = NodeOptions(id_, options);
+    node_options.new_cluster = !std::exchange(opened_, true);
+    DYNLIB_ASSIGN_OR_RETURN(node_, cluster::StorageNode::Open(node_options, config,
                                                               {.disk = disk_.get(),
                                                                .transport = transport_.get(),
                                                                .clock = clock,
@@ -146,6 +148,7 @@ class MiniCluster::Node {
   std::unique_ptr<Transport> transport_;
   ThreadExecutor main_, log_, checkpoint_, apply_;
   std::unique_ptr<cluster::StorageNode> node_;
+  bool opened_ = false;  // since the cluster was made
 };
 
 // A metadata node and its thread.

@@ -442,6 +442,30 @@ TEST(LifecycleTest, AReplicaOfTheCatalogueThatIsDamagedIsMadeAnewInItsPlace) {
   DYNLIB_EXPECT_OK(cluster.DeleteTable("users"));
 }
 
+// With its disk it lost its votes: it may not come back as the replica that it was.
+TEST(LifecycleTest, R3ANodeOfTheCatalogueWithAnotherDiskGetsAnotherReplica) {
+  SimCluster cluster(6);
+  DYNLIB_ASSERT_OK(cluster.Boot());
+  DYNLIB_ASSERT_OK(cluster.CreateTable("users", 1));
+  const NodeId victim{3};
+  ASSERT_TRUE(
+      cluster.Until([&] { return WholeCatalogueReplica(cluster, victim) == ReplicaId{3}; }));
+  EXPECT_EQ(cluster.sink().counts["node.without_catalogue"], 0);
+  cluster.options().new_cluster = false;
+  cluster.PowerOff(victim);
+  cluster.world().node(victim)->disk()->Replace();
+  DYNLIB_ASSERT_OK(cluster.Restart(victim));
+  EXPECT_EQ(cluster.sink().counts["node.without_catalogue"], 1);
+  EXPECT_TRUE(cluster.Until([&] {
+    const ReplicaId replica = WholeCatalogueReplica(cluster, victim);
+    EXPECT_NE(replica, ReplicaId{3}) << "it was taken for whole";
+    return replica == ReplicaId{4};
+  }));
+  cluster.PowerOff(NodeId{1});
+  EXPECT_TRUE(cluster.Until([&] { return cluster.Table("users").has_value(); }));
+  DYNLIB_EXPECT_OK(cluster.DeleteTable("users"));
+}
+
 // However many they are: copies of trees take their turns, log replicas do not wait for them.
 TEST(LifecycleTest, EveryPartitionOfADeadNodeIsOnThreeDisksWithinSeconds) {
   SimCluster cluster(9);

@@ -67,6 +67,7 @@ class SimCluster {
     client_ = client->NewExecutor("client");
     rpc_ = std::make_unique<Rpc>(Rpc::Options{}, client->transport(), kRpcChannel, client_,
                                  client->clock());
+    options_.new_cluster = true;
     options_.log.segment_bytes = 1 << 20;
     options_.log.max_queued_bytes = 4 << 20;
     options_.log.max_segments = 64;

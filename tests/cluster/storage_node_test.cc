@@ -51,6 +51,7 @@ class StorageNodeTest : public testing::Test {
   };
 
   StorageNodeTest() {
+    options_.new_cluster = true;
     options_.log.segment_bytes = 128 << 10;
     options_.log.copy_forward_above = 2;
     options_.log.max_queued_bytes = 1 << 20;

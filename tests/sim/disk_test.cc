@@ -49,6 +49,17 @@ TEST(SimDisk, PowerOffLosesExactlyWhatWasNotSynced) {
   EXPECT_EQ(disk.ReadRaw("f"), "durable");
 }
 
+TEST(SimDisk, AnotherDiskIsEmpty) {
+  SimDisk disk(1);
+  auto file = CreateDurable(disk, "f", "durable");
+  disk.PowerOff(UnsyncedFate::kAllKept);
+  disk.Replace();
+  disk.Restart();
+  EXPECT_TRUE(disk.Paths().empty());
+  EXPECT_EQ(disk.used_bytes(), 0u);
+  EXPECT_FALSE(disk.Open("f", OpenMode::kRead).ok());
+}
+
 TEST(SimDisk, PowerOffMayKeepEverything) {
   SimDisk disk(1);
   auto file = CreateDurable(disk, "f", "durable");

@@ -66,6 +66,7 @@ cluster::StorageNodeOptions SimulatedCluster::NodeOptions(NodeId id) {
   using std::chrono::milliseconds;
   cluster::StorageNodeOptions options;
   options.id = id;
+  options.new_cluster = !storage_.at(id).made;
   options.replication.seed = options_.seed * 31 + ToUint(id);
   const Duration rest_after[] = {Duration(0), std::chrono::milliseconds(100),
                                  std::chrono::seconds(1)};
@@ -187,6 +188,7 @@ void SimulatedCluster::OnOpened(NodeId id,
     return;
   }
   server.damaged_opens = 0;
+  server.made = true;
   server.storage = *std::move(opened);
   server.storage->OnFatal([this, id](absl::Status why) {
     world_->Note(id, Cat("fatal: ", std::string(ToStd(why.message()))));

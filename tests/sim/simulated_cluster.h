@@ -70,6 +70,7 @@ class SimulatedCluster {
     sim::Node* node = nullptr;
     std::unique_ptr<cluster::StorageNode> storage;
     bool dead = false;
+    bool made = false;      // its directory, and with it the first replica of the catalogue
     int damaged_opens = 0;  // in a row
   };
   struct Metadata {
